@@ -1,0 +1,38 @@
+"""Attention for geometric domains: planes and spheres, windows and discs, one operator.
+
+The names below are the public API. What needs torch is imported on first use, so that
+``geoattn.grids`` and the neighborhoods serve programs that never load torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from geoattn import grids
+from geoattn.neighborhoods import from_edges
+
+if TYPE_CHECKING:
+    from geoattn import nn as nn
+    from geoattn.functional import attention as attention
+
+__version__ = "0.1.0"
+
+_LATE = {
+    "attention": "geoattn.functional",
+}
+_LATE_MODULES = {"nn", "models", "tasks", "plans"}
+
+__all__ = ["attention", "from_edges", "grids", "nn"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(import_module(_LATE[name]), name)
+    if name in _LATE_MODULES:
+        return import_module(f"geoattn.{name}")
+    raise AttributeError(f"module 'geoattn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,123 @@
+"""Frozen values that are compared, hashed, pickled and stored by their content."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Value:
+    """Base of grids and neighborhoods: a frozen dataclass whose identity is its content.
+
+    A concrete class names itself with ``class Gaussian(Grid, kind="gaussian")`` and lists its
+    parameters as dataclass fields: numbers, strings, booleans, tuples, numpy arrays or other
+    values. Everything else here follows from the fields: ``digest``, equality, hash, pickling,
+    :meth:`to_dict` and :meth:`from_dict`. Results that cost something are
+    ``functools.cached_property``; they are no part of the content and are not pickled.
+    """
+
+    kind: ClassVar[str]
+    _kinds: ClassVar[dict[str, type[Value]]] = {}
+
+    #: hexadecimal SHA-256 of the kind and the fields; equal content, equal digest
+    digest: str = dataclasses.field(init=False)
+
+    def __init_subclass__(cls, kind: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if kind is not None:
+            cls.kind = kind
+            Value._kinds[kind] = cls
+
+    def __post_init__(self) -> None:
+        for name, value in self._content().items():
+            if isinstance(value, np.ndarray):
+                value = np.array(value, order="C")  # a copy of our own that nobody can write to
+                value.flags.writeable = False
+                object.__setattr__(self, name, value)
+            elif isinstance(value, list):
+                object.__setattr__(self, name, _as_tuple(value))
+        digest = hashlib.sha256(self.kind.encode())
+        for name, value in self._content().items():
+            digest.update(f"\0{name}\0".encode())
+            _feed(digest, value)
+        object.__setattr__(self, "digest", digest.hexdigest())
+
+    def _content(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Value):
+            return NotImplemented
+        return self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self._content())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content as a dictionary of JSON types; :meth:`from_dict` is its exact inverse."""
+        return {"kind": self.kind} | {n: _encode(v) for n, v in self._content().items()}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """Make the value that :meth:`to_dict` described.
+
+        Raises
+        ------
+        ValueError
+            If the kind is unknown, or is not a kind of the class this is called on.
+        """
+        kind = content.get("kind")
+        target = Value._kinds.get(str(kind))
+        if target is None or not issubclass(target, cls):
+            known = sorted(k for k, c in Value._kinds.items() if issubclass(c, cls))
+            raise ValueError(f"kind {kind!r} is no {cls.__name__.lower()}; known kinds: {known}")
+        return target(**{n: _decode(v) for n, v in content.items() if n != "kind"})
+
+
+def _rebuild(cls: type[Value], content: dict[str, Any]) -> Value:
+    return cls(**content)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def _feed(digest: Any, value: Any) -> None:
+    if isinstance(value, np.ndarray):
+        digest.update(f"{value.dtype.str}{value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).data)
+    elif isinstance(value, Value):
+        digest.update(value.digest.encode())
+    elif isinstance(value, tuple):
+        digest.update(f"({len(value)}".encode())
+        for item in value:
+            _feed(digest, item)
+    else:
+        digest.update(f"{type(value).__name__}:{value!r}".encode())
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return {"array": value.tolist(), "dtype": value.dtype.str}
+    if isinstance(value, Value):
+        return value.to_dict()
+    if isinstance(value, tuple):
+        return [_encode(v) for v in value]
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict):
+        if "array" in value:
+            return np.array(value["array"], dtype=np.dtype(value["dtype"]))
+        return Value.from_dict(value)
+    if isinstance(value, list):
+        return tuple(_decode(v) for v in value)
+    return value

@@ -1,0 +1,76 @@
+"""Planar grids: equal cells on one, two or three axes, each open or periodic."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from geoattn.grids.base import Floats, Grid, read_only
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Cartesian(Grid, kind="cartesian"):
+    """Equal cells of size ``spacing`` on ``len(lengths)`` axes."""
+
+    lengths: tuple[int, ...]
+    spacing: tuple[float, ...]
+    periodic: tuple[bool, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= len(self.lengths) <= 3 or min(self.lengths) < 1:
+            raise ValueError(f"shape must hold 1 to 3 positive lengths, got {self.lengths}")
+        if not all(np.isfinite(s) and s > 0 for s in self.spacing):
+            raise ValueError(f"spacing must be positive and finite, got {self.spacing}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.lengths
+
+    @cached_property
+    def weights(self) -> Floats:
+        return read_only(np.full(self.lengths, float(np.prod(self.spacing))))
+
+    def __repr__(self) -> str:
+        axes = "×".join(
+            f"{n}{' periodic' if p else ''}" for n, p in zip(self.lengths, self.periodic, strict=True)
+        )
+        return f"cartesian grid {axes}, spacing {self.spacing}"
+
+
+def cartesian(
+    shape: int | Sequence[int],
+    spacing: float | Sequence[float] = 1.0,
+    periodic: bool | Sequence[bool] = False,
+) -> Cartesian:
+    """A planar grid of equal cells with 1, 2 or 3 axes.
+
+    Parameters
+    ----------
+    shape
+        Number of cells along each axis.
+    spacing
+        Cell size along each axis; the weights are the cell areas.
+    periodic
+        Whether each axis closes on itself.
+    """
+    lengths = (int(shape),) if isinstance(shape, int | np.integer) else tuple(int(n) for n in shape)
+
+    def per_axis(
+        value: float | bool | Sequence[float] | Sequence[bool], name: str
+    ) -> tuple[float | bool, ...]:
+        values = tuple(value) if isinstance(value, Sequence) else (value,) * len(lengths)
+        if len(values) != len(lengths):
+            raise ValueError(
+                f"{name} {values} has {len(values)} entries for the {len(lengths)} axes of shape {lengths}"
+            )
+        return values
+
+    return Cartesian(
+        lengths,
+        tuple(float(s) for s in per_axis(spacing, "spacing")),
+        tuple(bool(p) for p in per_axis(periodic, "periodic")),
+    )

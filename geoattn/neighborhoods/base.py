@@ -1,0 +1,91 @@
+"""What every neighborhood is: for each query of one grid, the keys of another that it sees."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoattn._value import Value
+from geoattn.grids.base import Grid
+
+Index = NDArray[np.int64]
+
+
+class Rows(NamedTuple):
+    """Keys of some queries, compressed: row i holds ``indices[indptr[i]:indptr[i + 1]]``, ascending."""
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+
+
+class Rotation(NamedTuple):
+    """A symmetry that maps the neighborhood onto itself by turning rings of tokens.
+
+    Token t lies in ring ``t // ring`` at place ``t % ring``. Moving every query forward by
+    ``query_step`` places in its ring and every key by ``key_step`` places in its own turns each
+    edge into an edge. Longitude shifts of lat-lon grids and quarter turns of nested HEALPix have
+    this form; plans use it to lay out one tile in place of many.
+    """
+
+    query_ring: int
+    query_step: int
+    key_ring: int
+    key_step: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Neighborhood(Value):
+    """Which keys each query sees. Tokens are numbered in row-major order of their grid's shape.
+
+    A concrete neighborhood implements :meth:`rows`; all else follows from it. Where a closed form
+    is cheaper (counts, transpose) it overrides that too.
+    """
+
+    query_grid: Grid
+    key_grid: Grid
+
+    @abstractmethod
+    def rows(self, queries: Index) -> Rows:
+        """Keys of the given queries (flat indices, in the order given), each row ascending.
+
+        This is the one primitive that operators, plans, pictures and tests stand on. Its cost is
+        that of the edges asked for; nothing of all edges is kept.
+        """
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """A symmetry of the edges, where the pattern knows one."""
+        return None
+
+    def blocks(self, size: int = 4096) -> Iterator[tuple[Index, Rows]]:
+        """All rows in natural order, at most ``size`` queries at a time."""
+        for start in range(0, self.query_grid.size, size):
+            queries = np.arange(start, min(start + size, self.query_grid.size))
+            yield queries, self.rows(queries)
+
+    @cached_property
+    def counts(self) -> Index:
+        """Number of keys that each query sees, ``[*query_grid.shape]``."""
+        counts = np.concatenate([np.diff(rows.indptr) for _, rows in self.blocks()])
+        counts.flags.writeable = False
+        return counts.reshape(self.query_grid.shape)
+
+    def to_csr(self) -> Rows:
+        """All edges at once. Costs memory for every edge; prefer :meth:`blocks` on large grids."""
+        return self.rows(np.arange(self.query_grid.size))
+
+    @abstractmethod
+    def transpose(self) -> Neighborhood:
+        """The same edges seen from the keys: key and query grids change places."""
+
+    def without_keys(self, mask: NDArray[np.bool_]) -> Neighborhood:
+        """The same neighborhood without the keys where ``mask [*key_grid.shape]`` is True."""
+        from geoattn.neighborhoods.edges import hide
+
+        return hide(self, mask)

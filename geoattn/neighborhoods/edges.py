@@ -1,0 +1,66 @@
+"""Any static pattern, given edge by edge."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from geoattn.grids.base import Grid
+from geoattn.neighborhoods.base import Index, Neighborhood, Rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Edges(Neighborhood, kind="edges"):
+    """Compressed sparse rows: query i sees ``indices[indptr[i]:indptr[i + 1]]``."""
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+
+    def rows(self, queries: Index) -> Rows:
+        lengths = np.diff(self.indptr)[queries]
+        indptr = np.concatenate(([0], np.cumsum(lengths)))
+        places = np.arange(indptr[-1]) + np.repeat(self.indptr[queries] - indptr[:-1], lengths)
+        return Rows(indptr, self.indices[places])
+
+    def transpose(self) -> Neighborhood:
+        queries = np.repeat(np.arange(self.query_grid.size, dtype=np.int32), np.diff(self.indptr))
+        order = np.argsort(self.indices, kind="stable")
+        counts = np.bincount(self.indices, minlength=self.key_grid.size)
+        return Edges(self.key_grid, self.query_grid, np.concatenate(([0], np.cumsum(counts))), queries[order])
+
+    def __repr__(self) -> str:
+        return f"{len(self.indices)} explicit edges from {self.query_grid!r} to {self.key_grid!r}"
+
+
+def from_edges(query_grid: Grid, key_grid: Grid, indptr: ArrayLike, indices: ArrayLike) -> Edges:
+    """A neighborhood from compressed sparse rows; each row must hold distinct keys.
+
+    Parameters
+    ----------
+    indptr
+        ``[query_grid.size + 1]``, from 0 to ``len(indices)``, never decreasing.
+    indices
+        Flat key numbers; sorted within each row here.
+    """
+    starts = np.asarray(indptr, dtype=np.int64)
+    keys = np.asarray(indices, dtype=np.int64)
+    if (
+        starts.shape != (query_grid.size + 1,)
+        or starts[0] != 0
+        or starts[-1] != len(keys)
+        or (np.diff(starts) < 0).any()
+    ):
+        raise ValueError(
+            f"indptr must be {query_grid.size + 1} non-decreasing numbers from 0 to {len(keys)} "
+            f"(one row per query of {query_grid!r}), got shape {starts.shape}"
+        )
+    if len(keys) and not (0 <= keys.min() and keys.max() < key_grid.size):
+        raise ValueError(f"key numbers must lie in [0, {key_grid.size}), got {keys.min()} … {keys.max()}")
+    row = np.repeat(np.arange(query_grid.size), np.diff(starts))
+    order = np.lexsort((keys, row))
+    keys = keys[order]
+    if ((np.diff(keys) == 0) & (np.diff(row) == 0)).any():
+        raise ValueError("a query lists the same key twice; list each key of a row once")
+    return Edges(query_grid, key_grid, starts, keys.astype(np.int32))
