@@ -25,7 +25,7 @@ def attention(
     backend: str | None = None,
 ) -> Any:
     """Interim dense implementation, replaced by the dispatching operator."""
-    q_shape, k_shape = hood.query_grid.shape, hood.key_grid.shape
+    q_shape = hood.query_grid.shape
     batch, heads, head_dim = q.shape[0], q.shape[-2], q.shape[-1]
     n_q, n_k = hood.query_grid.size, hood.key_grid.size
     q = q.reshape(batch, n_q, heads, head_dim)

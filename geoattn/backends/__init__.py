@@ -1,1 +1,1 @@
-"""To be filled."""
+"""Backends: the ways to run the operator."""

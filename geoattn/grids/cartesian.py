@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -59,14 +60,10 @@ def cartesian(
     """
     lengths = (int(shape),) if isinstance(shape, int | np.integer) else tuple(int(n) for n in shape)
 
-    def per_axis(
-        value: float | bool | Sequence[float] | Sequence[bool], name: str
-    ) -> tuple[float | bool, ...]:
+    def per_axis(value: Any, name: str) -> tuple[Any, ...]:
         values = tuple(value) if isinstance(value, Sequence) else (value,) * len(lengths)
         if len(values) != len(lengths):
-            raise ValueError(
-                f"{name} {values} has {len(values)} entries for the {len(lengths)} axes of shape {lengths}"
-            )
+            raise ValueError(f"{name} {values} must have one entry per axis of shape {lengths}")
         return values
 
     return Cartesian(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from scipy.special import roots_legendre
 
 from geoattn.grids.base import Floats

@@ -46,12 +46,8 @@ def from_edges(query_grid: Grid, key_grid: Grid, indptr: ArrayLike, indices: Arr
     """
     starts = np.asarray(indptr, dtype=np.int64)
     keys = np.asarray(indices, dtype=np.int64)
-    if (
-        starts.shape != (query_grid.size + 1,)
-        or starts[0] != 0
-        or starts[-1] != len(keys)
-        or (np.diff(starts) < 0).any()
-    ):
+    ends = starts.shape == (query_grid.size + 1,) and starts[0] == 0 and starts[-1] == len(keys)
+    if not ends or (np.diff(starts) < 0).any():
         raise ValueError(
             f"indptr must be {query_grid.size + 1} non-decreasing numbers from 0 to {len(keys)} "
             f"(one row per query of {query_grid!r}), got shape {starts.shape}"
