@@ -1,0 +1,44 @@
+# Each target makes and fills .venv itself; nothing but Python >= 3.11 and make is needed beforehand.
+#   make demo    simulate, train, forecast, draw          make test   the whole test suite
+#   make bench   speed against the peers, with figures    make lint   ruff and mypy
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= 2.13.0
+HARMONICS ?= 0.9.3
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready-torch-$(TORCH)
+
+.PHONY: demo test bench lint format clean
+
+demo: $(READY)
+	$(BIN)/geoattn demo $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(READY)
+	$(BIN)/python benchmarks/plans.py
+	$(BIN)/python benchmarks/cpu.py $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+# torch-harmonics is installed without its dependencies: it pins torch to one minor release,
+# which geoattn does not; it runs on every torch from 2.11 on all the same (the tests show it).
+$(READY): requirements-dev.txt pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "geoattn needs Python >= 3.11, found " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH) -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torch-harmonics==$(HARMONICS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
