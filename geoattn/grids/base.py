@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import abstractmethod
 from functools import cached_property
 from typing import Any
@@ -11,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoattn._value import Value
-
-Floats = NDArray[np.float64]
+from geoattn.grids.sphere import Floats, Ints, cube_lattice, unit_vectors
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -23,33 +23,59 @@ class Grid(Value):
     ("natural") order of that shape; neighborhoods and plans speak of tokens by that number.
     """
 
-    @property
+    #: axes of a field on this grid; a plain attribute, so that torch.compile can read it
+    shape: tuple[int, ...] = dataclasses.field(init=False)
+    #: number of points
+    size: int = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check()
+        shape = self._shape()
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "size", math.prod(shape))
+
+    def _check(self) -> None:
+        """Refuse parameters that describe no grid."""
+        return None
+
     @abstractmethod
-    def shape(self) -> tuple[int, ...]:
-        """Axes of a field on this grid."""
+    def _shape(self) -> tuple[int, ...]:
+        """The shape, from the parameters alone."""
 
     @property
     @abstractmethod
     def weights(self) -> Floats:
         """Quadrature weights, ``[*shape]``, read-only: cell areas, or steradians on a sphere."""
 
-    @cached_property
-    def size(self) -> int:
-        """Number of points."""
-        return int(np.prod(self.shape))
+    @property
+    @abstractmethod
+    def positions(self) -> Floats:
+        """Points in a Euclidean space where near points are near, ``[*shape, dimensions]``."""
+
+    def lattice(self) -> Ints:
+        """Integer coordinates for curves, ``[size, 1 + dimensions]``: a patch number, then places in it.
+
+        Grids that are one array have one patch and their indices for places.
+        """
+        places = np.indices(self.shape, dtype=np.int64).reshape(len(self.shape), self.size)
+        return np.concatenate((np.zeros((1, self.size), np.int64), places)).T
 
     def integrate(self, field: Any) -> Any:
         """Integral over the domain of ``field [..., *shape]``; the leading axes remain.
 
-        Takes a numpy array or a torch tensor, and returns the same kind.
+        Takes a numpy array or a torch tensor, and returns the same kind, on the same device.
+        Integers and booleans are summed in float64, other types in their own precision.
         """
         shape, rank = tuple(field.shape), len(self.shape)
         if shape[len(shape) - rank :] != self.shape:
             raise ValueError(
                 f"field of shape {shape} does not end with the grid's shape {self.shape} of {self!r}"
             )
-        weights = self.weights
+        weights: Any = self.weights
         if hasattr(field, "new_tensor"):
+            if not (field.is_floating_point() or field.is_complex()):
+                field = field.double()
             weights = field.new_tensor(weights)
         return (field * weights).reshape(*shape[: len(shape) - rank], self.size).sum(-1)
 
@@ -71,11 +97,22 @@ class SphericalGrid(Grid):
     @cached_property
     def xyz(self) -> Floats:
         """Unit vectors, ``[*shape, 3]``: x to (0°N, 0°E), y to (0°N, 90°E), z to the north pole."""
-        lat, lon = np.radians(self.lat), np.radians(self.lon)
-        cos_lat = np.cos(lat)
-        points = np.stack((cos_lat * np.cos(lon), cos_lat * np.sin(lon), np.sin(lat)), axis=-1)
-        points.flags.writeable = False
-        return points
+        return read_only(unit_vectors(self.lat, self.lon))
+
+    @property
+    def positions(self) -> Floats:
+        return self.xyz
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class PointSet(SphericalGrid):
+    """A spherical grid that is one list of points, without an array that curves could follow.
+
+    Curves run on the six faces of the cube around the sphere, each cut into 2^20 × 2^20 places.
+    """
+
+    def lattice(self) -> Ints:
+        return cube_lattice(self.xyz, bits=20)
 
 
 def read_only(values: NDArray[Any]) -> NDArray[Any]:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from geoattn.grids.base import Floats, Grid, read_only
+from geoattn.grids.base import Grid, read_only
+from geoattn.grids.checks import integer
+from geoattn.grids.sphere import Floats
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -20,20 +22,28 @@ class Cartesian(Grid, kind="cartesian"):
     spacing: tuple[float, ...]
     periodic: tuple[bool, ...]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
         if not 1 <= len(self.lengths) <= 3 or min(self.lengths) < 1:
             raise ValueError(f"shape must hold 1 to 3 positive lengths, got {self.lengths}")
         if not all(np.isfinite(s) and s > 0 for s in self.spacing):
             raise ValueError(f"spacing must be positive and finite, got {self.spacing}")
 
-    @property
-    def shape(self) -> tuple[int, ...]:
+    def _shape(self) -> tuple[int, ...]:
         return self.lengths
 
     @cached_property
     def weights(self) -> Floats:
         return read_only(np.full(self.lengths, float(np.prod(self.spacing))))
+
+    @cached_property
+    def coordinates(self) -> Floats:
+        """Cell centres from the corner of the domain, in units of the spacing, ``[*shape, ndim]``."""
+        axes = [(np.arange(n) + 0.5) * s for n, s in zip(self.lengths, self.spacing, strict=True)]
+        return read_only(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1))
+
+    @property
+    def positions(self) -> Floats:
+        return self.coordinates
 
     def __repr__(self) -> str:
         axes = "×".join(
@@ -58,7 +68,7 @@ def cartesian(
     periodic
         Whether each axis closes on itself.
     """
-    lengths = (int(shape),) if isinstance(shape, int | np.integer) else tuple(int(n) for n in shape)
+    lengths = tuple(integer("shape", n) for n in (shape if isinstance(shape, Sequence) else (shape,)))
 
     def per_axis(value: Any, name: str) -> tuple[Any, ...]:
         values = tuple(value) if isinstance(value, Sequence) else (value,) * len(lengths)

@@ -5,16 +5,28 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from geoattn.grids import quadrature
-from geoattn.grids.base import Floats, SphericalGrid, read_only
+from geoattn.grids.base import SphericalGrid, read_only
+from geoattn.grids.checks import integer, positive
+from geoattn.grids.sphere import Floats, wrap_longitude
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class LatLonGrid(SphericalGrid):
     """``shape == (nlat, nlon)``: rows of equal latitude, equally spaced columns around the globe."""
+
+    nlon: int
+    lon_start: float
+
+    def _check(self) -> None:
+        positive(nlon=self.nlon)
+        if not np.isfinite(self.lon_start):
+            raise ValueError(f"lon_start must be a longitude in degrees, got {self.lon_start}")
 
     @property
     @abstractmethod
@@ -23,17 +35,14 @@ class LatLonGrid(SphericalGrid):
 
     @property
     @abstractmethod
-    def lon_axis(self) -> Floats:
-        """Longitude of each column, degrees east, ``[nlon]``."""
-
-    @property
-    @abstractmethod
     def lat_weights(self) -> Floats:
         """Steradians of each row, ``[nlat]``; they sum to 4π."""
 
     @cached_property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.lat_axis), len(self.lon_axis))
+    def lon_axis(self) -> Floats:
+        """Longitude of each column, degrees east in [0, 360), ``[nlon]``, eastward."""
+        steps = np.arange(self.nlon) * 360.0 / self.nlon
+        return read_only(wrap_longitude(self.lon_start + steps))
 
     @cached_property
     def lat(self) -> Floats:
@@ -45,36 +54,209 @@ class LatLonGrid(SphericalGrid):
 
     @cached_property
     def weights(self) -> Floats:
-        return np.broadcast_to(self.lat_weights[:, None] / len(self.lon_axis), self.shape)
+        return np.broadcast_to(self.lat_weights[:, None] / self.nlon, self.shape)
+
+    def _origin(self) -> str:
+        return f", from {self.lon_start:g}°E" if self.lon_start else ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Gaussian(LatLonGrid, kind="gaussian"):
-    """Gauss–Legendre latitudes, north to south."""
+class RuledGrid(LatLonGrid):
+    """A lat-lon grid whose rows are the nodes of a quadrature rule."""
 
     nlat: int
-    nlon: int
+    south_first: bool
+
+    def _check(self) -> None:
+        positive(nlat=self.nlat)
+        super()._check()
+
+    def _shape(self) -> tuple[int, ...]:
+        return (self.nlat, self.nlon)
+
+    @abstractmethod
+    def _rule(self) -> quadrature.Rule:
+        """Latitudes, north to south, and weights that sum to 2."""
 
     @cached_property
-    def _rule(self) -> tuple[Floats, Floats]:
+    def _rows(self) -> quadrature.Rule:
+        lat, weights = self._rule()
+        if self.south_first:
+            lat, weights = lat[::-1].copy(), weights[::-1].copy()
+        return read_only(lat), read_only(weights * (2.0 * np.pi))
+
+    @property
+    def lat_axis(self) -> Floats:
+        return self._rows[0]
+
+    @property
+    def lat_weights(self) -> Floats:
+        return self._rows[1]
+
+    def _layout(self) -> str:
+        return f"{self.nlat}×{self.nlon}{self._origin()}{', south first' if self.south_first else ''}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Equiangular(RuledGrid, kind="equiangular"):
+    """Equal steps of latitude, with both poles (Clenshaw–Curtis) or half a step off them (Fejér-1)."""
+
+    poles: bool
+
+    def _rule(self) -> quadrature.Rule:
+        return quadrature.clenshaw_curtis(self.nlat) if self.poles else quadrature.fejer(self.nlat)
+
+    def __repr__(self) -> str:
+        return f"equiangular grid {self._layout()}, {'with poles' if self.poles else 'cell-centred'}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Gaussian(RuledGrid, kind="gaussian"):
+    """Gauss–Legendre latitudes."""
+
+    def _rule(self) -> quadrature.Rule:
         return quadrature.gauss_legendre(self.nlat)
 
-    @cached_property
-    def lat_axis(self) -> Floats:
-        return read_only(np.degrees(np.arcsin(self._rule[0])))
+    def __repr__(self) -> str:
+        return f"Gaussian grid {self._layout()}"
 
-    @cached_property
-    def lon_axis(self) -> Floats:
-        return read_only(np.arange(self.nlon) * (360.0 / self.nlon))
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Lobatto(RuledGrid, kind="lobatto"):
+    """Gauss–Lobatto latitudes, both poles among them."""
+
+    def _rule(self) -> quadrature.Rule:
+        return quadrature.gauss_lobatto(self.nlat)
+
+    def __repr__(self) -> str:
+        return f"Lobatto grid {self._layout()}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class LatLon(LatLonGrid, kind="latlon"):
+    """Any monotonic latitudes; each row weighs the zone between the midpoints to its neighbors."""
+
+    latitudes: Floats
+
+    def _check(self) -> None:
+        super()._check()
+        lat = self.latitudes
+        if lat.ndim != 1 or not len(lat):
+            raise ValueError(f"lat must be one axis of latitudes, got an array of shape {lat.shape}")
+        bad = np.flatnonzero(~(np.abs(lat) <= 90.0))  # also true for NaN
+        if len(bad):
+            raise ValueError(f"lat[{bad[0]}] = {lat[bad[0]]} is no latitude in [-90, 90] degrees")
+        steps = np.diff(lat)
+        wrong = np.flatnonzero(steps * (steps[:1].sum() or 1.0) <= 0)
+        if len(wrong):
+            i = wrong[0]
+            raise ValueError(
+                f"lat must run strictly north to south or south to north, "
+                f"but lat[{i}] = {lat[i]} is followed by {lat[i + 1]}; sort the axis first"
+            )
+
+    def _shape(self) -> tuple[int, ...]:
+        return (len(self.latitudes), self.nlon)
+
+    @property
+    def lat_axis(self) -> Floats:
+        return self.latitudes
 
     @cached_property
     def lat_weights(self) -> Floats:
-        return read_only(self._rule[1] * (2.0 * np.pi))
+        return read_only(quadrature.midpoint_cells(self.latitudes) * (2.0 * np.pi))
 
     def __repr__(self) -> str:
-        return f"Gaussian grid {self.nlat}×{self.nlon}"
+        lat = self.latitudes
+        return f"lat-lon grid {len(lat)}×{self.nlon}{self._origin()}, rows {lat[0]:g}° to {lat[-1]:g}°"
 
 
-def gaussian(nlat: int, nlon: int) -> Gaussian:
-    """A lat-lon grid on Gauss–Legendre latitudes, exact to spherical-harmonic degree 2·nlat − 1."""
-    return Gaussian(int(nlat), int(nlon))
+def equiangular(
+    nlat: int, nlon: int, poles: bool = True, *, lon_start: float = 0.0, south_first: bool = False
+) -> Equiangular:
+    """A lat-lon grid with equal steps of latitude, exact to spherical-harmonic degree nlat − 1.
+
+    Parameters
+    ----------
+    nlat, nlon
+        Number of rows and columns.
+    poles
+        True: both poles are rows, with Clenshaw–Curtis weights (0.25°: 721 × 1440).
+        False: the rows are cell centres, half a step off the poles, with the weights of
+        Fejér's first rule (1°: 180 × 360).
+    lon_start
+        Longitude of the first column, degrees east.
+    south_first
+        Whether the rows run from south to north.
+    """
+    return Equiangular(**_parameters(nlat, nlon, lon_start, south_first), poles=bool(poles))
+
+
+def gaussian(nlat: int, nlon: int, *, lon_start: float = 0.0, south_first: bool = False) -> Gaussian:
+    """A lat-lon grid on Gauss–Legendre latitudes, exact to spherical-harmonic degree 2·nlat − 1.
+
+    Parameters as for :func:`equiangular`.
+    """
+    return Gaussian(**_parameters(nlat, nlon, lon_start, south_first))
+
+
+def lobatto(nlat: int, nlon: int, *, lon_start: float = 0.0, south_first: bool = False) -> Lobatto:
+    """A lat-lon grid on Gauss–Lobatto latitudes with both poles, exact to degree 2·nlat − 3.
+
+    Parameters as for :func:`equiangular`.
+    """
+    return Lobatto(**_parameters(nlat, nlon, lon_start, south_first))
+
+
+def latlon(lat: ArrayLike, lon: ArrayLike) -> LatLon:
+    """A lat-lon grid on the axes of a file: any latitudes, any longitude origin.
+
+    Each row weighs the zone between the midpoints to its neighboring rows, the first and the last
+    up to the poles. Where the rows follow a quadrature rule, :func:`equiangular`,
+    :func:`gaussian` and :func:`lobatto` give its exact weights.
+
+    Parameters
+    ----------
+    lat
+        Degrees north, ``[nlat]``, strictly monotonic in either direction.
+    lon
+        Degrees east, ``[nlon]``, equally spaced eastward around the whole globe, from any origin
+        (deviations up to one hundredth of a step are taken for rounding).
+
+    Raises
+    ------
+    ValueError
+        If an axis is not of that form. Regional and irregular grids are
+        ``ga.grids.points(lat, lon, areas=…)``.
+    """
+    lon = np.asarray(lon, dtype=np.float64)
+    if lon.ndim != 1 or not len(lon):
+        raise ValueError(f"lon must be one axis of longitudes, got an array of shape {lon.shape}")
+    if not np.isfinite(lon).all():
+        i = np.flatnonzero(~np.isfinite(lon))[0]
+        raise ValueError(f"lon[{i}] = {lon[i]} is no longitude in degrees")
+    step = 360.0 / len(lon)
+    deviation = (lon - lon[0] - step * np.arange(len(lon)) + 180.0) % 360.0 - 180.0
+    if np.abs(deviation).max() > 0.01 * step:
+        if len(lon) > 1 and np.isclose(lon[-1] - lon[0], 360.0):
+            hint = "the last column repeats the first: drop it"
+        else:
+            hint = "for a region or irregular columns use ga.grids.points(lat, lon, areas=…)"
+        raise ValueError(
+            f"{len(lon)} longitudes from {lon[0]:g}° to {lon[-1]:g}° are not equal steps of {step:g}° "
+            f"eastward around the whole globe; {hint}"
+        )
+    return LatLon(nlon=len(lon), lon_start=_wrapped(lon[0]), latitudes=np.asarray(lat, dtype=np.float64))
+
+
+def _parameters(nlat: int, nlon: int, lon_start: float, south_first: bool) -> dict[str, Any]:
+    return {
+        "nlat": integer("nlat", nlat),
+        "nlon": integer("nlon", nlon),
+        "lon_start": _wrapped(lon_start),
+        "south_first": bool(south_first),
+    }
+
+
+def _wrapped(lon_start: float) -> float:
+    return float(wrap_longitude(np.asarray(lon_start, dtype=np.float64)))
