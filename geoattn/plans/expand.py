@@ -23,7 +23,8 @@ def masks(plan: Plan, entries: NDArray[np.int64]) -> NDArray[np.bool_]:
     if plan.lanes is not None:
         lane = np.arange(plan.query_tile, dtype=np.uint32)
         return (plan.lanes[entries, None, None] >> lane[:, None] & np.uint32(1)).astype(bool)
-    assert plan.mask_ids is not None and plan.masks is not None
+    assert plan.mask_ids is not None
+    assert plan.masks is not None
     ids = plan.mask_ids[entries]
     words = np.full((len(entries), plan.query_tile), ~np.uint64(0), dtype=np.uint64)
     words[ids >= 0] = plan.masks[ids[ids >= 0]]
