@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from geoattn import grids
-from geoattn.neighborhoods import from_edges
+from geoattn.neighborhoods import everything, from_edges, geodesic, window
 
 if TYPE_CHECKING:
     from geoattn import nn as nn
@@ -23,7 +23,7 @@ _LATE = {
 }
 _LATE_MODULES = {"nn", "models", "tasks", "plans"}
 
-__all__ = ["attention", "from_edges", "grids", "nn"]
+__all__ = ["attention", "everything", "from_edges", "geodesic", "grids", "nn", "window"]
 
 
 def __getattr__(name: str) -> Any:

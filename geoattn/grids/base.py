@@ -44,6 +44,14 @@ class Grid(Value):
         """The shape, from the parameters alone."""
 
     @property
+    def axes_periodic(self) -> tuple[bool, ...] | None:
+        """Which axes of ``shape`` close on themselves, or None where axes are no ordered positions.
+
+        Windows in index space exist on the grids that have this, and on no others.
+        """
+        return None
+
+    @property
     @abstractmethod
     def weights(self) -> Floats:
         """Quadrature weights, ``[*shape]``, read-only: cell areas, or steradians on a sphere."""

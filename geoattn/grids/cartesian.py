@@ -31,6 +31,10 @@ class Cartesian(Grid, kind="cartesian"):
     def _shape(self) -> tuple[int, ...]:
         return self.lengths
 
+    @property
+    def axes_periodic(self) -> tuple[bool, ...]:
+        return self.periodic
+
     @cached_property
     def weights(self) -> Floats:
         return read_only(np.full(self.lengths, float(np.prod(self.spacing))))

@@ -44,6 +44,10 @@ class LatLonGrid(SphericalGrid):
         steps = np.arange(self.nlon) * 360.0 / self.nlon
         return read_only(wrap_longitude(self.lon_start + steps))
 
+    @property
+    def axes_periodic(self) -> tuple[bool, ...]:
+        return (False, True)
+
     @cached_property
     def lat(self) -> Floats:
         return np.broadcast_to(self.lat_axis[:, None], self.shape)

@@ -86,6 +86,6 @@ class Neighborhood(Value):
 
     def without_keys(self, mask: NDArray[np.bool_]) -> Neighborhood:
         """The same neighborhood without the keys where ``mask [*key_grid.shape]`` is True."""
-        from geoattn.neighborhoods.edges import hide
+        from geoattn.neighborhoods.restricted import hide
 
         return hide(self, mask)

@@ -1,0 +1,69 @@
+"""Loops over compressed rows, compiled. Imported on use: numba is slow to load."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+@njit(cache=True, nogil=True)
+def progressions(first: Ints, count: Ints, step: int, length: int) -> Any:
+    """Rows of the keys ``(first + t * step) % length`` for ``0 <= t < count``, each ascending."""
+    indptr = np.zeros(len(first) + 1, np.int64)
+    indptr[1:] = np.cumsum(count)
+    keys = np.empty(indptr[-1], np.int32)
+    for i in range(len(first)):
+        wrapped = False
+        key = first[i]
+        for e in range(indptr[i], indptr[i + 1]):
+            keys[e] = key
+            key += step
+            if key >= length:
+                key %= length
+                wrapped = True
+        if wrapped:
+            keys[indptr[i] : indptr[i + 1]].sort()
+    return indptr, keys
+
+
+@njit(cache=True, nogil=True)
+def outer(
+    slow_indptr: Ints, slow: NDArray[np.int32], fast_indptr: Ints, fast: NDArray[np.int32], size: int
+) -> Any:
+    """Row by row, all pairs of a slow and a fast key as the flat number ``slow * size + fast``."""
+    n = len(slow_indptr) - 1
+    indptr = np.zeros(n + 1, np.int64)
+    for i in range(n):
+        pairs = (slow_indptr[i + 1] - slow_indptr[i]) * (fast_indptr[i + 1] - fast_indptr[i])
+        indptr[i + 1] = indptr[i] + pairs
+    keys = np.empty(indptr[n], np.int32)
+    for i in range(n):
+        e = indptr[i]
+        for a in range(slow_indptr[i], slow_indptr[i + 1]):
+            start = np.int32(slow[a] * size)
+            for b in range(fast_indptr[i], fast_indptr[i + 1]):
+                keys[e] = start + fast[b]
+                e += 1
+    return indptr, keys
+
+
+@njit(cache=True, nogil=True)
+def transpose(indptr: Ints, indices: NDArray[np.int32], n_keys: int) -> Any:
+    """The rows of the reversed edges, each ascending."""
+    starts = np.zeros(n_keys + 1, np.int64)
+    for key in indices:
+        starts[key + 1] += 1
+    starts = np.cumsum(starts)
+    place = starts[:-1].copy()
+    queries = np.empty(len(indices), np.int32)
+    for i in range(len(indptr) - 1):
+        for e in range(indptr[i], indptr[i + 1]):
+            key = indices[e]
+            queries[place[key]] = i
+            place[key] += 1
+    return starts, queries

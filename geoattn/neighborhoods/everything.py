@@ -1,0 +1,38 @@
+"""Every query sees every key: global attention."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+
+import numpy as np
+
+from geoattn.grids.base import Grid
+from geoattn.neighborhoods.base import Index, Neighborhood, Rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Everything(Neighborhood, kind="everything"):
+    """All pairs of a query and a key."""
+
+    def rows(self, queries: Index) -> Rows:
+        size = self.key_grid.size
+        indices = np.tile(np.arange(size, dtype=np.int32), len(queries))
+        return Rows(np.arange(len(queries) + 1) * size, indices)
+
+    @cached_property
+    def counts(self) -> Index:
+        return np.broadcast_to(np.int64(self.key_grid.size), self.query_grid.shape)
+
+    def transpose(self) -> Everything:
+        return Everything(self.key_grid, self.query_grid)
+
+    def __repr__(self) -> str:
+        if self.query_grid == self.key_grid:
+            return f"everything on {self.query_grid!r}"
+        return f"everything from {self.query_grid!r} to {self.key_grid!r}"
+
+
+def everything(query_grid: Grid, key_grid: Grid | None = None) -> Everything:
+    """Each query sees all keys of ``key_grid``, by default of its own grid."""
+    return Everything(query_grid, query_grid if key_grid is None else key_grid)

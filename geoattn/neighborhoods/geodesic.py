@@ -1,0 +1,115 @@
+"""Geodesic discs: each query sees the keys within a great-circle distance."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+from math import radians, sin
+from typing import Protocol
+
+import numpy as np
+
+from geoattn.grids.base import Grid, SphericalGrid
+from geoattn.grids.latlon import LatLonGrid
+from geoattn.neighborhoods.base import Index, Neighborhood, Rotation, Rows
+
+#: relative widening of the radius, so that keys at exactly the radius are inside whatever the rounding
+SLACK = 1e-9
+
+
+class Search(Protocol):
+    """A way to find the keys in reach of queries."""
+
+    def rows(self, queries: Index) -> Rows: ...
+
+    def counts(self) -> Index | None:
+        """Keys per query, flat, where they are cheaper than the rows."""
+
+    @property
+    def rotation(self) -> Rotation | None: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Geodesic(Neighborhood, kind="geodesic"):
+    """Closed discs of ``radius`` degrees; made by :func:`geodesic`, which defines them."""
+
+    query_grid: SphericalGrid
+    key_grid: SphericalGrid
+    radius: float
+
+    @cached_property
+    def _search(self) -> Search:
+        # the one place that chooses by grid: two lat-lon grids repeat along longitude
+        from geoattn.neighborhoods.disc import LatLonDiscs, PointDiscs
+
+        # half the chord of the radius, squared: also what haversines are compared with
+        limit = sin(radians(min(self.radius * (1 + SLACK), 180.0)) / 2) ** 2
+        if isinstance(self.query_grid, LatLonGrid) and isinstance(self.key_grid, LatLonGrid):
+            return LatLonDiscs(self.query_grid, self.key_grid, limit)
+        return PointDiscs(self.query_grid, self.key_grid, limit)
+
+    def rows(self, queries: Index) -> Rows:
+        return self._search.rows(np.ascontiguousarray(queries, dtype=np.int64))
+
+    @cached_property
+    def counts(self) -> Index:
+        counts = self._search.counts()
+        if counts is None:
+            counts = np.concatenate([np.diff(rows.indptr) for _, rows in self.blocks()])
+        counts.flags.writeable = False
+        return counts.reshape(self.query_grid.shape)
+
+    @property
+    def rotation(self) -> Rotation | None:
+        return self._search.rotation
+
+    def transpose(self) -> Geodesic:
+        return Geodesic(self.key_grid, self.query_grid, self.radius)
+
+    def __repr__(self) -> str:
+        if self.query_grid == self.key_grid:
+            return f"geodesic discs of {self.radius:g}° on {self.query_grid!r}"
+        return f"geodesic discs of {self.radius:g}° from {self.query_grid!r} to {self.key_grid!r}"
+
+
+def geodesic(query_grid: Grid, key_grid: Grid | None = None, *, radius: float) -> Geodesic:
+    """Each query sees the keys within ``radius`` degrees of great-circle distance.
+
+    The disc is closed: a key at exactly the radius is seen. Distances are compared in float64
+    through chord lengths (haversines), with a relative slack of 1e-9 on the radius, so that the
+    neighborhoods of a symmetric grid are symmetric. The same test decides a pair from either side.
+
+    Parameters
+    ----------
+    query_grid, key_grid
+        Spherical grids; one grid means self-attention.
+    radius
+        Degrees, above 0 and below 180. Where it is smaller than the spacing of the key grid, a query
+        off the key grid may see nothing: its count is 0.
+
+    Raises
+    ------
+    TypeError
+        If a grid is not spherical.
+    ValueError
+        If the radius is out of range.
+    """
+    key_grid = query_grid if key_grid is None else key_grid
+    for grid in (query_grid, key_grid):
+        require_spherical(grid, "geodesic")
+    radius = float(radius)
+    if not 0.0 < radius < 180.0:
+        raise ValueError(
+            f"radius must lie above 0 and below 180 degrees, got {radius!r}; "
+            "a disc of the whole sphere is everything(query_grid, key_grid)"
+        )
+    return Geodesic(query_grid, key_grid, radius)  # type: ignore[arg-type]
+
+
+def require_spherical(grid: Grid, call: str) -> None:
+    """Refuse a grid that has no great-circle distances."""
+    if not isinstance(grid, SphericalGrid):
+        raise TypeError(
+            f"{call} needs points on a sphere, and {grid!r} has none; on a plane use "
+            "window(grid, size), on a product of grids product(window(…), geodesic(…), …)"
+        )

@@ -1,0 +1,207 @@
+"""Windows in index space: neighborhood attention, Swin, HaloNet and grid attention in one pattern."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property, reduce
+from math import gcd
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from geoattn.grids.base import Grid
+from geoattn.neighborhoods.axis import Axis, window_axis
+from geoattn.neighborhoods.base import Index, Neighborhood, Rotation, Rows
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Window(Neighborhood, kind="window"):
+    """The product of one window per axis of the grid; made by :func:`window`, which defines it."""
+
+    sizes: tuple[int, ...]
+    dilations: tuple[int, ...]
+    strides: tuple[int, ...]
+    causal: tuple[bool, ...]
+    offsets: tuple[int, ...]
+    boundary: str
+    periodic: tuple[bool, ...]
+    #: whether queries and keys have changed places
+    transposed: bool = False
+
+    @cached_property
+    def axes(self) -> tuple[Axis, ...]:
+        """The pattern along each axis of the grid; the neighborhood is their product."""
+        parameters = zip(
+            self.query_grid.shape,
+            self.sizes,
+            self.dilations,
+            self.strides,
+            self.causal,
+            self.offsets,
+            (self.boundary,) * len(self.sizes),
+            self.periodic,
+            strict=True,
+        )
+        axes = tuple(window_axis(*p) for p in parameters)
+        return tuple(axis.transpose() for axis in axes) if self.transposed else axes
+
+    def rows(self, queries: Index) -> Rows:
+        from geoattn.neighborhoods._kernels import outer
+
+        positions = np.unravel_index(queries, self.query_grid.shape)
+        along_axes = [axis.rows(at) for axis, at in zip(self.axes, positions, strict=True)]
+        rows = along_axes[0]
+        for axis, more in zip(self.axes[1:], along_axes[1:], strict=True):
+            rows = Rows(*outer(*rows, *more, axis.length))
+        return rows
+
+    @cached_property
+    def counts(self) -> Index:
+        counts: Index = reduce(np.multiply.outer, [axis.count for axis in self.axes])
+        counts.flags.writeable = False
+        return counts
+
+    @property
+    def rotation(self) -> Rotation | None:
+        if not self.periodic[-1]:
+            return None
+        ring, stride = self.query_grid.shape[-1], self.strides[-1]
+        step = 1 if stride == 1 else gcd(stride * self.dilations[-1], ring)
+        return Rotation(ring, step, ring, step)
+
+    def transpose(self) -> Neighborhood:
+        if all(axis == axis.transpose() for axis in self.axes):
+            return self  # one value, so that plans of both directions are shared
+        return dataclasses.replace(self, transposed=not self.transposed)
+
+    def __repr__(self) -> str:
+        extras = [
+            f"{name} {_short(values)}"
+            for name, values, usual in (
+                ("dilation", self.dilations, 1),
+                ("stride", self.strides, 1),
+                ("offset", self.offsets, 0),
+                ("causal", self.causal, False),
+            )
+            if any(v != usual for v in values)
+        ]
+        if self.boundary != "shift":
+            extras.append(f"boundary {self.boundary!r}")
+        name = "transposed window" if self.transposed else "window"
+        return ", ".join([f"{name} {'×'.join(map(str, self.sizes))}", *extras]) + f" on {self.query_grid!r}"
+
+
+def window(
+    grid: Grid,
+    size: int | Sequence[int],
+    dilation: int | Sequence[int] = 1,
+    stride: int | Sequence[int] = 1,
+    causal: bool | Sequence[bool] = False,
+    offset: int | Sequence[int] = 0,
+    boundary: Literal["shift", "clip"] = "shift",
+    *,
+    periodic: bool | Sequence[bool] | None = None,
+) -> Window:
+    """Each query sees a box of keys around it, in index space.
+
+    Along an axis of L positions, position i belongs to the chain g = i mod d of dilation d, holds
+    place p = i div d in it, and the chain has n = ⌈(L − g)/d⌉ places. Places come in groups of
+    ``stride`` s that share one window of ``size`` k around a leader c; with offset o, the group of p
+    begins at j = ⌊(p − o)/s⌋·s + o. The keys are the positions t·d + g with lo ≤ t ≤ hi:
+
+    ==================  ==============================  =====================  ==========
+    \\                   leader c                        lo                     hi
+    ==================  ==============================  =====================  ==========
+    shift               min(j + s div 2, n − 1)         c − k div 2, moved     lo + k − 1
+                                                        into [0, n − k]
+    clip                j + s div 2                     c − k div 2            lo + k − 1
+    shift, causal       min(j + s − 1, n − 1)           c − k + 1              p
+    clip, causal        j + s − 1                       c − k + 1              p
+    ==================  ==============================  =====================  ==========
+
+    and keys outside [0, n) do not exist. On several axes a key is seen where each axis sees it.
+
+    A periodic axis wraps in place of shifting or clipping: key (t·d + g) mod L for the unmoved
+    lo ≤ t ≤ hi, each key at most once. Causal there means: none ahead, up to k − 1 places behind,
+    across the seam. Chains are the orbits of the dilation around the ring (the residues where d
+    divides L), and a stride must divide the places of an orbit, so that groups close on the ring.
+
+    With boundary "shift" these are the neighborhoods of NATTEN (Hassani et al., 2204.07143,
+    2209.15001, 2504.16922). Other patterns are values of the same parameters:
+
+    - Swin: ``stride=k``; shifted by o: ``stride=k, offset=o, boundary="clip"``;
+    - HaloNet, blocks b with halo h: ``size=b + 2 * h, stride=b, boundary="clip"``, and for odd b or
+      h the same, as window and block share their center;
+    - MaxViT's grid attention: ``size=k, dilation=L // k``.
+
+    Parameters
+    ----------
+    grid
+        Any grid whose axes are ordered positions: Cartesian, lat-lon, and products of them.
+        Longitude is periodic, latitude is open.
+    size, dilation, stride, causal, offset
+        One value, or one per axis. ``1 <= stride <= size``; offsets count in places, modulo stride.
+    boundary
+        "shift" moves a window inward at an open end so that it keeps all its keys (non-causal) and
+        needs ``size * dilation <= L``; "clip" drops the keys outside.
+    periodic
+        Which axes wrap, in place of the grid's own ``axes_periodic``.
+
+    Raises
+    ------
+    TypeError
+        If the grid's points are not laid out along axes.
+    ValueError
+        If a parameter does not fit the grid.
+    """
+    grid_periodic = grid.axes_periodic
+    if grid_periodic is None:
+        raise TypeError(
+            f"window needs a grid whose axes are ordered positions, and {grid!r} is none; "
+            "use geodesic(grid, radius=…), nearest(grid, k=…) or curve_window(grid, size)"
+        )
+    rank = len(grid.shape)
+    sizes = _per_axis("size", size, rank, int)
+    dilations = _per_axis("dilation", dilation, rank, int)
+    strides = _per_axis("stride", stride, rank, int)
+    causals = _per_axis("causal", causal, rank, bool)
+    offsets = _per_axis("offset", offset, rank, int)
+    wraps = grid_periodic if periodic is None else _per_axis("periodic", periodic, rank, bool)
+    if boundary not in ("shift", "clip"):
+        raise ValueError(f'boundary must be "shift" or "clip", got {boundary!r}')
+    for axis, (n, k, d, s, wrap) in enumerate(zip(grid.shape, sizes, dilations, strides, wraps, strict=True)):
+        where = f"on axis {axis} of {grid!r}"
+        if k < 1 or d < 1:
+            raise ValueError(f"size and dilation must be at least 1, got size {k}, dilation {d} {where}")
+        if not 1 <= s <= k:
+            raise ValueError(f"stride must lie in 1 … size = {k}, got {s} {where}")
+        if not wrap and boundary == "shift" and k * d > n:
+            raise ValueError(
+                f"size {k} × dilation {d} = {k * d} exceeds the {n} positions {where}; "
+                'reduce them, or take boundary="clip"'
+            )
+        if wrap and n // gcd(n, d) % s:
+            raise ValueError(
+                f"stride {s} does not divide the {n // gcd(n, d)} places of the ring {where} "
+                f"(dilation {d}); choose a divisor, or periodic=False there"
+            )
+    offsets = tuple(o % s for o, s in zip(offsets, strides, strict=True))
+    return Window(grid, grid, sizes, dilations, strides, causals, offsets, boundary, wraps)
+
+
+def _per_axis(name: str, value: Any, rank: int, kind: type[T]) -> tuple[T, ...]:
+    """One value per axis, of exactly the wanted kind."""
+    values = tuple(value) if isinstance(value, Sequence | np.ndarray) else (value,) * rank
+    if len(values) != rank:
+        raise ValueError(f"{name} {values} must have one entry for each of the {rank} axes of the grid")
+    allowed = (bool, np.bool_) if kind is bool else (int, np.integer)
+    if not all(isinstance(v, allowed) and (kind is bool or not isinstance(v, bool)) for v in values):
+        raise TypeError(f"{name} must be {kind.__name__} or one per axis, got {value!r}")
+    return tuple(kind(v) for v in values)  # type: ignore[call-arg]
+
+
+def _short(values: tuple[Any, ...]) -> str:
+    return str(values[0]) if len(set(values)) == 1 else str(values)
