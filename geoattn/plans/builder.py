@@ -1,0 +1,150 @@
+"""From a neighborhood to its plan, a bounded number of edges at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoattn.neighborhoods.base import Neighborhood, Rows
+from geoattn.plans import kernels
+from geoattn.plans.base import Plan
+from geoattn.plans.layout import Layout, choose
+from geoattn.plans.symmetry import classes
+
+#: edges held in memory at once, roughly
+_EDGES_AT_ONCE = 2_000_000
+
+
+def build(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> Plan:
+    """Lay a neighborhood out in tiles.
+
+    Parameters
+    ----------
+    query_tile, key_tile
+        (64, 64) for tensor cores, or (32, 1) for the vector lanes of a CPU.
+
+    Raises
+    ------
+    ValueError
+        For any other tile shape.
+    """
+    if (query_tile, key_tile) not in {(64, 64), (32, 1)}:
+        raise ValueError(
+            f"tiles of {query_tile}×{key_tile} are not supported; "
+            "use 64×64 (tensor cores) or 32×1 (vector lanes with gathered keys)"
+        )
+    query_layout, key_layout = choose(hood, query_tile, key_tile)
+    tile_class, tile_shift, ring = classes(hood, query_layout, key_layout)
+    _, first = np.unique(tile_class, return_index=True)
+    lists = _Lanes(key_layout) if key_tile == 1 else _Masks(key_layout)
+    tiles = query_layout.order.reshape(-1, query_tile)
+    counts = []
+    start, step = 0, 16
+    while start < len(first):
+        queries = tiles[first[start : start + step]]
+        rows = hood.rows(queries[queries >= 0].astype(np.int64))
+        row_of_query = np.where(queries >= 0, np.cumsum(queries >= 0).reshape(queries.shape) - 1, -1)
+        counts.append(lists.add(rows, row_of_query))
+        start += len(queries)
+        edges_per_tile = max(1, len(rows.indices) // len(queries))
+        step = int(np.clip(_EDGES_AT_ONCE // edges_per_tile, 1, 4 * step))
+    return Plan(
+        query_tile=query_tile,
+        key_tile=key_tile,
+        query_order=query_layout.order,
+        key_order=key_layout.order,
+        tile_class=tile_class,
+        tile_shift=tile_shift,
+        ring=ring,
+        indptr=np.concatenate([[0], np.cumsum(np.concatenate(counts))]),
+        **lists.result(),
+    )
+
+
+class _Lists(ABC):
+    """Lists of key tiles, gathered chunk by chunk."""
+
+    def __init__(self, key_layout: Layout) -> None:
+        self.positions = key_layout.positions
+        self.key_tile = key_layout.tile
+        self.seen = np.full(key_layout.n_tiles, -1, dtype=np.int32)
+        self.n_done = 0
+        self.keys: list[NDArray[np.int32]] = []
+
+    def add(self, rows: Rows, row_of_query: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Append the lists of some query tiles; returns their lengths.
+
+        ``row_of_query [n_tiles, query_tile]`` names the row of each query, −1 for padding.
+        """
+        counts: NDArray[np.int64] = kernels.count_entries(
+            *rows, row_of_query, self.positions, self.key_tile, self.seen, self.n_done
+        )
+        self.n_done += len(counts)
+        self.fill(rows, row_of_query, np.concatenate([[0], np.cumsum(counts)]))
+        return counts
+
+    @abstractmethod
+    def fill(self, rows: Rows, row_of_query: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
+        """Make the entries, those of tile t from ``starts[t]`` to ``starts[t + 1]``."""
+
+    @abstractmethod
+    def result(self) -> dict[str, Any]:
+        """The arrays of the plan that hold the entries."""
+
+
+class _Lanes(_Lists):
+    """Single keys with a word of query lanes each."""
+
+    def __init__(self, key_layout: Layout) -> None:
+        super().__init__(key_layout)
+        self.scratch = np.zeros(key_layout.n_tiles, dtype=np.uint32)
+        self.lanes: list[NDArray[np.uint32]] = []
+
+    def fill(self, rows: Rows, row_of_query: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
+        keys, lanes = kernels.fill_lanes(*rows, row_of_query, self.positions, starts, self.scratch)
+        self.keys.append(keys)
+        self.lanes.append(lanes)
+
+    def result(self) -> dict[str, Any]:
+        return {"key_tiles": np.concatenate(self.keys), "lanes": np.concatenate(self.lanes)}
+
+
+class _Masks(_Lists):
+    """Tiles of 64 keys with the number of a mask each."""
+
+    def __init__(self, key_layout: Layout) -> None:
+        super().__init__(key_layout)
+        self.scratch = np.full(key_layout.n_tiles, -1, dtype=np.int64)
+        self.ids: list[NDArray[np.int32]] = []
+        self.known = np.empty((0, 64), dtype=np.uint64)
+        self.n_known = 0
+        self.table = np.full(1024, -1, dtype=np.int32)
+
+    def fill(self, rows: Rows, row_of_query: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
+        keys, masks = kernels.fill_masks(*rows, row_of_query, self.positions, starts, self.scratch)
+        self.reserve(self.n_known + len(masks))
+        ids = np.empty(len(masks), dtype=np.int32)
+        self.n_known = kernels.intern(masks, self.known, self.n_known, self.table, ids)
+        self.keys.append(keys)
+        self.ids.append(ids)
+
+    def reserve(self, n_masks: int) -> None:
+        """Make room for ``n_masks`` different masks."""
+        if n_masks > len(self.known):
+            self.known.resize((n_masks, 64), refcheck=False)  # grows in place where the system can
+        if 2 * n_masks > len(self.table):
+            self.table = np.full(1 << (2 * n_masks).bit_length(), -1, dtype=np.int32)
+            masks = self.known[: self.n_known]
+            kernels.intern(masks, self.known, 0, self.table, np.empty(len(masks), dtype=np.int32))
+
+    def result(self) -> dict[str, Any]:
+        self.known.resize((self.n_known, 64), refcheck=False)
+        return {
+            "key_tiles": np.concatenate(self.keys),
+            "mask_ids": np.concatenate(self.ids),
+            "masks": self.known,
+            "groups": kernels.group_bits(self.known),
+        }

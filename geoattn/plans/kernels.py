@@ -1,0 +1,156 @@
+"""Compiled loops of the plan builder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+_ONE = np.uint64(1)
+_FULL = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+@numba.njit(cache=True, nogil=True)
+def count_entries(
+    indptr: Any, indices: Any, rows: Any, positions: Any, key_tile: int, seen: Any, stamp: int
+) -> Any:
+    """Number of key tiles that each query tile visits.
+
+    ``rows [n_tiles, query_tile]`` names the row of each query, −1 for padding. ``seen [n_key_tiles]``
+    is scratch whose values are below ``stamp``; afterwards they are below ``stamp + n_tiles``.
+    """
+    n_tiles, query_tile = rows.shape
+    counts = np.zeros(n_tiles, np.int64)
+    for t in range(n_tiles):
+        for lane in range(query_tile):
+            row = rows[t, lane]
+            if row < 0:
+                continue
+            for e in range(indptr[row], indptr[row + 1]):
+                tile = positions[indices[e]] // key_tile
+                if seen[tile] != stamp + t:
+                    seen[tile] = stamp + t
+                    counts[t] += 1
+    return counts
+
+
+@numba.njit(cache=True, nogil=True)
+def fill_lanes(indptr: Any, indices: Any, rows: Any, positions: Any, starts: Any, scratch: Any) -> Any:
+    """Key positions of each query tile, ascending, with one bit per query that sees the key.
+
+    ``starts [n_tiles + 1]`` are the offsets of the tiles' entries; ``scratch [n_keys]`` holds zeros,
+    before and after.
+    """
+    n_tiles, query_tile = rows.shape
+    keys = np.empty(starts[n_tiles], np.int32)
+    lanes = np.empty(starts[n_tiles], np.uint32)
+    for t in range(n_tiles):
+        n = starts[t]
+        for lane in range(query_tile):
+            row = rows[t, lane]
+            if row < 0:
+                continue
+            bit = np.uint32(1) << np.uint32(lane)
+            for e in range(indptr[row], indptr[row + 1]):
+                position = positions[indices[e]]
+                if scratch[position] == 0:
+                    keys[n] = position
+                    n += 1
+                scratch[position] |= bit
+        keys[starts[t] : n].sort()
+        for e in range(starts[t], n):
+            lanes[e] = scratch[keys[e]]
+            scratch[keys[e]] = 0
+    return keys, lanes
+
+
+@numba.njit(cache=True, nogil=True)
+def fill_masks(indptr: Any, indices: Any, rows: Any, positions: Any, starts: Any, scratch: Any) -> Any:
+    """Key tiles of each query tile, ascending, with one 64-bit word per query.
+
+    ``scratch [n_key_tiles]`` holds −1, before and after.
+    """
+    n_tiles, query_tile = rows.shape
+    keys = np.empty(starts[n_tiles], np.int32)
+    masks = np.zeros((starts[n_tiles], query_tile), np.uint64)
+    for t in range(n_tiles):
+        n = starts[t]
+        for lane in range(query_tile):
+            row = rows[t, lane]
+            if row < 0:
+                continue
+            for e in range(indptr[row], indptr[row + 1]):
+                tile = positions[indices[e]] >> 6
+                if scratch[tile] < 0:
+                    scratch[tile] = 0
+                    keys[n] = tile
+                    n += 1
+        keys[starts[t] : n].sort()
+        for e in range(starts[t], n):
+            scratch[keys[e]] = e
+        for lane in range(query_tile):
+            row = rows[t, lane]
+            if row < 0:
+                continue
+            for e in range(indptr[row], indptr[row + 1]):
+                position = positions[indices[e]]
+                masks[scratch[position >> 6], lane] |= _ONE << np.uint64(position & 63)
+        for e in range(starts[t], n):
+            scratch[keys[e]] = -1
+    return keys, masks
+
+
+@numba.njit(cache=True, nogil=True)
+def intern(masks: Any, known: Any, n_known: int, table: Any, ids: Any) -> int:
+    """Number the masks by content: equal masks get one number, full ones −1.
+
+    ``known`` has room for all new masks behind its first ``n_known``; ``table`` is an open-addressing
+    hash table of numbers, −1 where free, with a power of two of slots, at least twice those needed.
+    Fills ``ids`` and returns the number of masks now known.
+    """
+    n_masks, width = masks.shape
+    last = table.size - 1
+    for m in range(n_masks):
+        full = True
+        code = np.uint64(0x9E3779B97F4A7C15)
+        for i in range(width):
+            full &= masks[m, i] == _FULL
+            code = (code ^ masks[m, i]) * np.uint64(0xBF58476D1CE4E5B9)
+            code ^= code >> np.uint64(29)
+        if full:
+            ids[m] = -1
+            continue
+        slot = np.int64(code >> np.uint64(1)) & last
+        while True:
+            number = table[slot]
+            if number < 0:
+                number = n_known
+                table[slot] = number
+                known[number] = masks[m]
+                n_known += 1
+                break
+            equal = True
+            for i in range(width):
+                if known[number, i] != masks[m, i]:
+                    equal = False
+                    break
+            if equal:
+                break
+            slot = (slot + 1) & last
+        ids[m] = number
+    return n_known
+
+
+@numba.njit(cache=True, nogil=True)
+def group_bits(masks: Any) -> Any:
+    """Which 16×8 groups of each mask hold a visible pair: bit ``8 * (i // 16) + j // 8``."""
+    n_masks, width = masks.shape
+    groups = np.zeros(n_masks, np.uint32)
+    for m in range(n_masks):
+        for i in range(width):
+            word = masks[m, i]
+            for byte in range(8):
+                if (word >> np.uint64(8 * byte)) & np.uint64(0xFF) != 0:
+                    groups[m] |= np.uint32(1) << np.uint32(8 * (i // 16) + byte)
+    return groups
