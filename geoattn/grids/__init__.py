@@ -2,6 +2,7 @@
 
 from geoattn.grids.base import Grid, PointSet, SphericalGrid
 from geoattn.grids.cartesian import Cartesian, cartesian
+from geoattn.grids.healpix import HEALPix, healpix, nested_to_ring, ring_to_nested
 from geoattn.grids.latlon import (
     Equiangular,
     Gaussian,
@@ -13,20 +14,32 @@ from geoattn.grids.latlon import (
     latlon,
     lobatto,
 )
+from geoattn.grids.orders import order
+from geoattn.grids.product import ProductGrid, product
+from geoattn.grids.reduced import ReducedGaussian, reduced_gaussian
 
 __all__ = [
     "Cartesian",
     "Equiangular",
     "Gaussian",
     "Grid",
+    "HEALPix",
     "LatLon",
     "LatLonGrid",
     "Lobatto",
     "PointSet",
+    "ProductGrid",
+    "ReducedGaussian",
     "SphericalGrid",
     "cartesian",
     "equiangular",
     "gaussian",
+    "healpix",
     "latlon",
     "lobatto",
+    "nested_to_ring",
+    "order",
+    "product",
+    "reduced_gaussian",
+    "ring_to_nested",
 ]
