@@ -1,1 +1,5 @@
-"""To be filled."""
+"""Whole models."""
+
+from geoattn.models.transformer import Transformer, TransformerConfig
+
+__all__ = ["Transformer", "TransformerConfig"]

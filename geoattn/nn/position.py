@@ -1,0 +1,225 @@
+"""Relative position that respects the geometry, carried by the channels of queries and keys.
+
+The operator computes scale · q·k and nothing else. A position scheme therefore either appends
+channels, so that the extra part of q·k is a learned function of where the two points lie, or
+rotates the channels there are. No kernel knows of it, and its symmetry is that of the functions
+used: exact under rotations of a sphere (``Harmonic``) and translations of a plane (``Fourier``,
+``Rotary``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from geoattn._value import Value
+from geoattn.grids import Cartesian, Grid, SphericalGrid
+from geoattn.grids.sphere import Floats
+from geoattn.nn.harmonics import real_spherical_harmonics, wave_periods
+from geoattn.nn.table import Table
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Position(Value):
+    """A scheme of relative position: a small value that a configuration can hold."""
+
+    @abstractmethod
+    def module(self, query_grid: Grid, key_grid: Grid, num_heads: int, head_dim: int) -> nn.Module:
+        """A module with ``forward(q, k, scale) -> (q, k)``, ready for the operator.
+
+        Raises
+        ------
+        ValueError
+            If the scheme does not fit the grids or the head dimension.
+        """
+
+    def __repr__(self) -> str:
+        content = ", ".join(f"{name}={value!r}" for name, value in self._content().items())
+        return f"{type(self).__name__}({content})"
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Harmonic(Position, kind="harmonic"):
+    """A learned function of the great-circle angle γ, exactly equivariant under rotation.
+
+    Each head adds f_h(γ) = Σ_l a_hl · (2l + 1) / 4π · P_l(cos γ), 1 ≤ l ≤ ``degree``, to the
+    score, with learned a_hl of either sign that begin at 0. By the addition theorem it is a
+    product of spherical harmonics of the two points: heads gain degree · (degree + 2) channels.
+    Degree 0 would add one constant to all scores of a query, which the softmax ignores.
+    """
+
+    degree: int = 4
+
+    def module(self, query_grid: Grid, key_grid: Grid, num_heads: int, head_dim: int) -> nn.Module:
+        if self.degree < 1:
+            raise ValueError(f"degree must be at least 1, got {self.degree}")
+        tables = []
+        for grid in (query_grid, key_grid):
+            if not isinstance(grid, SphericalGrid):
+                raise ValueError(
+                    f"position 'harmonic' needs points on a sphere, got {grid!r}; "
+                    "on planes use position='fourier' or 'rotary'"
+                )
+            values = real_spherical_harmonics(grid.xyz.reshape(-1, 3), self.degree)
+            tables.append(values[:, 1:])
+        degrees = np.repeat(np.arange(self.degree), 2 * np.arange(1, self.degree + 1) + 1)
+        return ProductBias(tables[0][None], tables[1], degrees, num_heads, query_grid, key_grid)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Fourier(Position, kind="fourier"):
+    """A learned function of the displacement x − y on a plane, exactly equivariant under translation.
+
+    Each head adds f_h(x − y) = Σ_n a_hn cos(κ_n·(x − y)) + b_hn sin(κ_n·(x − y)) to the score,
+    over one of each ± pair of wave vectors with |n_axis| ≤ ``wavenumber`` on every axis;
+    a and b are learned and begin at 0. Waves fit a periodic axis a whole number of times; on an
+    open axis of length L the period is 2L. Heads gain (2 · wavenumber + 1)^axes − 1 channels.
+    """
+
+    wavenumber: int = 2
+
+    def module(self, query_grid: Grid, key_grid: Grid, num_heads: int, head_dim: int) -> nn.Module:
+        if self.wavenumber < 1:
+            raise ValueError(f"wavenumber must be at least 1, got {self.wavenumber}")
+        query_plane, key_plane, periods = _one_plane("fourier", query_grid, key_grid)
+        span = range(-self.wavenumber, self.wavenumber + 1)
+        waves = np.array([n for n in product(span, repeat=len(periods)) if n > (0,) * len(periods)])
+        query, key = (_phases(g, periods, waves.T) for g in (query_plane, key_plane))
+        query_tables = np.stack(
+            (
+                np.concatenate((np.cos(query), np.sin(query)), axis=-1),
+                np.concatenate((np.sin(query), -np.cos(query)), axis=-1),
+            )
+        )
+        key_table = np.concatenate((np.cos(key), np.sin(key)), axis=-1)
+        groups = np.tile(np.arange(len(waves)), 2)
+        return ProductBias(query_tables, key_table, groups, num_heads, query_grid, key_grid)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Rotary(Position, kind="rotary"):
+    """Channel pairs turned by angles proportional to the coordinates of a plane (Su et al. 2021).
+
+    Pairs are dealt to the axes in turn. Along each axis the wavenumbers grow geometrically from
+    one wave per period to one radian per cell of the finer grid; on a periodic axis they are
+    rounded to whole numbers, so that the score is exactly periodic. Adds no channel and no
+    parameter. The score depends on x − y only, given the channels before rotation.
+    """
+
+    def module(self, query_grid: Grid, key_grid: Grid, num_heads: int, head_dim: int) -> nn.Module:
+        query_plane, key_plane, periods = _one_plane("rotary", query_grid, key_grid)
+        axes = len(periods)
+        if head_dim % 2 or head_dim < 2 * axes:
+            raise ValueError(
+                "position 'rotary' needs an even head_dim "
+                f"of at least {2 * axes} on {axes} axes, got {head_dim}"
+            )
+        pairs = np.arange(head_dim // 2)
+        waves = np.zeros((axes, len(pairs)))
+        for axis, period in enumerate(periods):
+            own = pairs[axis::axes]
+            spacing = min(query_plane.spacing[axis], key_plane.spacing[axis])
+            highest = max(1.0, period / (2.0 * np.pi * spacing))
+            waves[axis, own] = np.geomspace(1.0, highest, len(own))
+            if query_plane.periodic[axis]:
+                waves[axis, own] = np.rint(waves[axis, own])
+        query, key = (_phases(g, periods, waves) for g in (query_plane, key_plane))
+        return Rotation(query, key, query_grid, key_grid)
+
+
+SCHEMES: dict[str, Position] = {"harmonic": Harmonic(), "fourier": Fourier(), "rotary": Rotary()}
+
+
+def resolve(position: str | Position | None) -> Position | None:
+    """The scheme that a user named."""
+    if position is None or isinstance(position, Position):
+        return position
+    if position not in SCHEMES:
+        raise ValueError(
+            f"position {position!r} is unknown; use None, one of {sorted(SCHEMES)}, "
+            "or a value such as ga.nn.Harmonic(degree=6)"
+        )
+    return SCHEMES[position]
+
+
+class ProductBias(nn.Module):
+    """Adds Σ_n Σ_f c[h, n, group(f)] · query[n, i, f] · key[j, f] to the score of head h.
+
+    Parameters
+    ----------
+    query
+        Functions of the queries, ``[terms, Nq, features]``.
+    key
+        Functions of the keys, ``[Nk, features]``; shared by all heads.
+    groups
+        Which coefficient each feature takes, ``[features]``, numbered from 0.
+    """
+
+    def __init__(
+        self, query: Floats, key: Floats, groups: np.ndarray, num_heads: int, query_grid: Grid, key_grid: Grid
+    ) -> None:
+        super().__init__()
+        terms, _, features = query.shape
+        self.coefficient = nn.Parameter(torch.zeros(num_heads, terms, int(groups.max()) + 1))
+        self.groups = Table(groups)
+        self.query = Table(query.reshape(terms, *query_grid.shape, 1, features))
+        self.key = Table(key.reshape(*key_grid.shape, 1, features))
+
+    def forward(self, q: Tensor, k: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        # The operator multiplies q·k by scale; the bias is to arrive unscaled.
+        coefficient = self.coefficient[:, :, self.groups()].transpose(0, 1) / scale
+        query = self.query()[0] * coefficient[0]
+        for table, factor in zip(self.query()[1:], coefficient[1:], strict=True):
+            query = query + table * factor
+        query = query.to(q.dtype).expand(*q.shape[:-1], -1)
+        key = self.key().to(k.dtype).expand(*k.shape[:-1], -1)
+        return torch.cat((q, query), dim=-1), torch.cat((k, key), dim=-1)
+
+
+class Rotation(nn.Module):
+    """Turns channel pair p of every query and key by its angle, ``[tokens, pairs]``."""
+
+    def __init__(self, query: Floats, key: Floats, query_grid: Grid, key_grid: Grid) -> None:
+        super().__init__()
+        self.query = Table(_cos_sin(query).reshape(2, *query_grid.shape, 1, -1))
+        self.key = Table(_cos_sin(key).reshape(2, *key_grid.shape, 1, -1))
+
+    def forward(self, q: Tensor, k: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        return rotate_pairs(q, *self.query().to(q.dtype)), rotate_pairs(k, *self.key().to(k.dtype))
+
+
+def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the pairs (x[p], x[p + D/2]) of the last axis by the angles with this cosine and sine."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+
+
+def _cos_sin(angles: Floats) -> Floats:
+    return np.stack((np.cos(angles), np.sin(angles)))
+
+
+def _one_plane(name: str, query_grid: Grid, key_grid: Grid) -> tuple[Cartesian, Cartesian, Floats]:
+    """Both grids as planes, with the periods that they share."""
+    if not (isinstance(query_grid, Cartesian) and isinstance(key_grid, Cartesian)):
+        grid = key_grid if isinstance(query_grid, Cartesian) else query_grid
+        raise ValueError(
+            f"position {name!r} needs a cartesian grid, got {grid!r}; on spheres use position='harmonic'"
+        )
+    periods, key_periods = wave_periods(query_grid), wave_periods(key_grid)
+    if query_grid.periodic != key_grid.periodic or not np.allclose(periods, key_periods, rtol=1e-9):
+        raise ValueError(
+            f"position {name!r} needs two grids of the same extent and periodicity, "
+            f"got {query_grid!r} and {key_grid!r}"
+        )
+    return query_grid, key_grid, periods
+
+
+def _phases(grid: Cartesian, periods: Floats, waves: Floats) -> Floats:
+    """2π Σ_axis coordinate[axis] / period[axis] · waves[axis, wave], ``[tokens, waves]``."""
+    turns = (grid.coordinates / periods).reshape(grid.size, -1)
+    return 2.0 * np.pi * (turns @ waves)

@@ -1,0 +1,115 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import geoattn as ga
+from geoattn.models import Transformer, TransformerConfig
+
+SPHERE = ga.grids.gaussian(6, 12)
+PLANE = ga.grids.cartesian((6, 12), periodic=(False, True))
+
+
+def config(grid=SPHERE, **options):
+    settings = {"in_channels": 3, "out_channels": 3, "dim": 16, "depth": 2, "num_heads": 4}
+    return TransformerConfig(grid, ga.everything(grid), **(settings | options))
+
+
+def transformer(*args, **options):
+    """A model in float64 whose last layer is not zero."""
+    torch.manual_seed(0)
+    model = Transformer(config(*args, **options)).double()
+    torch.nn.init.normal_(model.decoder.weight, std=0.1)
+    return model
+
+
+def fields(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_a_new_model_is_persistence():
+    x = torch.randn(2, 4, 6, 12)
+    assert torch.equal(Transformer(config(in_channels=4))(x), x[:, :3])
+
+
+def test_without_residual_the_output_is_the_prediction_itself():
+    x = fields(2, 3, 6, 12)
+    change = transformer(residual=False)(x)
+    torch.testing.assert_close(transformer()(x) - x, change)
+
+
+def test_without_position_features_shifting_longitudes_shifts_the_forecast():
+    model = transformer(features=0, position="harmonic", qk_norm=True)
+    x = fields(2, 3, 6, 12)
+    torch.testing.assert_close(model(x.roll(5, -1)), model(x).roll(5, -1), rtol=0, atol=1e-12)
+
+
+def test_sphere_and_plane_give_models_of_the_same_size():
+    count = [sum(p.numel() for p in transformer(grid).parameters()) for grid in (SPHERE, PLANE)]
+    assert count[0] == count[1]
+
+
+@pytest.mark.parametrize(("grid", "position"), [(SPHERE, "harmonic"), (PLANE, "rotary")])
+def test_gradients_reach_every_parameter(grid, position):
+    model = transformer(grid, position=position, layer_scale=0.1)
+    model(fields(2, 3, 6, 12)).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_blocks_take_several_neighborhoods_in_turn():
+    ring = np.arange(SPHERE.size)
+    itself = ga.from_edges(SPHERE, SPHERE, np.arange(SPHERE.size + 1), ring)
+    both = config()
+    both = TransformerConfig(SPHERE, (ga.everything(SPHERE), itself), 3, 3, dim=16, depth=3)
+    assert [b.attention.hood for b in Transformer(both).processor] == [
+        ga.everything(SPHERE),
+        itself,
+        ga.everything(SPHERE),
+    ]
+
+
+def test_configuration_survives_json():
+    original = config(position=ga.nn.Harmonic(degree=2), features=3)
+    again = TransformerConfig.from_dict(json.loads(json.dumps(original.to_dict())))
+    assert again == original
+    model = transformer(position=ga.nn.Harmonic(degree=2), features=3)
+    copy = Transformer(again).double()
+    copy.load_state_dict(model.state_dict())
+    x = fields(1, 3, 6, 12)
+    assert torch.equal(copy(x), model(x))
+
+
+def test_a_few_steps_of_training_beat_persistence():
+    torch.manual_seed(0)
+    model = Transformer(config(dim=32, position="harmonic"))
+    x = torch.randn(4, 3, 6, 12)
+    y = x + 0.3 * x.roll(1, -1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    start = (x - y).square().mean().item()
+    for _ in range(15):
+        loss = (model(x) - y).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.9 * start
+
+
+# bad input ------------------------------------------------------------------------------------
+
+
+def test_wrong_fields_are_quoted_with_the_shape_expected():
+    with pytest.raises(ValueError, match=r"fields must have shape \[B, 3, 6, 12\].*got \[1, 6, 12, 3\]"):
+        transformer()(fields(1, 6, 12, 3))
+
+
+def test_residual_needs_the_predicted_fields_in_the_input():
+    with pytest.raises(ValueError, match="out_channels 3 exceeds in_channels 2"):
+        config(in_channels=2)
+
+
+def test_the_neighborhood_must_lie_on_the_grid():
+    with pytest.raises(ValueError, match="must lead from Gaussian grid 6×12 to itself"):
+        TransformerConfig(SPHERE, ga.everything(PLANE), 3, 3)

@@ -1,0 +1,193 @@
+import numpy as np
+import pytest
+import torch
+from scipy.special import eval_legendre, sph_harm_y
+
+import geoattn as ga
+from geoattn.nn.position import resolve
+
+
+def random_unit_vectors(count, seed=0):
+    points = np.random.default_rng(seed).normal(size=(count, 3))
+    points /= np.linalg.norm(points, axis=-1, keepdims=True)
+    points[:2] = [[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]]
+    return points
+
+
+# harmonics ------------------------------------------------------------------------------------
+
+
+def test_real_spherical_harmonics_are_scipys_up_to_degree_30():
+    xyz = random_unit_vectors(300)
+    ours = ga.nn.real_spherical_harmonics(xyz, 30)
+    theta, phi = np.arctan2(np.hypot(xyz[:, 0], xyz[:, 1]), xyz[:, 2]), np.arctan2(xyz[:, 1], xyz[:, 0])
+    for degree in range(31):
+        for order in range(degree + 1):
+            theirs = (-1.0) ** order * sph_harm_y(degree, order, theta, phi)
+            factor = 1.0 if order == 0 else np.sqrt(2.0)
+            centre = degree * degree + degree
+            np.testing.assert_allclose(ours[:, centre + order], factor * theirs.real, atol=2e-13)
+            if order:
+                np.testing.assert_allclose(ours[:, centre - order], factor * theirs.imag, atol=2e-13)
+
+
+def test_spherical_harmonics_are_orthonormal_under_gaussian_quadrature():
+    grid = ga.grids.gaussian(12, 24)
+    values = np.moveaxis(ga.nn.real_spherical_harmonics(grid.xyz, 10), -1, 0)
+    gram = grid.integrate(values[:, None] * values[None, :])
+    np.testing.assert_allclose(gram, np.eye(len(values)), atol=1e-12)
+
+
+def test_addition_theorem_makes_legendre_polynomials_of_the_angle():
+    x, y = random_unit_vectors(20, 1), random_unit_vectors(20, 2)
+    products = ga.nn.real_spherical_harmonics(x, 30) * ga.nn.real_spherical_harmonics(y, 30)
+    for degree in range(31):
+        ours = products[:, degree**2 : (degree + 1) ** 2].sum(-1)
+        theirs = (2 * degree + 1) / (4 * np.pi) * eval_legendre(degree, (x * y).sum(-1))
+        np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+def test_sphere_and_plane_have_equally_many_position_features_of_mean_square_one():
+    for grid in (ga.grids.gaussian(12, 24), ga.grids.cartesian((12, 24), periodic=(False, True))):
+        features = ga.nn.position_features(grid, 4)
+        assert features.shape == (12, 24, 24)
+        mean_square = grid.integrate(np.moveaxis(features, -1, 0) ** 2) / grid.weights.sum()
+        np.testing.assert_allclose(mean_square, 1.0)
+
+
+def test_position_features_are_smooth_across_the_seam_of_a_periodic_axis():
+    features = ga.nn.position_features(ga.grids.cartesian(64, periodic=True), 4)
+    steps = np.diff(features, axis=0, append=features[:1])
+    assert np.abs(steps[-1]).max() <= 1.05 * np.abs(steps[:-1]).max()
+
+
+# the score ------------------------------------------------------------------------------------
+
+
+def module(position, query_grid, key_grid, heads=2, head_dim=8):
+    torch.manual_seed(0)
+    made = resolve(position).module(query_grid, key_grid, heads, head_dim).double()
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter)
+    return made
+
+
+def scores(made, query_grid, key_grid, q, k, scale):
+    """scale · q·k after the scheme, [H, Nq, Nk], with key heads shared by query heads."""
+    q = q.reshape(1, *query_grid.shape, *q.shape[-2:])
+    k = k.reshape(1, *key_grid.shape, *k.shape[-2:])
+    q, k = made(q, k, scale)
+    q, k = q.reshape(query_grid.size, *q.shape[-2:]), k.reshape(key_grid.size, *k.shape[-2:])
+    k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+    return scale * torch.einsum("ihd,jhd->hij", q, k).detach()
+
+
+def random_heads(query_grid, key_grid, heads=2, kv_heads=1, head_dim=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    q = torch.randn(query_grid.size, heads, head_dim, generator=generator, dtype=torch.float64)
+    k = torch.randn(key_grid.size, kv_heads, head_dim, generator=generator, dtype=torch.float64)
+    return q, k
+
+
+@pytest.mark.parametrize("scale", [8**-0.5, 1.0, 0.03])
+def test_harmonic_position_is_an_explicit_bias_in_the_great_circle_angle(scale):
+    query_grid, key_grid = ga.grids.gaussian(4, 7), ga.grids.gaussian(5, 8)
+    made = module(ga.nn.Harmonic(degree=5), query_grid, key_grid)
+    q, k = random_heads(query_grid, key_grid)
+    bias = np.zeros((2, query_grid.size, key_grid.size))
+    cosine = np.clip(query_grid.xyz.reshape(-1, 3) @ key_grid.xyz.reshape(-1, 3).T, -1, 1)
+    a = made.coefficient.detach().numpy()[:, 0]
+    assert a.min() < 0 < a.max()  # both signs are reached
+    for degree in range(1, 6):
+        legendre = (2 * degree + 1) / (4 * np.pi) * eval_legendre(degree, cosine)
+        bias += a[:, degree - 1, None, None] * legendre
+    expected = scale * torch.einsum("ihd,jd->hij", q, k[:, 0]) + torch.from_numpy(bias)
+    torch.testing.assert_close(scores(made, query_grid, key_grid, q, k, scale), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("periodic", [(True, True), (False, True), (False, False)])
+def test_fourier_position_is_an_explicit_bias_in_the_displacement(periodic):
+    query_grid = ga.grids.cartesian((4, 6), spacing=(1.0, 0.5), periodic=periodic)
+    key_grid = ga.grids.cartesian((8, 3), spacing=(0.5, 1.0), periodic=periodic)
+    made = module(ga.nn.Fourier(wavenumber=1), query_grid, key_grid)
+    q, k = random_heads(query_grid, key_grid)
+    periods = np.array([4.0, 3.0]) * np.where(periodic, 1.0, 2.0)
+    x = np.stack(np.mgrid[0:4, 0:6], -1).reshape(-1, 2) * [1.0, 0.5] + [0.5, 0.25]
+    y = np.stack(np.mgrid[0:8, 0:3], -1).reshape(-1, 2) * [0.5, 1.0] + [0.25, 0.5]
+    displacement = x[:, None] - y[None]
+    a, b = np.moveaxis(made.coefficient.detach().numpy(), 1, 0)
+    bias = np.zeros((2, 24, 24))
+    for i, wave in enumerate([(0, 1), (1, -1), (1, 0), (1, 1)]):
+        phase = 2 * np.pi * (displacement * wave / periods).sum(-1)
+        bias += a[:, i, None, None] * np.cos(phase) + b[:, i, None, None] * np.sin(phase)
+    expected = 0.3 * torch.einsum("ihd,jd->hij", q, k[:, 0]) + torch.from_numpy(bias)
+    torch.testing.assert_close(scores(made, query_grid, key_grid, q, k, 0.3), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("position", ["rotary", "fourier"])
+@pytest.mark.parametrize("periodic", [True, False])
+def test_planar_scores_depend_on_the_displacement_only(position, periodic):
+    grid = ga.grids.cartesian((5, 6), periodic=periodic)
+    made = module(position, grid, grid)
+    q, k = (x[:1].expand(grid.size, -1, -1) for x in random_heads(grid, grid))
+    score = scores(made, grid, grid, q, k, 0.3).reshape(2, 5, 6, 5, 6)
+    one_step_on = score.roll((1, 1, 1, 1), dims=(1, 2, 3, 4))
+    if not periodic:  # an open plane has no seam to cross
+        score, one_step_on = score[:, 1:, 1:, 1:, 1:], one_step_on[:, 1:, 1:, 1:, 1:]
+    torch.testing.assert_close(score, one_step_on, rtol=0, atol=1e-12)
+    assert score.std() > 0.01
+
+
+def test_rotary_keeps_lengths_and_tells_opposite_displacements_apart():
+    grid = ga.grids.cartesian((5, 6))
+    made = module("rotary", grid, grid)
+    q, k = random_heads(grid, grid)
+    turned, _ = made(q.reshape(1, 5, 6, 2, 8), k.reshape(1, 5, 6, 1, 8), 1.0)
+    torch.testing.assert_close(turned.norm(dim=-1).reshape(-1, 2), q.norm(dim=-1))
+    q, k = (x[:1].expand(30, -1, -1) for x in (q, k))
+    score = scores(made, grid, grid, q, k, 1.0)[0]
+    assert abs(score[0, 1] - score[1, 0]) > 1e-3
+
+
+# bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("position", "message"),
+    [
+        ("harmonic", r"needs points on a sphere.*cartesian.*position='fourier' or 'rotary'"),
+        ("alibi", r"position 'alibi' is unknown.*fourier.*harmonic.*rotary"),
+        (ga.nn.Fourier(wavenumber=0), "wavenumber must be at least 1, got 0"),
+    ],
+)
+def test_positions_that_do_not_work_on_planes_name_those_that_do(position, message):
+    with pytest.raises(ValueError, match=message):
+        ga.nn.Attention(16, 2, ga.everything(ga.grids.cartesian((3, 4))), position=position)
+
+
+@pytest.mark.parametrize("position", ["fourier", "rotary"])
+def test_planar_positions_on_spheres_name_the_spherical_one(position):
+    with pytest.raises(ValueError, match=r"needs a cartesian grid, got Gaussian.*position='harmonic'"):
+        ga.nn.Attention(16, 2, ga.everything(ga.grids.gaussian(3, 4)), position=position)
+
+
+def test_rotary_refuses_odd_heads():
+    with pytest.raises(ValueError, match="even head_dim of at least 4 on 2 axes, got 5"):
+        ga.nn.Attention(10, 2, ga.everything(ga.grids.cartesian((3, 4))), position="rotary")
+
+
+def test_planar_positions_refuse_grids_of_different_extent():
+    hood = ga.everything(ga.grids.cartesian((3, 4)), ga.grids.cartesian((6, 8)))
+    with pytest.raises(ValueError, match="same extent and periodicity"):
+        ga.nn.Attention(16, 2, hood, position="rotary")
+
+
+def test_harmonic_degree_zero_is_refused():
+    with pytest.raises(ValueError, match="degree must be at least 1, got 0"):
+        ga.nn.Attention(16, 2, ga.everything(ga.grids.gaussian(3, 4)), position=ga.nn.Harmonic(degree=0))
+
+
+def test_positions_are_values_that_survive_a_dictionary():
+    for position in (ga.nn.Harmonic(degree=6), ga.nn.Fourier(wavenumber=3), ga.nn.Rotary()):
+        assert ga.nn.Position.from_dict(position.to_dict()) == position
+    assert repr(ga.nn.Harmonic(degree=6)) == "Harmonic(degree=6)"
