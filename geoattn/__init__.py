@@ -14,16 +14,29 @@ from geoattn.neighborhoods import everything, from_edges, geodesic, window
 
 if TYPE_CHECKING:
     from geoattn import nn as nn
+    from geoattn import backends as backends
     from geoattn.functional import attention as attention
+    from geoattn.functional import merge as merge
 
 __version__ = "0.1.0"
 
 _LATE = {
     "attention": "geoattn.functional",
+    "merge": "geoattn.functional",
 }
-_LATE_MODULES = {"nn", "models", "tasks", "plans"}
+_LATE_MODULES = {"backends", "nn", "models", "tasks", "plans"}
 
-__all__ = ["attention", "everything", "from_edges", "geodesic", "grids", "nn", "window"]
+__all__ = [
+    "attention",
+    "backends",
+    "everything",
+    "from_edges",
+    "geodesic",
+    "grids",
+    "merge",
+    "nn",
+    "window",
+]
 
 
 def __getattr__(name: str) -> Any:

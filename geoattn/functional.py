@@ -1,14 +1,50 @@
-"""The operator: attention over a neighborhood."""
+"""The operator in public: argument checks, and the one vector into which all per-key terms fold."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Literal, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 
+import geoattn.ops  # noqa: F401  registers the ops
+from geoattn import backends
+from geoattn.backends.reference import accumulation_dtype
 from geoattn.neighborhoods.base import Neighborhood
+
+
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    hood: Neighborhood,
+    *,
+    scale: float | None = None,
+    key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
+    key_bias: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    return_lse: Literal[False] = False,
+    backend: str | None = None,
+) -> Tensor: ...
+
+
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    hood: Neighborhood,
+    *,
+    scale: float | None = None,
+    key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
+    key_bias: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    return_lse: Literal[True],
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]: ...
 
 
 def attention(
@@ -18,37 +54,276 @@ def attention(
     hood: Neighborhood,
     *,
     scale: float | None = None,
-    key_weights: str | Tensor | None = "quadrature",
+    key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
     key_bias: Tensor | None = None,
     key_mask: Tensor | None = None,
     return_lse: bool = False,
     backend: str | None = None,
-) -> Any:
-    """Interim dense implementation, replaced by the dispatching operator."""
-    q_shape = hood.query_grid.shape
-    batch, heads, head_dim = q.shape[0], q.shape[-2], q.shape[-1]
-    n_q, n_k = hood.query_grid.size, hood.key_grid.size
-    q = q.reshape(batch, n_q, heads, head_dim)
-    k = k.reshape(batch, n_k, -1, head_dim)
-    v = v.reshape(batch, n_k, k.shape[2], -1)
-    k, v = (x.repeat_interleave(heads // x.shape[2], dim=2) for x in (k, v))
-    score = torch.einsum("bihd,bjhd->bhij", q, k) * (head_dim**-0.5 if scale is None else scale)
-    bias = torch.zeros(1, n_k, dtype=q.dtype, device=q.device)
-    if isinstance(key_weights, str):
-        bias = bias + torch.as_tensor(np.log(hood.key_grid.weights).reshape(-1).copy()).to(q)
-    elif key_weights is not None:
-        bias = bias + key_weights.reshape(1, n_k).log()
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Attention of each query over the keys of its neighborhood, weighted by the key grid's measure.
+
+    For query i with the visible keys N(i), weights w and bias b::
+
+        s_ij  = scale · q_i·k_j + b_j
+        lse_i = log Σ_{j∈N(i)} w_j exp(s_ij)
+        out_i = Σ_{j∈N(i)} w_j exp(s_ij − lse_i) v_j
+
+    A query without a visible key gets out 0 and lse −∞, with zero gradients. Results and gradients
+    repeat bit for bit; derivatives of any order are right.
+
+    Parameters
+    ----------
+    q
+        Queries ``[B, *query_grid.shape, H, D]``.
+    k, v
+        Keys ``[B, *key_grid.shape, H_kv, D]`` and values ``[B, *key_grid.shape, H_kv, D_v]``; H is a
+        multiple of H_kv, and query head h uses key head ``h // (H // H_kv)``. float16, bfloat16,
+        float32 or float64, any strides. Half precision stays half precision in memory; sums,
+        ``lse`` and everything that is added per key are float32 then (float64 for float64).
+    hood
+        Which keys each query sees.
+    scale
+        Factor of the dot products, ``D ** -0.5`` unless given.
+    key_weights
+        "quadrature" for the weights of the key grid, None for equal weights 1, or a tensor
+        ``[*key_grid.shape]``, differentiable. A weight of zero hides the key.
+    key_bias
+        ``[*key_grid.shape]`` or ``[B, *key_grid.shape]``, added to the scores, differentiable.
+    key_mask
+        ``[*key_grid.shape]`` or ``[B, *key_grid.shape]``, bool, True where a key is visible.
+    return_lse
+        Return ``(out, lse)``; ``lse [B, *query_grid.shape, H]`` is a natural logarithm.
+    backend
+        A name in ``geoattn.backends()``; None takes the first that can run these arguments.
+
+    Returns
+    -------
+    Tensor or (Tensor, Tensor)
+        ``out [B, *query_grid.shape, H, D_v]`` in the dtype of q.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind or dtype.
+    ValueError
+        If shapes, heads or devices do not fit the neighborhood or each other.
+    RuntimeError
+        If the named backend cannot run these arguments.
+
+    Notes
+    -----
+    Autocast leaves operands of one dtype as they are. Where they differ under autocast (a
+    normalised query in float32 beside a value in bfloat16), all are cast to autocast's dtype.
+    """
+    _check_neighborhood(hood)
+    q, k, v = _autocast(q, k, v)
+    _check_operands(q, k, v, hood)
+    bias, quadrature = _additive(q, hood, key_weights, key_bias, key_mask)
+    if scale is None:
+        scale = q.shape[-1] ** -0.5
+    elif not math.isfinite(scale):
+        raise ValueError(f"scale must be a finite number, got {scale!r}")
+    grid_axes = q.ndim - 3
+    if grid_axes > 1:
+        q = q.flatten(1, -3)
+    if k.ndim > 4:
+        k, v = k.flatten(1, -3), v.flatten(1, -3)
+    out, lse = torch.ops.geoattn.attention(q, k, v, bias, hood.digest, float(scale), quadrature, backend)
+    if grid_axes > 1:
+        shape = hood.query_grid.shape
+        out = out.unflatten(1, shape)
+        lse = lse.unflatten(1, shape) if return_lse else lse
+    return (out, lse) if return_lse else out
+
+
+def merge(outs: Sequence[Tensor], lses: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The attention over the union of disjoint key sets, from the attentions over each.
+
+    Exact, because ``exp(lse)`` is the total weight of a set: the parts are averaged with the
+    weights ``exp(lse_p − lse)``, where ``lse = log Σ_p exp(lse_p)``. Differentiable.
+
+    Parameters
+    ----------
+    outs
+        Outputs ``[..., D_v]``, one for each key set.
+    lses
+        Their log-sum-exps ``[...]``; −∞ where a set holds no visible key.
+
+    Returns
+    -------
+    (Tensor, Tensor)
+        ``out [..., D_v]`` and ``lse [...]`` of the union; 0 and −∞ where every part is empty.
+    """
+    if not outs or len(outs) != len(lses):
+        raise ValueError(
+            f"merge takes as many outputs as lses and at least one of each, got {len(outs)} and {len(lses)}; "
+            "geoattn.attention(..., return_lse=True) returns both"
+        )
+    for out, lse in zip(outs, lses, strict=True):
+        if out.shape != outs[0].shape or lse.shape != out.shape[:-1]:
+            raise ValueError(
+                f"every output must have the shape {tuple(outs[0].shape)} and every lse that shape without "
+                f"its last axis; got an output {tuple(out.shape)} with an lse {tuple(lse.shape)}"
+            )
+    stacked = torch.stack(tuple(lses))
+    top = stacked.detach().amax(0)
+    dead = top == float("-inf")
+    top = top.masked_fill(dead, 0.0)
+    weights = (stacked - top).exp()
+    total = weights.sum(0).masked_fill(dead, 1.0)
+    share = (weights / total).unsqueeze(-1)
+    dtype = torch.promote_types(outs[0].dtype, stacked.dtype)
+    out = (share * torch.stack([o.to(dtype) for o in outs])).sum(0).to(outs[0].dtype)
+    return out, (total.log() + top).masked_fill(dead, float("-inf"))
+
+
+class Explanation(dict[str, str]):
+    """Backend name → "chosen", "could run" or the reason for its refusal, in the order of trial."""
+
+    @property
+    def chosen(self) -> str:
+        """Name of the backend that the call would run on."""
+        return next(name for name, state in self.items() if state == "chosen")
+
+    def __repr__(self) -> str:
+        width = max(map(len, self))
+        return "\n".join(f"{name:<{width}}  {state}" for name, state in self.items())
+
+
+def explain(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> Explanation:
+    """Which backend ``attention(q, k, v, hood)`` runs on, and why not on the others."""
+    _check_neighborhood(hood)
+    q, k, v = _autocast(q, k, v)
+    _check_operands(q, k, v, hood)
+    q, k, v = (x.flatten(1, -3) for x in (q, k, v))
+    tried = backends.automatic(q)
+    found: dict[str, str] = {}
+    for name in (*tried, *(n for n in backends.KNOWN if n not in tried)):
+        reason = backends.refusal(name, q, k, v, hood)
+        if reason is None:
+            reason = "could run" if "chosen" in found.values() or name not in tried else "chosen"
+        found[name] = reason
+    return Explanation(found)
+
+
+def _autocast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    if q.dtype == k.dtype == v.dtype or not torch.is_autocast_enabled(q.device.type):
+        return q, k, v
+    dtype = torch.get_autocast_dtype(q.device.type)
+    return q.to(dtype), k.to(dtype), v.to(dtype)
+
+
+def _check_neighborhood(hood: Neighborhood) -> None:
+    if not isinstance(hood, Neighborhood):
+        raise TypeError(
+            f"the fourth argument must be a neighborhood, got {type(hood).__name__}; make one with "
+            "geoattn.geodesic(grid, radius=…), geoattn.window(grid, size), geoattn.everything(grid), …"
+        )
+
+
+def _check_operands(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> None:
+    for name, x, axes, grid, side, heads in (
+        ("q", q, hood.query_grid.shape, hood.query_grid, "query", "H, D"),
+        ("k", k, hood.key_grid.shape, hood.key_grid, "key", "H_kv, D"),
+        ("v", v, hood.key_grid.shape, hood.key_grid, "key", "H_kv, D_v"),
+    ):
+        if x.ndim != len(axes) + 3 or tuple(x.shape[1:-2]) != axes:
+            raise ValueError(
+                f"{name} must be [B, {', '.join(map(str, axes))}, {heads}] on the {side} grid {grid!r}, "
+                f"got shape {tuple(x.shape)}"
+            )
+    if not q.dtype == k.dtype == v.dtype:
+        raise TypeError(
+            f"q, k and v must have one dtype, got {q.dtype}, {k.dtype} and {v.dtype}; convert them with .to()"
+        )
+    if not q.dtype.is_floating_point:
+        raise TypeError(f"q, k and v must be floating point, got {q.dtype}; convert them with .float()")
+    if not q.device == k.device == v.device:
+        raise ValueError(
+            f"q, k and v must be on one device, got {q.device}, {k.device} and {v.device}; "
+            "move them with .to()"
+        )
+    batch, heads_q, dim = q.shape[0], q.shape[-2], q.shape[-1]
+    if k.shape[0] != batch or v.shape[0] != batch:
+        raise ValueError(f"q, k and v must have one batch size, got {batch}, {k.shape[0]} and {v.shape[0]}")
+    if k.shape[-1] != dim:
+        raise ValueError(f"q and k must have one head dimension, got {dim} and {k.shape[-1]}")
+    if dim < 1 or v.shape[-1] < 1:
+        raise ValueError(f"head dimensions must be at least 1, got {dim} for q and k, {v.shape[-1]} for v")
+    if v.shape[-2] != k.shape[-2]:
+        raise ValueError(f"k and v must have the same heads, got {k.shape[-2]} and {v.shape[-2]}")
+    if k.shape[-2] < 1 or heads_q < 1 or heads_q % k.shape[-2]:
+        raise ValueError(
+            f"the {heads_q} query heads must be a positive multiple of the {k.shape[-2]} key and value heads"
+        )
+
+
+def _additive(
+    q: Tensor,
+    hood: Neighborhood,
+    key_weights: str | Tensor | None,
+    key_bias: Tensor | None,
+    key_mask: Tensor | None,
+) -> tuple[Tensor | None, bool]:
+    """Caller's per-key terms as one vector ``[B or 1, Nk]`` or None, and whether to add log-weights."""
+    quadrature = isinstance(key_weights, str)
+    if quadrature and key_weights != "quadrature":
+        raise ValueError(
+            f'key_weights must be "quadrature", None or a tensor of positive weights, got {key_weights!r}'
+        )
+    if quadrature and key_bias is None and key_mask is None:
+        return None, True
+    dtype = accumulation_dtype(q.dtype)
+    bias = None
+    if isinstance(key_weights, Tensor):
+        weights = _per_key("key_weights", key_weights, q, hood, batched=False)
+        if not weights.is_floating_point():
+            raise TypeError(f"key_weights must be floating point, got {weights.dtype}")
+        if weights.device.type == "cpu" and not torch.compiler.is_compiling() and not (weights >= 0).all():
+            raise ValueError(
+                f"key_weights must not be negative or NaN, the smallest is {weights.min().item()}; "
+                "hide a key with weight 0 or with key_mask"
+            )
+        weights = weights.to(dtype)
+        positive = weights > 0
+        bias = torch.where(positive, torch.where(positive, weights, 1.0).log(), float("-inf"))
+    elif key_weights is not None and not quadrature:
+        raise TypeError(
+            f'key_weights must be "quadrature", None or a tensor, got {type(key_weights).__name__}; '
+            "make a tensor of it with torch.as_tensor(…)"
+        )
     if key_bias is not None:
-        bias = bias + key_bias.reshape(-1, n_k)
+        rows = _per_key("key_bias", key_bias, q, hood, batched=True)
+        if not rows.is_floating_point():
+            raise TypeError(f"key_bias must be floating point, got {rows.dtype}; hide keys with key_mask")
+        rows = rows.to(dtype)
+        bias = rows if bias is None else bias + rows
     if key_mask is not None:
-        bias = bias.masked_fill(~key_mask.reshape(-1, n_k), float("-inf"))
-    indptr, indices = hood.to_csr()
-    seen = torch.zeros(n_q, n_k, dtype=torch.bool)
-    seen[
-        torch.arange(n_q).repeat_interleave(torch.as_tensor(np.diff(indptr))), torch.as_tensor(indices).long()
-    ] = True
-    score = (score + bias[:, None, None, :]).masked_fill(~seen.to(q.device), float("-inf"))
-    lse = score.logsumexp(-1)
-    p = (score - lse.masked_fill(lse == float("-inf"), 0.0)[..., None]).exp()
-    out = torch.einsum("bhij,bjhd->bihd", p, v).reshape(batch, *q_shape, heads, v.shape[-1])
-    return (out, lse.transpose(1, 2).reshape(batch, *q_shape, heads)) if return_lse else out
+        rows = _per_key("key_mask", key_mask, q, hood, batched=True)
+        if rows.dtype != torch.bool:
+            raise TypeError(
+                f"key_mask must be bool, True where a key is visible, got {rows.dtype}; "
+                "add numbers to the scores with key_bias"
+            )
+        if bias is None:
+            bias = q.new_zeros(1, rows.shape[1], dtype=dtype)
+        bias = torch.where(rows, bias, float("-inf"))
+    return bias, quadrature
+
+
+def _per_key(name: str, x: Tensor, q: Tensor, hood: Neighborhood, *, batched: bool) -> Tensor:
+    """A per-key argument as ``[B or 1, Nk]``."""
+    axes, batch = hood.key_grid.shape, q.shape[0]
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}; make one with torch.as_tensor(…)")
+    if x.device != q.device:
+        raise ValueError(f"{name} is on {x.device} but q is on {q.device}; move it with .to(q.device)")
+    shape = tuple(x.shape)
+    if shape == axes:
+        return x.reshape(1, -1)
+    if batched and shape[1:] == axes and shape[0] in (1, batch):
+        return x.reshape(shape[0], -1) if shape[0] else x.reshape(0, hood.key_grid.size)
+    allowed = f"[{', '.join(map(str, axes))}]"
+    if batched:
+        allowed += f" or [{', '.join(map(str, (batch, *axes)))}]"
+    raise ValueError(f"{name} must be {allowed} on the key grid {hood.key_grid!r}, got shape {shape}")

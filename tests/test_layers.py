@@ -18,6 +18,7 @@ LAYERS = [
     ["neighborhoods"],
     ["plans"],
     ["backends"],
+    ["ops"],
     ["functional"],
     ["nn"],
     ["models"],

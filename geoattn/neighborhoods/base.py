@@ -6,7 +6,8 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,31 @@ class Neighborhood(Value):
 
     query_grid: Grid
     key_grid: Grid
+
+    _alive: ClassVar[WeakValueDictionary[str, Neighborhood]] = WeakValueDictionary()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        first = Neighborhood._alive.setdefault(self.digest, self)
+        if first is not self:  # equal neighborhoods hold the first, so that it lives as long as any
+            object.__setattr__(self, "_first", first)
+
+    @staticmethod
+    def alive(digest: str) -> Neighborhood:
+        """The living neighborhood with this digest: compiled programs name neighborhoods so.
+
+        Raises
+        ------
+        LookupError
+            If no neighborhood of this content exists any more.
+        """
+        found = Neighborhood._alive.get(digest)
+        if found is None:
+            raise LookupError(
+                f"no neighborhood with digest {digest[:12]}… is alive; keep a reference to it for as long "
+                "as programs compiled for it run"
+            )
+        return found
 
     @abstractmethod
     def rows(self, queries: Index) -> Rows:
