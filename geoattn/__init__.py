@@ -13,8 +13,8 @@ from geoattn import grids
 from geoattn.neighborhoods import everything, from_edges, geodesic, window
 
 if TYPE_CHECKING:
-    from geoattn import nn as nn
     from geoattn import backends as backends
+    from geoattn import nn as nn
     from geoattn.functional import attention as attention
     from geoattn.functional import merge as merge
 

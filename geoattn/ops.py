@@ -21,13 +21,13 @@ from geoattn.backends.reference import accumulation_dtype
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
 
-_library = torch.library.Library("geoattn", "DEF")
-_library.define(
+_library = torch.library.Library("geoattn", "DEF")  # type: ignore[no-untyped-call]
+_library.define(  # type: ignore[no-untyped-call]
     "attention(Tensor q, Tensor k, Tensor v, Tensor? key_bias, str neighborhood, float scale, "
     "bool quadrature, str? backend) -> (Tensor, Tensor)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
-_library.define(
+_library.define(  # type: ignore[no-untyped-call]
     "attention_backward(Tensor grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, Tensor? key_bias, "
     "Tensor out, Tensor lse, str neighborhood, float scale, bool quadrature, str? backend, "
     "bool needs_key_bias) -> (Tensor, Tensor, Tensor, Tensor)",
@@ -190,17 +190,22 @@ def _differentiate_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, 
     The gradients are functions of grad_out, grad_lse, q, k, v and key_bias; out and lse are
     functions of the same and need no gradient of their own.
     """
-    *operands, key_bias = ctx.saved_tensors
-    additive = _additive(operands[2], key_bias, ctx.hood, ctx.quadrature)
-    with _full_precision(operands[2]):
+    wanted = cotangents if ctx.needs_bias else cotangents[:3]
+    if all(cotangent is None for cotangent in wanted):
+        return (None,) * 13
+    grad_out, grad_lse, q, k, v, key_bias = ctx.saved_tensors
+    additive = _additive(q, key_bias, ctx.hood, ctx.quadrature)
+    with _full_precision(q):
         gradients = reference.second_derivatives(
-            cotangents[: 4 if ctx.needs_bias else 3], *operands, additive, ctx.hood, ctx.scale
+            wanted, grad_out, grad_lse, q, k, v, additive, ctx.hood, ctx.scale
         )
+    if key_bias is None:
+        gradients[5] = None
     return *gradients, *(None,) * 7
 
 
-_library.impl("attention", _forward, "CompositeExplicitAutograd")
-_library.impl("attention_backward", _backward, "CompositeExplicitAutograd")
+_library.impl("attention", _forward, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+_library.impl("attention_backward", _backward, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 torch.library.register_fake("geoattn::attention", _forward_fake, lib=_library)
 torch.library.register_fake("geoattn::attention_backward", _backward_fake, lib=_library)
 torch.library.register_autograd("geoattn::attention", _differentiate, setup_context=_setup, lib=_library)

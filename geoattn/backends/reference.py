@@ -141,7 +141,14 @@ def second_derivatives(
         def of_lse(x: Tensor, take: Callable[[Tensor], Tensor] = of_queries) -> Tensor:
             return take(x.unsqueeze(-1))
 
-        takes = (of_queries, of_lse, of_queries, of_keys, of_keys, of_bias)
+        takes: tuple[Callable[[Tensor], Tensor], ...] = (
+            of_queries,
+            of_lse,
+            of_queries,
+            of_keys,
+            of_keys,
+            of_bias,
+        )
         with torch.enable_grad():
             # fresh tensors of the chunk: a gradient for one never runs through the history of another
             parts = [None if x is None else take(x) for x, take in zip(operands, takes, strict=True)]
@@ -220,7 +227,8 @@ def attend(
 
 def group(x: Tensor, kv_heads: int, dtype: torch.dtype) -> Tensor:
     """``[B, n, H, D]`` → ``[B, Hkv, H / Hkv, n, D]``: query heads beside the key head they share."""
-    return x.to(dtype).unflatten(2, (kv_heads, x.shape[2] // kv_heads)).permute(0, 2, 3, 1, 4)
+    batch, tokens, heads, dim = x.shape
+    return x.to(dtype).reshape(batch, tokens, kv_heads, heads // kv_heads, dim).permute(0, 2, 3, 1, 4)
 
 
 def ungroup(x: Tensor) -> Tensor:
