@@ -2,6 +2,7 @@
 
 from geoattn.grids.base import Grid, PointSet, SphericalGrid
 from geoattn.grids.cartesian import Cartesian, cartesian
+from geoattn.grids.catalogue import Catalogue, Entry, catalogue, named
 from geoattn.grids.healpix import HEALPix, healpix, nested_to_ring, ring_to_nested
 from geoattn.grids.latlon import (
     Equiangular,
@@ -20,6 +21,8 @@ from geoattn.grids.reduced import ReducedGaussian, reduced_gaussian
 
 __all__ = [
     "Cartesian",
+    "Catalogue",
+    "Entry",
     "Equiangular",
     "Gaussian",
     "Grid",
@@ -32,11 +35,13 @@ __all__ = [
     "ReducedGaussian",
     "SphericalGrid",
     "cartesian",
+    "catalogue",
     "equiangular",
     "gaussian",
     "healpix",
     "latlon",
     "lobatto",
+    "named",
     "nested_to_ring",
     "order",
     "product",
