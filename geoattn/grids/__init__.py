@@ -3,7 +3,9 @@
 from geoattn.grids.base import Grid, PointSet, SphericalGrid
 from geoattn.grids.cartesian import Cartesian, cartesian
 from geoattn.grids.catalogue import Catalogue, Entry, catalogue, named
+from geoattn.grids.cube import CubedSphere, cubed_sphere
 from geoattn.grids.healpix import HEALPix, healpix, nested_to_ring, ring_to_nested
+from geoattn.grids.icosahedron import Icosahedral, icosahedron
 from geoattn.grids.latlon import (
     Equiangular,
     Gaussian,
@@ -16,6 +18,7 @@ from geoattn.grids.latlon import (
     lobatto,
 )
 from geoattn.grids.orders import order
+from geoattn.grids.points import Points, points
 from geoattn.grids.product import ProductGrid, product
 from geoattn.grids.reduced import ReducedGaussian, reduced_gaussian
 
@@ -23,27 +26,33 @@ __all__ = [
     "Cartesian",
     "Catalogue",
     "Entry",
+    "CubedSphere",
     "Equiangular",
     "Gaussian",
     "Grid",
     "HEALPix",
+    "Icosahedral",
     "LatLon",
     "LatLonGrid",
     "Lobatto",
     "PointSet",
+    "Points",
     "ProductGrid",
     "ReducedGaussian",
     "SphericalGrid",
     "cartesian",
     "catalogue",
+    "cubed_sphere",
     "equiangular",
     "gaussian",
     "healpix",
+    "icosahedron",
     "latlon",
     "lobatto",
     "named",
     "nested_to_ring",
     "order",
+    "points",
     "product",
     "reduced_gaussian",
     "ring_to_nested",

@@ -43,18 +43,17 @@ class HEALPix(SphericalGrid, kind="healpix"):
     def weights(self) -> Floats:
         return np.broadcast_to(np.float64(4.0 * np.pi / self.size), self.shape)
 
-    @cached_property
     def _faces(self) -> tuple[Ints, Ints, Ints]:
         to_face = nested_to_face if self.order == "nested" else ring_to_face
         return to_face(self.nside, np.arange(self.size))
 
     def lattice(self) -> Ints:
-        face, x, y = self._faces
+        face, x, y = self._faces()
         return np.stack((face, y, x), axis=-1)  # y before x: the Z-order curve is nested order
 
     @cached_property
     def _centres(self) -> tuple[Floats, Floats]:
-        lat, lon = _lat_lon(self.nside, *self._faces)
+        lat, lon = _lat_lon(self.nside, *self._faces())
         return read_only(lat), read_only(lon)
 
     @property

@@ -24,7 +24,8 @@ def lat_lon(xyz: Floats) -> tuple[Floats, Floats]:
 
 def wrap_longitude(lon: Floats) -> Floats:
     """Longitudes in [0, 360)."""
-    wrapped = np.asarray(lon) % 360.0
+    with np.errstate(invalid="ignore"):  # infinities become NaN, which the grids refuse
+        wrapped = np.asarray(lon) % 360.0
     return np.where(wrapped == 360.0, 0.0, wrapped)  # a tiny negative number rounds up to 360
 
 
