@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -20,14 +23,66 @@ def random_edges(query_grid: Grid, key_grid: Grid, density: float, seed: int = 0
     return ga.from_edges(query_grid, key_grid, indptr, np.nonzero(seen)[1])
 
 
-HOODS = {
-    "random pairs of a plane": random_edges(ga.grids.cartesian((13, 11)), ga.grids.cartesian((13, 11)), 0.1),
-    "random pairs between grids": random_edges(ga.grids.cartesian((13, 11)), ga.grids.gaussian(12, 20), 0.4),
-    "random pairs in space": random_edges(
-        ga.grids.cartesian((4, 5, 6)), ga.grids.cartesian((130,)), 0.02, seed=3
+PLANE = ga.grids.cartesian((13, 22))
+SPHERE = ga.grids.equiangular(13, 24)
+EVERY_FIFTH = np.arange(PLANE.size).reshape(PLANE.shape) % 5 == 0
+
+
+def on_plane(shape: tuple[int, ...], size: Any, periodic: Any = False, **options: Any) -> Neighborhood:
+    return ga.window(ga.grids.cartesian(shape, periodic=periodic), size, **options)
+
+
+HOODS: dict[str, Callable[[], Neighborhood]] = {
+    "random pairs of a plane": lambda: random_edges(PLANE, PLANE, 0.1),
+    "random pairs between kinds of grid": lambda: random_edges(PLANE, ga.grids.gaussian(12, 20), 0.4),
+    "random pairs from space to a line": lambda: random_edges(
+        ga.grids.cartesian((4, 5, 6)), ga.grids.cartesian(130), 0.02
     ),
-    "all pairs": random_edges(ga.grids.cartesian((8, 40)), ga.grids.cartesian((16, 8)), 1.0),
-    "no pairs": random_edges(ga.grids.cartesian((8, 8)), ga.grids.cartesian((8, 8)), 0.0),
+    "random pairs of points": lambda: random_edges(ga.grids.reduced_gaussian("O8"), SPHERE, 0.1),
+    "no pairs": lambda: random_edges(PLANE, PLANE, 0.0),
+    "one pair": lambda: ga.from_edges(ga.grids.cartesian(1), ga.grids.cartesian(1), [0, 1], [0]),
+    "window": lambda: on_plane((40, 64), 7),
+    "window on a line": lambda: ga.window(ga.grids.cartesian(500), 70),
+    "window in space": lambda: on_plane((6, 17, 20), (3, 5, 4)),
+    "even window": lambda: on_plane((30, 33), (4, 6)),
+    "dilated window": lambda: on_plane((30, 47), (3, 5), dilation=(4, 7)),
+    "strided window": lambda: on_plane((30, 47), 7, stride=(3, 5)),
+    "causal window": lambda: on_plane((30, 40), 9, causal=(True, False), dilation=(1, 2)),
+    "clipped window": lambda: on_plane((30, 40), 9, boundary="clip"),
+    "shifted blocks": lambda: on_plane((28, 28), 7, stride=7, offset=3, boundary="clip"),
+    "blocks of a dilated plane": lambda: on_plane((28, 35), 7, stride=7, dilation=(4, 5)),
+    "window on a torus": lambda: on_plane((24, 40), 7, periodic=True),
+    "dilated window on a ring": lambda: on_plane((9, 40), 3, dilation=(1, 3), periodic=(False, True)),
+    "window as wide as its ring": lambda: ga.window(ga.grids.cartesian(96, periodic=True), 96),
+    "window on latitudes and longitudes": lambda: ga.window(SPHERE, (3, 5)),
+    "transposed window": lambda: on_plane((30, 47), 7, stride=3, causal=True).transpose(),
+    "window without some keys": lambda: ga.window(PLANE, 5).without_keys(EVERY_FIFTH),
+    "discs": lambda: ga.geodesic(ga.grids.equiangular(25, 48), radius=20),
+    "discs without poles": lambda: ga.geodesic(ga.grids.equiangular(24, 48, poles=False), radius=16),
+    "discs on rows of 45": lambda: ga.geodesic(ga.grids.gaussian(22, 45), radius=20),
+    "discs on rows of 94": lambda: ga.geodesic(ga.grids.gaussian(12, 94), radius=20),
+    "discs on rows of 23": lambda: ga.geodesic(ga.grids.gaussian(12, 23), radius=20),
+    "discs of one point": lambda: ga.geodesic(SPHERE, radius=0.1),
+    "discs around nearly everything": lambda: ga.geodesic(SPHERE, radius=179.0),
+    "discs to a finer grid": lambda: ga.geodesic(SPHERE, ga.grids.equiangular(25, 48), radius=20),
+    "discs to a coarser grid": lambda: ga.geodesic(ga.grids.equiangular(25, 48), SPHERE, radius=20),
+    "discs to half as many again": lambda: ga.geodesic(SPHERE, ga.grids.gaussian(18, 36), radius=20),
+    "discs to rows that hardly match": lambda: ga.geodesic(SPHERE, ga.grids.gaussian(18, 35), radius=20),
+    "discs on few points": lambda: ga.geodesic(SPHERE, ga.grids.healpix(4), radius=3),
+    "transposed discs": lambda: ga.geodesic(SPHERE, ga.grids.equiangular(25, 48), radius=20).transpose(),
+    "discs without some keys": lambda: ga.geodesic(SPHERE, radius=30).without_keys(SPHERE.lat > 40),
+    "discs without a continent": lambda: ga.geodesic(SPHERE, radius=30).without_keys(
+        (SPHERE.lat > 0) & (SPHERE.lon < 90)
+    ),
+    "discs on nested pixels": lambda: ga.geodesic(ga.grids.healpix(8), radius=12),
+    "discs on coarse nested pixels": lambda: ga.geodesic(ga.grids.healpix(4), radius=30),
+    "discs on rings of pixels": lambda: ga.geodesic(ga.grids.healpix(6, order="ring"), radius=15),
+    "discs from nested pixels to finer ones": lambda: ga.geodesic(
+        ga.grids.healpix(4), ga.grids.healpix(8), radius=20
+    ),
+    "discs on a reduced grid": lambda: ga.geodesic(ga.grids.reduced_gaussian("O12"), radius=15),
+    "everything": lambda: ga.everything(ga.grids.cartesian((8, 40)), ga.grids.cartesian((16, 8))),
+    "everything on a sphere": lambda: ga.everything(SPHERE),
 }
 
 
@@ -62,9 +117,10 @@ def check(hood: Neighborhood, plan: plans.Plan) -> None:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", HOODS)
 def test_a_plan_holds_exactly_the_edges_of_its_neighborhood(name: str, shape: tuple[int, int]) -> None:
-    check(HOODS[name], plans.build(HOODS[name], *shape))
+    hood = HOODS[name]()
+    check(hood, plans.build(hood, *shape))
 
 
 def test_unknown_tile_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="128×128 are not supported"):
-        plans.build(HOODS["no pairs"], 128, 128)
+        plans.build(ga.window(PLANE, 3), 128, 128)

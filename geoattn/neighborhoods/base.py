@@ -6,7 +6,7 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from geoattn._value import Value
 from geoattn.grids.base import Grid
+
+if TYPE_CHECKING:
+    from geoattn.neighborhoods.axis import Axis
 
 Index = NDArray[np.int64]
 
@@ -87,6 +90,11 @@ class Neighborhood(Value):
     @property
     def rotation(self) -> Rotation | None:
         """A symmetry of the edges, where the pattern knows one."""
+        return None
+
+    @property
+    def axes(self) -> tuple[Axis, ...] | None:
+        """The pattern along each axis of the one grid, where the neighborhood is their product."""
         return None
 
     def blocks(self, size: int = 4096) -> Iterator[tuple[Index, Rows]]:

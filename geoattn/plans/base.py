@@ -58,3 +58,19 @@ class Plan:
     masks: NDArray[np.uint64] | None = None
     #: uint32 [n_masks]
     groups: NDArray[np.uint32] | None = None
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Number of key tiles that each query tile visits, ``[n_query_tiles]``."""
+        return np.diff(self.indptr)[self.tile_class]
+
+    @property
+    def schedule(self) -> NDArray[np.int32]:
+        """Query tiles, those with the longest lists first, so that no long one is left for the end."""
+        return np.argsort(-self.lengths, kind="stable").astype(np.int32)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return sum(value.nbytes for value in values if isinstance(value, np.ndarray))

@@ -154,3 +154,17 @@ def group_bits(masks: Any) -> Any:
                 if (word >> np.uint64(8 * byte)) & np.uint64(0xFF) != 0:
                     groups[m] |= np.uint32(1) << np.uint32(8 * (i // 16) + byte)
     return groups
+
+
+@numba.njit(cache=True, nogil=True)
+def count_bits(words: Any) -> Any:
+    """Number of bits set in each row of ``words [n, width]``, uint64, by adding ever wider fields."""
+    counts = np.zeros(len(words), np.int64)
+    for m in range(len(words)):
+        for i in range(words.shape[1]):
+            x = words[m, i]
+            x -= (x >> np.uint64(1)) & np.uint64(0x5555555555555555)
+            x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
+            x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+            counts[m] += np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
+    return counts

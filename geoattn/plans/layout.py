@@ -16,19 +16,42 @@ from functools import cached_property, singledispatch
 import numpy as np
 from numpy.typing import NDArray
 
-from geoattn.grids.base import Grid
+from geoattn.grids.base import Grid, PointSet
+from geoattn.grids.healpix import HEALPix
+from geoattn.grids.orders import order
+from geoattn.grids.product import ProductGrid
 from geoattn.neighborhoods.base import Neighborhood
 
 Numbers = NDArray[np.int32]
+Lines = tuple[Numbers, ...]
+Widths = tuple[int, ...]
 
 #: tiles looked at when boxes are compared
 _SAMPLES = 6
 
 
 @singledispatch
-def lines(grid: Grid) -> tuple[Numbers, ...]:
-    """The lines whose product is the grid: for each, the order in which to walk its places."""
+def lines(grid: Grid, leaf: int) -> Lines:
+    """The lines whose product is the grid: for each, the order in which to walk its places.
+
+    Lines through a set of points keep every ``leaf`` of them together.
+    """
     return tuple(np.arange(n, dtype=np.int32) for n in grid.shape)
+
+
+@lines.register
+def _(grid: PointSet, leaf: int) -> Lines:
+    return (order(grid, "bisection", leaf=leaf),)
+
+
+@lines.register
+def _(grid: HEALPix, leaf: int) -> Lines:
+    return (order(grid, "morton"),)  # the nested order, where nside has one
+
+
+@lines.register
+def _(grid: ProductGrid, leaf: int) -> Lines:
+    return tuple(line for factor in grid.factors for line in lines(factor, leaf))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +64,19 @@ class Layout:
     """
 
     tile: int
-    shape: tuple[int, ...]
-    lines: tuple[Numbers, ...]
-    widths: tuple[int, ...]
+    shape: Widths
+    lines: Lines
+    widths: Widths
 
     @cached_property
     def pieces(self) -> tuple[int, ...]:
         """Number of tiles along each line; tiles are numbered row-major."""
         return tuple(len(line) // width for line, width in zip(self.lines, self.widths, strict=True))
+
+    @cached_property
+    def places(self) -> tuple[NDArray[np.int64], ...]:
+        """For each line, where in its walk each place comes: the inverse of :attr:`lines`."""
+        return tuple(_inverse(line) for line in self.lines)
 
     @property
     def n_tiles(self) -> int:
@@ -74,23 +102,29 @@ class Layout:
     @cached_property
     def positions(self) -> Numbers:
         """Token → position, the inverse of :attr:`order`."""
-        filled = np.flatnonzero(self.order >= 0).astype(np.int32)
-        positions = np.empty(len(filled), dtype=np.int32)
-        positions[self.order[filled]] = filled
-        return positions
+        return _inverse(self.order).astype(np.int32)
 
-    def tokens(self, tiles: NDArray[np.int64]) -> Numbers:
-        """Tokens of the given tiles, padding left out."""
-        tokens = self.order.reshape(-1, self.tile)[tiles].reshape(-1)
-        return tokens[tokens >= 0]
+    def tokens(self, tile: int) -> NDArray[np.int64]:
+        """Tokens of one tile, padding left out, in row-major order of its box."""
+        tokens = np.zeros(1, dtype=np.int64)
+        pieces = np.unravel_index(tile, self.pieces)
+        for length, line, width, piece in zip(self.shape, self.lines, self.widths, pieces, strict=True):
+            places = line[piece * width : (piece + 1) * width]
+            tokens = (tokens[:, None] * length + places[places >= 0]).reshape(-1)
+        return tokens
+
+    def tiles_of(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The tile that each token lies in."""
+        places = np.unravel_index(tokens, self.shape)
+        tiles = np.zeros(len(tokens), dtype=np.int64)
+        for pieces, walked, place, width in zip(self.pieces, self.places, places, self.widths, strict=True):
+            tiles = tiles * pieces + walked[place] // width
+        return tiles
 
 
-def natural(grid: Grid) -> Layout:
-    """Every token its own tile, in the order of the grid."""
-    places = lines(grid)
-    shape = tuple(len(line) for line in places)
-    walks = tuple(np.arange(n, dtype=np.int32) for n in shape)
-    return Layout(1, shape, walks, (1,) * len(shape))
+def natural(shape: Widths) -> Layout:
+    """Every token its own tile, in row-major order."""
+    return Layout(1, shape, tuple(np.arange(n, dtype=np.int32) for n in shape), (1,) * len(shape))
 
 
 def choose(hood: Neighborhood, query_tile: int, key_tile: int) -> tuple[Layout, Layout]:
@@ -99,31 +133,31 @@ def choose(hood: Neighborhood, query_tile: int, key_tile: int) -> tuple[Layout, 
     Queries are boxed so that those of a tile share their keys; keys are then boxed so that the
     keys of a query tile fill few tiles.
     """
-    query_lines, key_lines = lines(hood.query_grid), lines(hood.key_grid)
-    pitch = _pitch(hood, key_lines)
-    same = hood.query_grid == hood.key_grid
-    widths = _spans(hood, key_lines, pitch)
+    rotation = hood.rotation if hood.axes is None else None
+    key_lines = lines(hood.key_grid, max(key_tile, query_tile))
+    pitch, spans = _spacing(hood, key_lines)
+    if rotation is not None:
+        pitch = (1,) * len(pitch)  # rings are walked as they come
 
-    def candidates(walks: tuple[Numbers, ...], tile: int, ring: int | None, dilated: bool) -> list[Layout]:
+    def candidates(walks: Lines, tile: int, ring: int | None, pitch: Widths, spans: Widths) -> list[Layout]:
         shape = tuple(len(walk) for walk in walks)
-        steps = pitch if dilated else (1,) * len(shape)
         return [
-            Layout(tile, shape, tuple(map(_cut, walks, box, steps)), box)
-            for box in _boxes(shape, steps, tile, ring, widths if dilated else ())
+            Layout(tile, shape, tuple(map(_cut, walks, box, pitch)), box)
+            for box in _boxes(shape, pitch, spans, tile, ring)
         ]
 
-    rotation = hood.rotation
-    queries = candidates(query_lines, query_tile, rotation and rotation.query_ring, same)
-    tokens = np.arange(hood.key_grid.size, dtype=np.int32)
-    query_layout = min(queries, key=lambda layout: _visits(hood, layout, tokens))
+    if hood.query_grid == hood.key_grid:
+        queries = candidates(key_lines, query_tile, rotation and rotation.query_ring, pitch, spans)
+    else:
+        query_lines = lines(hood.query_grid, query_tile)
+        single = (1,) * len(query_lines)
+        queries = candidates(query_lines, query_tile, rotation and rotation.query_ring, single, single)
+    query_layout = min(queries, key=lambda q: q.n_tiles * sum(len(k) for k in _sampled_keys(hood, q)))
     if key_tile == 1:
-        return query_layout, natural(hood.key_grid)
-    keys = candidates(key_lines, key_tile, rotation and rotation.key_ring, True)
-    if len(keys) == 1:
-        return query_layout, keys[0]
-    return query_layout, min(
-        keys, key=lambda layout: _visits(hood, query_layout, layout.positions // key_tile)
-    )
+        return query_layout, natural(tuple(map(len, key_lines)))
+    keys = candidates(key_lines, key_tile, rotation and rotation.key_ring, pitch, spans)
+    seen = _sampled_keys(hood, query_layout) if len(keys) > 1 else []
+    return query_layout, min(keys, key=lambda k: sum(len(np.unique(k.tiles_of(tokens))) for tokens in seen))
 
 
 def _cut(walk: Numbers, width: int, step: int) -> Numbers:
@@ -136,68 +170,54 @@ def _cut(walk: Numbers, width: int, step: int) -> Numbers:
     return cut.reshape(-1)
 
 
-def _boxes(
-    shape: tuple[int, ...], steps: tuple[int, ...], tile: int, ring: int | None, spans: tuple[int, ...]
-) -> Iterator[tuple[int, ...]]:
+def _boxes(shape: Widths, pitch: Widths, spans: Widths, tile: int, ring: int | None) -> Iterator[Widths]:
     """Boxes that nearly fill a tile; the last width divides ``ring`` so that rings close on tiles."""
     if len(shape) == 1:
         yield (tile,)
         return
     choices: list[set[int]] = []
-    for axis, length in enumerate(shape):
-        length = -(-length // steps[axis])
-        widths = {w for w in (1 << b for b in range(tile.bit_length())) if w < 2 * length}
-        widths |= {w for w in (length, *spans[axis : axis + 1]) if w <= tile}
-        choices.append(widths)
+    for length, step, span in zip(shape, pitch, spans, strict=True):
+        length = -(-length // step)
+        widths = {w for w in (1 << bit for bit in range(tile.bit_length())) if w < 2 * length}
+        choices.append(widths | {w for w in (length, span) if w <= tile})
     if ring is not None:
         divisors = {w for w in range(1, tile + 1) if ring % w == 0}
-        binary = {w for w in divisors & choices[-1] if w >= min(4, tile)}
-        choices[-1] = binary or divisors
-    full = max(math.prod(box) for box in itertools.product(*choices) if math.prod(box) <= tile)
-    for box in itertools.product(*choices):
-        if 0.75 * full <= math.prod(box) <= tile:
-            yield box
+        choices[-1] = {w for w in divisors & choices[-1] if w >= 4} or divisors
+    boxes = [box for box in itertools.product(*choices) if math.prod(box) <= tile]
+    fullest = max(math.prod(box) for box in boxes)
+    yield from (box for box in boxes if math.prod(box) >= 0.75 * fullest)
 
 
-def _visits(hood: Neighborhood, layout: Layout, key_tiles: Numbers) -> float:
-    """Estimated number of tile pairs, where ``key_tiles`` says in which tile each key lies."""
-    n_samples = min(_SAMPLES, layout.n_tiles)
-    sample = (2 * np.arange(n_samples) + 1) * layout.n_tiles // (2 * n_samples)
-    visited = 0
-    for tile in sample:
-        queries = layout.tokens(np.array([tile])).astype(np.int64)
-        visited += len(np.unique(key_tiles[hood.rows(queries).indices]))
-    return visited * layout.n_tiles / n_samples
+def _sampled_keys(hood: Neighborhood, queries: Layout) -> list[NDArray[np.int64]]:
+    """The keys that some query tiles see, spread evenly over all of them."""
+    sample = (2 * np.arange(_SAMPLES) + 1) * queries.n_tiles // (2 * _SAMPLES)
+    keys = []
+    for tile in sample.tolist():
+        seen = np.zeros(hood.key_grid.size, dtype=bool)
+        seen[hood.rows(queries.tokens(tile)).indices] = True
+        keys.append(np.flatnonzero(seen))
+    return keys
 
 
-def _sampled_places(hood: Neighborhood, walks: tuple[Numbers, ...]) -> list[list[Numbers]]:
-    """For some queries, the distinct places of their keys along each line, ascending."""
-    size = hood.query_grid.size
-    queries = np.unique(np.linspace(0, size - 1, 16).astype(np.int64))
-    shape = tuple(len(walk) for walk in walks)
-    ranks = tuple(np.argsort(walk).astype(np.int32) for walk in walks)
+def _spacing(hood: Neighborhood, walks: Lines) -> tuple[Widths, Widths]:
+    """Along each line, the common step between the keys of a query (its dilation, where there is
+    one), and the typical number of distinct places that they take."""
+    queries = np.unique(np.linspace(0, hood.query_grid.size - 1, 16).astype(np.int64))
     indptr, indices = hood.rows(queries)
-    sampled = []
-    for start, end in itertools.pairwise(indptr):
-        places = np.unravel_index(indices[start:end], shape)
-        sampled.append([np.unique(rank[place]) for rank, place in zip(ranks, places, strict=True)])
-    return sampled
+    pitch, spans = [], []
+    for walk, places in zip(walks, np.unravel_index(indices, tuple(map(len, walks))), strict=True):
+        taken = [np.unique(row) for row in np.split(_inverse(walk)[places], indptr[1:-1])]
+        pitch.append(max(1, math.gcd(*np.concatenate([np.diff(row) for row in taken]).tolist())))
+        spans.append(max(1, int(np.median([len(row) for row in taken]))))
+    return tuple(pitch), tuple(spans)
 
 
-def _pitch(hood: Neighborhood, walks: tuple[Numbers, ...]) -> tuple[int, ...]:
-    """Common step between the keys of a query along each line: the dilation, where there is one."""
-    if hood.rotation is not None:
-        return (1,) * len(walks)
-    steps = [0] * len(walks)
-    for places in _sampled_places(hood, walks):
-        steps = [math.gcd(step, *np.diff(place).tolist()) for step, place in zip(steps, places, strict=True)]
-    return tuple(max(step, 1) for step in steps)
-
-
-def _spans(hood: Neighborhood, walks: tuple[Numbers, ...], pitch: tuple[int, ...]) -> tuple[int, ...]:
-    """Typical number of distinct places of a query's keys along each line."""
-    counts = np.array([[len(place) for place in places] for places in _sampled_places(hood, walks)])
-    return tuple(max(1, int(n)) for n in np.median(counts, axis=0))
+def _inverse(order: Numbers) -> NDArray[np.int64]:
+    """Where in an order each number comes, padding left out."""
+    filled = np.flatnonzero(order >= 0)
+    inverse = np.empty(len(filled), dtype=np.int64)
+    inverse[order[filled]] = filled
+    return inverse
 
 
 def _interleaved(widths: tuple[int, ...]) -> NDArray[np.int64]:

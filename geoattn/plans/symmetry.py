@@ -7,6 +7,7 @@ class of a tile is the tuple of its pieces' classes, its shift the sum of their 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ class _Pieces(NamedTuple):
 
 def classes(hood: Neighborhood, queries: Layout, keys: Layout) -> Classes:
     """Classes of the query tiles, by whichever symmetry the neighborhood knows."""
-    found = _turned(hood, queries, keys)
+    found = _moved(hood, queries, keys) or _turned(hood, queries, keys)
     if found is None:
         return Classes(
             np.arange(queries.n_tiles, dtype=np.int32),
@@ -52,6 +53,33 @@ def _combined(pieces: list[_Pieces], ring: int) -> Classes:
     _, first, tile_class = np.unique(label, return_index=True, return_inverse=True)
     tile_shift = (shift - shift[first][tile_class]) % ring
     return Classes(tile_class.astype(np.int32), tile_shift.astype(np.int32), ring)
+
+
+def _moved(hood: Neighborhood, queries: Layout, keys: Layout) -> tuple[list[_Pieces], int] | None:
+    """Products of patterns along axes: pieces whose patterns differ by whole key tiles are alike.
+
+    No key leaves its line when such a pattern moves, so that moves along several lines add up to one
+    shift of the row-major tile number.
+    """
+    if hood.axes is None:
+        return None
+    pieces = []
+    for line, axis in enumerate(hood.axes):
+        width = keys.widths[line]
+        position = keys.places[line]
+        seen: dict[bytes, int] = {}
+        label = np.zeros(queries.pieces[line], dtype=np.int64)
+        tile = np.zeros(queries.pieces[line], dtype=np.int64)
+        for piece, places in enumerate(queries.lines[line].reshape(len(label), -1)):
+            held = places[places >= 0].astype(np.int64)
+            if len(held):
+                tile[piece] = position[held[0]] // width
+            indptr, indices = axis.rows(held)
+            pattern = position[indices] - tile[piece] * width
+            content = (places >= 0).tobytes() + indptr.tobytes() + pattern.tobytes()
+            label[piece] = seen.setdefault(content, len(seen))
+        pieces.append(_Pieces(label, tile * math.prod(keys.pieces[line + 1 :])))
+    return pieces, keys.n_tiles
 
 
 def _turned(hood: Neighborhood, queries: Layout, keys: Layout) -> tuple[list[_Pieces], int] | None:

@@ -1,0 +1,125 @@
+"""What a plan costs: the work it does, against the work that counts and against dense attention."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from geoattn.neighborhoods.base import Neighborhood
+from geoattn.plans import kernels
+from geoattn.plans.base import Plan
+from geoattn.plans.cache import plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Work of one head and one batch entry under a plan.
+
+    A group is the smallest part of a tile pair that a kernel can skip: 16×8 pairs on tensor cores;
+    with gathered keys the whole entry.
+    """
+
+    query_tile: int
+    key_tile: int
+    group: tuple[int, int]
+    #: query-key pairs that the neighborhood holds
+    useful_pairs: int
+    #: tile pairs that dense attention visits
+    dense_tiles: int
+    visited_tiles: int
+    full_tiles: int
+    visited_groups: int
+    mean_list: float
+    max_list: int
+    masks: int
+    classes: int
+    nbytes: int
+
+    @property
+    def partial_tiles(self) -> int:
+        return self.visited_tiles - self.full_tiles
+
+    @property
+    def tile_occupancy(self) -> float:
+        """Useful pairs among those of the visited tiles."""
+        return self.useful_pairs / max(1, self.visited_tiles * self.query_tile * self.key_tile)
+
+    @property
+    def group_occupancy(self) -> float:
+        """Useful pairs among those of the visited groups."""
+        return self.useful_pairs / max(1, self.visited_groups * self.group[0] * self.group[1])
+
+    @property
+    def tile_speedup(self) -> float:
+        """Dense tile pairs per visited one: the gain over dense attention at equal cost per tile."""
+        return self.dense_tiles / max(1, self.visited_tiles)
+
+    @property
+    def group_speedup(self) -> float:
+        """Dense groups per visited one: the gain where empty groups cost nothing."""
+        per_tile = self.query_tile * self.key_tile // (self.group[0] * self.group[1])
+        return self.dense_tiles * per_tile / max(1, self.visited_groups)
+
+    def __str__(self) -> str:
+        rows = (
+            ("useful pairs", f"{self.useful_pairs:,}"),
+            ("tile pairs", f"{self.visited_tiles:,} of {self.dense_tiles:,}, {self.full_tiles:,} full"),
+            ("groups of {}×{}".format(*self.group), f"{self.visited_groups:,}"),
+            ("useful share", f"{self.tile_occupancy:.1%} of tiles, {self.group_occupancy:.1%} of groups"),
+            ("tiles per query tile", f"{self.mean_list:.1f} on average, {self.max_list} at most"),
+            ("stored", f"{self.classes:,} lists, {self.masks:,} masks, {self.nbytes / 1e6:.1f} MB"),
+            ("gain over dense", f"{self.tile_speedup:.1f}× by tiles, {self.group_speedup:.1f}× by groups"),
+        )
+        return "\n".join(
+            [f"tiles of {self.query_tile}×{self.key_tile}"] + [f"  {name:22}{text}" for name, text in rows]
+        )
+
+
+def statistics(laid_out: Plan) -> Statistics:
+    """Count the work of a laid_out."""
+    lengths = np.diff(laid_out.indptr)
+    n_tiles = np.bincount(laid_out.tile_class, minlength=len(lengths))
+    repeats = np.repeat(n_tiles, lengths)  # the tile pairs that an entry stands for
+    visited = int(repeats.sum())
+    if laid_out.lanes is not None:
+        group, n_masks = (laid_out.query_tile, laid_out.key_tile), 0
+        pairs = kernels.count_bits(laid_out.lanes[:, None].astype(np.uint64))
+        groups = np.ones_like(pairs)
+    else:
+        ids, masks, group_bits = laid_out.mask_ids, laid_out.masks, laid_out.groups
+        assert ids is not None
+        assert masks is not None
+        assert group_bits is not None
+        group, n_masks = (16, 8), len(masks)
+        # the last number is that of full tiles, whose mask is −1
+        pairs = np.append(kernels.count_bits(masks), 64 * 64)[ids]
+        groups = np.append(kernels.count_bits(group_bits[:, None].astype(np.uint64)), 32)[ids]
+    n_queries, n_keys = (int((order >= 0).sum()) for order in (laid_out.query_order, laid_out.key_order))
+    return Statistics(
+        query_tile=laid_out.query_tile,
+        key_tile=laid_out.key_tile,
+        group=group,
+        useful_pairs=int((pairs * repeats).sum()),
+        dense_tiles=-(-n_queries // laid_out.query_tile) * -(-n_keys // laid_out.key_tile),
+        visited_tiles=visited,
+        full_tiles=int(repeats[pairs == laid_out.query_tile * laid_out.key_tile].sum()),
+        visited_groups=int((groups * repeats).sum()),
+        mean_list=visited / max(1, len(laid_out.tile_class)),
+        max_list=int(lengths.max(initial=0)),
+        masks=n_masks,
+        classes=len(lengths),
+        nbytes=laid_out.nbytes,
+    )
+
+
+def estimate(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> Statistics:
+    """Predict how much work a neighborhood saves over dense attention, and what its plan weighs.
+
+    Prints readably::
+
+        print(geoattn.plans.estimate(geoattn.geodesic(grid, radius=7)))
+
+    Parameters and errors are those of :func:`geoattn.plans.build`.
+    """
+    return statistics(plan(hood, query_tile, key_tile))
