@@ -111,6 +111,15 @@ class SphericalGrid(Grid):
     def positions(self) -> Floats:
         return self.xyz
 
+    @property
+    def turns(self) -> tuple[int, int]:
+        """``(ring, n)``: turns of 360°/n about the axis map the grid onto itself, in its numbering.
+
+        Each ring of that many consecutive tokens closes on itself, and one turn eastward moves every
+        token ``ring // n`` places forward in its ring. ``n == 1`` where there is no such symmetry.
+        """
+        return self.size, 1
+
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class PointSet(SphericalGrid):

@@ -48,6 +48,10 @@ class LatLonGrid(SphericalGrid):
     def axes_periodic(self) -> tuple[bool, ...]:
         return (False, True)
 
+    @property
+    def turns(self) -> tuple[int, int]:
+        return self.nlon, self.nlon
+
     @cached_property
     def lat(self) -> Floats:
         return np.broadcast_to(self.lat_axis[:, None], self.shape)

@@ -138,3 +138,60 @@ def latlon_rows(
                 keys[k] = start + np.int32(c)
                 k += 1
     return indptr, keys
+
+
+@njit(cache=True, nogil=True)
+def within(
+    queries: Floats,
+    limits: Floats,
+    skip: Ints,
+    start: Ints,
+    stop: Ints,
+    low: Floats,
+    high: Floats,
+    points: Floats,
+    order: NDArray[np.int32],
+    in_order: bool,
+) -> Any:
+    """Walk the tree of boxes for each query; see :class:`geoattn.neighborhoods.boxes.BoxTree`."""
+    px, py, pz = points[0], points[1], points[2]
+    indptr = np.zeros(len(queries) + 1, np.int64)
+    keys = np.empty(64 * len(queries), np.int32)
+    found = 0
+    for i in range(len(queries)):
+        x, y, z = queries[i, 0], queries[i, 1], queries[i, 2]
+        limit = limits[i]
+        outside, inside = limit * (1 + 1e-12), limit * (1 - 1e-12)
+        node = 0
+        while node < len(start):
+            below_x, below_y, below_z = low[node, 0] - x, low[node, 1] - y, low[node, 2] - z
+            above_x, above_y, above_z = x - high[node, 0], y - high[node, 1], z - high[node, 2]
+            near_x, near_y, near_z = max(below_x, above_x), max(below_y, above_y), max(below_z, above_z)
+            near = max(near_x, 0.0) ** 2 + max(near_y, 0.0) ** 2 + max(near_z, 0.0) ** 2
+            if near > outside:
+                node = skip[node]
+                continue
+            far = min(below_x, above_x) ** 2 + min(below_y, above_y) ** 2 + min(below_z, above_z) ** 2
+            whole = far < inside
+            if not whole and skip[node] != node + 1:
+                node += 1
+                continue
+            first, last = start[node], stop[node]
+            if found + last - first > len(keys):  # as the queries so far suggest; unused pages are free
+                expected = (found + last - first) / (i + 1) * len(queries)
+                grown = np.empty(found + last - first + int(1.5 * expected), np.int32)
+                grown[:found] = keys[:found]
+                keys = grown
+            if whole:
+                for p in range(last - first):
+                    keys[found + p] = order[first + p]
+                found += last - first
+            else:
+                for p in range(first, last):  # no branch: a point out of reach is overwritten
+                    keys[found] = order[p]
+                    found += (x - px[p]) ** 2 + (y - py[p]) ** 2 + (z - pz[p]) ** 2 <= limit
+            node = skip[node]
+        indptr[i + 1] = found
+        if not in_order:
+            keys[indptr[i] : found].sort()
+    return indptr, keys[:found]

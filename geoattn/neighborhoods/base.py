@@ -106,7 +106,13 @@ class Neighborhood(Value):
     @cached_property
     def counts(self) -> Index:
         """Number of keys that each query sees, ``[*query_grid.shape]``."""
-        counts = np.concatenate([np.diff(rows.indptr) for _, rows in self.blocks()])
+        size, turn = self.query_grid.size, self.rotation
+        ring, step = (turn.query_ring, turn.query_step) if turn else (size, size)
+        # the start of each ring stands for the rest of it
+        queries = (np.arange(0, size, ring)[:, None] + np.arange(step)).reshape(-1)
+        parts = np.array_split(queries, range(4096, len(queries), 4096))
+        counts = np.concatenate([np.diff(self.rows(part).indptr) for part in parts])
+        counts = np.tile(counts.reshape(-1, step), ring // step)
         counts.flags.writeable = False
         return counts.reshape(self.query_grid.shape)
 

@@ -1,4 +1,4 @@
-"""How the keys of a disc are found: by longitude intervals between lat-lon grids, else by a tree."""
+"""How the keys of a disc are found: by longitude intervals between lat-lon grids, else by a tree of boxes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from math import gcd
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geoattn.grids.base import SphericalGrid
 from geoattn.grids.latlon import LatLonGrid
 from geoattn.neighborhoods import _disc_kernels as kernels
-from geoattn.neighborhoods.base import Index, Rotation, Rows
+from geoattn.neighborhoods.boxes import BoxTree
+from geoattn.neighborhoods.base import Index, Rows
 
 
 class LatLonDiscs:
@@ -36,17 +36,9 @@ class LatLonDiscs:
         self.first_row, self.indptr, self.east, self.west = kernels.longitude_reach(
             np.radians(query_grid.lat_axis), np.radians(key_grid.lat_axis), self.turn, rest, limit
         )
-        self.rotation = Rotation(n_query, n_query // common, n_key, n_key // common)
 
     def rows(self, queries: Index) -> Rows:
         return Rows(*kernels.latlon_rows(queries, self.query_shape[1], *self._tables()))
-
-    def counts(self) -> Index:
-        period = self.rotation.query_step  # counts repeat along a row
-        n_rows, n_columns = self.query_shape
-        queries = (np.arange(n_rows)[:, None] * n_columns + np.arange(period)).reshape(-1)
-        counts: Index = np.diff(kernels.latlon_indptr(queries, n_columns, *self._tables()))
-        return np.tile(counts.reshape(n_rows, period), n_columns // period).reshape(-1)
 
     def _tables(self) -> tuple[Any, ...]:
         strides = (self.key_shape[1], self.query_stride, self.key_stride, self.turn, self.shift)
@@ -54,20 +46,12 @@ class LatLonDiscs:
 
 
 class PointDiscs:
-    """Discs between any spherical grids, through a tree of caps over the keys."""
+    """Discs between any spherical grids, through a tree of boxes over the keys."""
 
     def __init__(self, query_grid: SphericalGrid, key_grid: SphericalGrid, limit: float) -> None:
         self.queries = query_grid.xyz.reshape(-1, 3)
-        self.keys: NDArray[np.float64] = key_grid.xyz.reshape(-1, 3)
-        self.limit = limit
-        self.rotation: Rotation | None = None
+        self.tree = BoxTree(key_grid.xyz.reshape(-1, 3))
+        self.squared_chord = 4.0 * limit
 
     def rows(self, queries: Index) -> Rows:
-        rows = [
-            np.flatnonzero(((self.keys - self.queries[q]) ** 2).sum(-1) <= 4 * self.limit) for q in queries
-        ]
-        indptr = np.concatenate(([0], np.cumsum([len(r) for r in rows])))
-        return Rows(indptr, np.concatenate([*rows, np.empty(0)]).astype(np.int32))
-
-    def counts(self) -> None:
-        return None
+        return self.tree.within(self.queries[queries], np.full(len(queries), self.squared_chord))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cached_property
-from math import radians, sin
+from math import gcd, radians, sin
 from typing import Protocol
 
 import numpy as np
@@ -21,12 +21,6 @@ class Search(Protocol):
     """A way to find the keys in reach of queries."""
 
     def rows(self, queries: Index) -> Rows: ...
-
-    def counts(self) -> Index | None:
-        """Keys per query, flat, where they are cheaper than the rows."""
-
-    @property
-    def rotation(self) -> Rotation | None: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -51,17 +45,14 @@ class Geodesic(Neighborhood, kind="geodesic"):
     def rows(self, queries: Index) -> Rows:
         return self._search.rows(np.ascontiguousarray(queries, dtype=np.int64))
 
-    @cached_property
-    def counts(self) -> Index:
-        counts = self._search.counts()
-        if counts is None:
-            counts = np.concatenate([np.diff(rows.indptr) for _, rows in self.blocks()])
-        counts.flags.writeable = False
-        return counts.reshape(self.query_grid.shape)
-
     @property
     def rotation(self) -> Rotation | None:
-        return self._search.rotation
+        # turns about the axis that map both grids onto themselves
+        (query_ring, query_turns), (key_ring, key_turns) = self.query_grid.turns, self.key_grid.turns
+        turns = gcd(query_turns, key_turns)
+        if turns == 1:
+            return None
+        return Rotation(query_ring, query_ring // turns, key_ring, key_ring // turns)
 
     def transpose(self) -> Geodesic:
         return Geodesic(self.key_grid, self.query_grid, self.radius)

@@ -1,0 +1,63 @@
+"""All points within a distance, for points anywhere in space: a tree of boxes over their numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoattn.neighborhoods.base import Rows
+
+LEAF = 16
+BRANCHES = 4
+
+
+class BoxTree:
+    """Points in three dimensions, found by distance.
+
+    A node is a run of consecutive points with the box around them: LEAF points at the bottom, four
+    nodes in the next above. The nodes lie in depth-first order, and each knows the first node after
+    its own descendants: a query walks one array forward, skips what is out of reach, and takes whole
+    runs where the box is inside. Where the numbering of the points is local already (rings, nested
+    pixels), the tree stands on it as it is, and the points found come out in ascending order.
+    """
+
+    def __init__(self, points: NDArray[np.float64]) -> None:
+        from scipy.spatial import cKDTree
+
+        order = np.arange(len(points), dtype=np.int32)
+        if not _is_local(points):
+            order = cKDTree(points, leafsize=LEAF).indices.astype(np.int32)
+        self.order = order
+        self.in_order = bool((np.diff(order) > 0).all())
+        points = points[order]
+        self.points = np.ascontiguousarray(points.T)  # one array per coordinate
+        runs = [LEAF]
+        while runs[-1] < len(points):
+            runs.append(runs[-1] * BRANCHES)
+        starts = [np.arange(0, len(points), run) for run in runs]
+        boxes = [(np.minimum.reduceat(points, s), np.maximum.reduceat(points, s)) for s in starts]
+        start = np.concatenate(starts)
+        stop = np.concatenate([np.minimum(s + r, len(points)) for s, r in zip(starts, runs, strict=True)])
+        height = np.repeat(np.arange(len(runs)), [len(s) for s in starts])
+        depth_first = np.lexsort((-height, start))
+        self.start, self.stop = start[depth_first], stop[depth_first]
+        self.skip = np.searchsorted(self.start, self.stop, "left")
+        self.low = np.concatenate([low for low, _ in boxes])[depth_first]
+        self.high = np.concatenate([high for _, high in boxes])[depth_first]
+
+    def within(self, queries: NDArray[np.float64], limits: NDArray[np.float64]) -> Rows:
+        """Numbers of the points with squared distance ≤ ``limits[i]`` from ``queries[i]``, ascending."""
+        from geoattn.neighborhoods._disc_kernels import within
+
+        tree = (self.skip, self.start, self.stop, self.low, self.high)
+        return Rows(*within(queries, limits, *tree, self.points, self.order, self.in_order))
+
+
+def _is_local(points: NDArray[np.float64]) -> bool:
+    """Whether runs of consecutive points are small, compared with a fair share of the extent."""
+    starts = np.arange(0, len(points), LEAF)
+    sides = np.maximum.reduceat(points, starts) - np.minimum.reduceat(points, starts)
+    extent = np.linalg.norm(np.ptp(points, axis=0))
+    # points fill a surface: LEAF of N take the share LEAF / N of it; runs along a row are longer
+    fair = extent * np.sqrt(LEAF / len(points))
+    return bool(np.median(np.linalg.norm(sides, axis=1)) <= 8 * fair)
