@@ -10,7 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from geoattn import grids
-from geoattn.neighborhoods import everything, from_edges, geodesic, window
+from geoattn.neighborhoods import (
+    curve_window,
+    everything,
+    from_edges,
+    geodesic,
+    nearest,
+    product,
+    window,
+)
 
 if TYPE_CHECKING:
     from geoattn import backends as backends
@@ -29,12 +37,15 @@ _LATE_MODULES = {"backends", "nn", "models", "tasks", "plans"}
 __all__ = [
     "attention",
     "backends",
+    "curve_window",
     "everything",
     "from_edges",
     "geodesic",
     "grids",
     "merge",
+    "nearest",
     "nn",
+    "product",
     "window",
 ]
 

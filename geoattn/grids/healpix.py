@@ -43,6 +43,11 @@ class HEALPix(SphericalGrid, kind="healpix"):
     def weights(self) -> Floats:
         return np.broadcast_to(np.float64(4.0 * np.pi / self.size), self.shape)
 
+    @property
+    def turns(self) -> tuple[int, int]:
+        # nested faces 0–3, 4–7 and 8–11 follow each other eastward by quarters of the globe
+        return (4 * self.nside**2, 4) if self.order == "nested" else super().turns
+
     def _faces(self) -> tuple[Ints, Ints, Ints]:
         to_face = nested_to_face if self.order == "nested" else ring_to_face
         return to_face(self.nside, np.arange(self.size))

@@ -31,6 +31,15 @@ class ProductGrid(Grid, kind="product_grid"):
     def _shape(self) -> tuple[int, ...]:
         return tuple(n for factor in self.factors for n in factor.shape)
 
+    @property
+    def axes_periodic(self) -> tuple[bool, ...] | None:
+        axes: list[bool] = []
+        for factor in self.factors:
+            if factor.axes_periodic is None:
+                return None
+            axes += factor.axes_periodic
+        return tuple(axes)
+
     @cached_property
     def weights(self) -> Floats:
         return read_only(reduce(np.multiply.outer, [factor.weights for factor in self.factors]))

@@ -1,17 +1,23 @@
 """Neighborhoods: which keys each query sees, one pattern per file."""
 
 from geoattn.neighborhoods.base import Neighborhood, Rotation, Rows
+from geoattn.neighborhoods.curve import curve_window
 from geoattn.neighborhoods.edges import from_edges
 from geoattn.neighborhoods.everything import everything
 from geoattn.neighborhoods.geodesic import geodesic
+from geoattn.neighborhoods.nearest import nearest
+from geoattn.neighborhoods.product import product
 from geoattn.neighborhoods.window import window
 
 __all__ = [
     "Neighborhood",
     "Rotation",
     "Rows",
+    "curve_window",
     "everything",
     "from_edges",
     "geodesic",
+    "nearest",
+    "product",
     "window",
 ]

@@ -67,3 +67,38 @@ def transpose(indptr: Ints, indices: NDArray[np.int32], n_keys: int) -> Any:
             queries[place[key]] = i
             place[key] += 1
     return starts, queries
+
+
+@njit(cache=True, nogil=True)
+def relabel(indptr: Ints, indices: NDArray[np.int32], labels: NDArray[np.int32]) -> Any:
+    """The rows with key j named ``labels[j]``, each ascending."""
+    keys = labels[indices]
+    for i in range(len(indptr) - 1):
+        keys[indptr[i] : indptr[i + 1]].sort()
+    return keys
+
+
+@njit(cache=True, nogil=True)
+def keep_nearest(
+    indptr: Ints,
+    indices: NDArray[np.int32],
+    queries: NDArray[np.float64],
+    keys: NDArray[np.float64],
+    closer: NDArray[np.float64],
+    k: int,
+) -> Any:
+    """k keys of each row: those at a squared distance below ``closer[i]``, then the lowest-numbered."""
+    kept = np.empty(k * len(queries), np.int32)
+    for i in range(len(queries)):
+        row = indices[indptr[i] : indptr[i + 1]]
+        near = np.empty(len(row), np.bool_)
+        for e in range(len(row)):
+            near[e] = ((queries[i] - keys[row[e]]) ** 2).sum() < closer[i]
+        ties = k - near.sum()
+        found = i * k
+        for e in range(len(row)):
+            if near[e] or ties > 0:
+                kept[found] = row[e]
+                found += 1
+                ties -= not near[e]
+    return np.arange(len(queries) + 1) * k, kept

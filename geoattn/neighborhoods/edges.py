@@ -19,16 +19,17 @@ class Edges(Neighborhood, kind="edges"):
     indices: NDArray[np.int32]
 
     def rows(self, queries: Index) -> Rows:
-        lengths = np.diff(self.indptr)[queries]
+        lengths = self.indptr[1:][queries] - self.indptr[:-1][queries]
         indptr = np.concatenate(([0], np.cumsum(lengths)))
         places = np.arange(indptr[-1]) + np.repeat(self.indptr[queries] - indptr[:-1], lengths)
         return Rows(indptr, self.indices[places])
 
-    def transpose(self) -> Neighborhood:
-        queries = np.repeat(np.arange(self.query_grid.size, dtype=np.int32), np.diff(self.indptr))
-        order = np.argsort(self.indices, kind="stable")
-        counts = np.bincount(self.indices, minlength=self.key_grid.size)
-        return Edges(self.key_grid, self.query_grid, np.concatenate(([0], np.cumsum(counts))), queries[order])
+    def transpose(self) -> Edges:
+        from geoattn.neighborhoods._kernels import transpose
+
+        return Edges(
+            self.key_grid, self.query_grid, *transpose(self.indptr, self.indices, self.key_grid.size)
+        )
 
     def __repr__(self) -> str:
         return f"{len(self.indices)} explicit edges from {self.query_grid!r} to {self.key_grid!r}"

@@ -70,7 +70,7 @@ class Window(Neighborhood, kind="window"):
             return None
         ring, stride = self.query_grid.shape[-1], self.strides[-1]
         step = 1 if stride == 1 else gcd(stride * self.dilations[-1], ring)
-        return Rotation(ring, step, ring, step)
+        return Rotation(ring, step, ring, step) if step < ring else None
 
     def transpose(self) -> Neighborhood:
         if all(axis == axis.transpose() for axis in self.axes):

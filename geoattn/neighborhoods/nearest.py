@@ -1,0 +1,108 @@
+"""Each query sees its k nearest keys."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoattn.grids.base import Grid, SphericalGrid
+from geoattn.grids.cartesian import Cartesian
+from geoattn.neighborhoods.base import Index, Neighborhood, Rows
+from geoattn.neighborhoods.transposed import Transposed
+
+#: distances this close, relative to the k-th nearest, are ties
+RELATIVE_TIE = 1e-9
+#: and this close on the unit sphere or in units of the plane: coincident points, such as a pole's
+ABSOLUTE_TIE = 1e-12
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Nearest(Neighborhood, kind="nearest"):
+    """The ``k`` nearest keys of each query; made by :func:`nearest`, which defines them."""
+
+    k: int
+
+    @cached_property
+    def _points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return _in_space(self.query_grid), _in_space(self.key_grid)
+
+    @cached_property
+    def _trees(self) -> tuple[Any, Any]:
+        from scipy.spatial import cKDTree
+
+        from geoattn.neighborhoods.boxes import BoxTree
+
+        _, keys = self._points
+        return cKDTree(keys), BoxTree(keys)
+
+    def rows(self, queries: Index) -> Rows:
+        from geoattn.neighborhoods._kernels import keep_nearest
+
+        by_rank, by_distance = self._trees
+        points, keys = self._points[0][queries], self._points[1]
+        kth = by_rank.query(points, k=[self.k])[0][:, 0]
+        farther = kth * (1 + RELATIVE_TIE) + ABSOLUTE_TIE
+        closer = np.maximum(kth * (1 - RELATIVE_TIE) - ABSOLUTE_TIE, 0.0)
+        indptr, candidates = by_distance.within(points, farther**2)
+        return Rows(*keep_nearest(indptr, candidates, points, keys, closer**2, self.k))
+
+    @cached_property
+    def counts(self) -> Index:
+        return np.broadcast_to(np.int64(self.k), self.query_grid.shape)
+
+    def transpose(self) -> Neighborhood:
+        return Transposed(self.key_grid, self.query_grid, self)
+
+    def __repr__(self) -> str:
+        if self.query_grid == self.key_grid:
+            return f"{self.k} nearest on {self.query_grid!r}"
+        return f"{self.k} nearest from {self.query_grid!r} to {self.key_grid!r}"
+
+
+def nearest(query_grid: Grid, key_grid: Grid | None = None, *, k: int) -> Nearest:
+    """Each query sees the ``k`` nearest keys: along great circles, or straight on open planes.
+
+    Ties go to the lower key number. Distances are tied where they differ from that of the k-th
+    nearest key by less than 1e-9 of it (or 1e-12, for points that coincide), so that a symmetric
+    grid gives the same answer whatever the rounding: all keys closer than that are seen, and the
+    lowest-numbered of the tied ones fill the rest.
+
+    Parameters
+    ----------
+    query_grid, key_grid
+        Two spherical grids, or two Cartesian grids with open axes of one origin; one grid means
+        self-attention, where each query is its own nearest key.
+    k
+        Number of keys, from 1 to ``key_grid.size``.
+
+    Raises
+    ------
+    TypeError
+        If the grids share no distance.
+    ValueError
+        If ``k`` is out of range.
+    """
+    key_grid = query_grid if key_grid is None else key_grid
+    both = (query_grid, key_grid)
+    planes = all(isinstance(grid, Cartesian) and not any(grid.periodic) for grid in both) and len(
+        query_grid.shape
+    ) == len(key_grid.shape)
+    if not planes and not all(isinstance(grid, SphericalGrid) for grid in both):
+        raise TypeError(
+            "nearest needs two spherical grids or two Cartesian grids of equal rank with open axes, got "
+            f"{query_grid!r} and {key_grid!r}; on periodic axes use window(grid, size), on a product "
+            "of grids product(window(…), nearest(…), …)"
+        )
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= key_grid.size:
+        raise ValueError(f"k must be a whole number from 1 to the {key_grid.size} keys, got {k!r}")
+    return Nearest(query_grid, key_grid, int(k))
+
+
+def _in_space(grid: Grid) -> NDArray[np.float64]:
+    """Points in three dimensions, ``[size, 3]``; the last ones are 0 on lines and planes."""
+    points = grid.positions.reshape(grid.size, -1)
+    return np.pad(points, ((0, 0), (0, 3 - points.shape[1])))
