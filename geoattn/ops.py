@@ -76,6 +76,8 @@ def _forward(
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
     hood = Neighborhood.alive(neighborhood)
+    if q.shape[0] == 0:
+        return _empty_forward(q, v)
     with _full_precision(q):
         chosen = backends.choose(backend, q, k, v, hood)
         out, lse = chosen.forward(q, k, v, _additive(q, key_bias, hood, quadrature), hood, scale)
@@ -93,6 +95,10 @@ def _forward_fake(
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
     _traced[neighborhood] = Neighborhood.alive(neighborhood)
+    return _empty_forward(q, v)
+
+
+def _empty_forward(q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     batch, tokens, heads, _ = q.shape
     out = q.new_empty(batch, tokens, heads, v.shape[-1])
     return out, q.new_empty(batch, tokens, heads, dtype=accumulation_dtype(q.dtype))
@@ -114,6 +120,9 @@ def _backward(
     needs_key_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     hood = Neighborhood.alive(neighborhood)
+    if q.shape[0] == 0:
+        dq, dk, dv, db = _empty_backward(q, k, v, key_bias, lse, needs_key_bias)
+        return dq, dk, dv, db.zero_()
     with _full_precision(q):
         chosen = backends.choose(backend, q, k, v, hood)
         additive = _additive(q, key_bias, hood, quadrature)
@@ -122,8 +131,6 @@ def _backward(
         )
         if db is None or key_bias is None:
             db = lse.new_empty(0)
-        elif db.shape != key_bias.shape:
-            db = db.sum_to_size(key_bias.shape)
     return dq.contiguous(), dk.contiguous(), dv.contiguous(), db.contiguous()
 
 
@@ -143,6 +150,12 @@ def _backward_fake(
     needs_key_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     _traced[neighborhood] = Neighborhood.alive(neighborhood)
+    return _empty_backward(q, k, v, key_bias, lse, needs_key_bias)
+
+
+def _empty_backward(
+    q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, lse: Tensor, needs_key_bias: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     bias = lse.new_empty(key_bias.shape) if needs_key_bias and key_bias is not None else lse.new_empty(0)
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), bias
 

@@ -7,7 +7,7 @@ forward and backward, and compares with the dense float64 oracle.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -58,8 +58,8 @@ def random_edges(rng: np.random.Generator, query_grid: Any, key_grid: Any) -> Ne
     return ga.from_edges(query_grid, key_grid, indptr, np.nonzero(seen)[1])
 
 
-def random_neighborhood(rng: np.random.Generator) -> Neighborhood:
-    """Planes and spheres, self and cross, every kind of pattern, at sizes that a loop can check."""
+def random_grids(rng: np.random.Generator) -> tuple[Any, Any]:
+    """A query grid and a key grid, equal half of the time."""
     grids = [
         ga.grids.equiangular(9, 12),
         ga.grids.equiangular(7, 10, poles=False),
@@ -71,6 +71,20 @@ def random_neighborhood(rng: np.random.Generator) -> Neighborhood:
     query_grid, key_grid = (grids[i] for i in rng.integers(len(grids), size=2))
     if rng.random() < 0.5:
         key_grid = query_grid
+    return query_grid, key_grid
+
+
+def random_neighborhood(rng: np.random.Generator) -> Neighborhood:
+    """Planes and spheres, self and cross, every kind of pattern, at sizes that a loop can check."""
+    query_grid, key_grid = random_grids(rng)
+    kind = rng.integers(4)
+    if kind == 0:
+        return ga.everything(query_grid, key_grid)
+    if kind == 1 and "lat" in dir(query_grid) and "lat" in dir(key_grid):
+        return ga.geodesic(query_grid, key_grid, radius=float(rng.choice([8.0, 30.0, 75.0])))
+    if kind == 2 and query_grid == key_grid:
+        size = tuple(int(rng.integers(1, n + 1)) for n in query_grid.shape)
+        return ga.window(query_grid, size, causal=bool(rng.random() < 0.3))
     return random_edges(rng, query_grid, key_grid)
 
 
@@ -121,11 +135,16 @@ def random_case(rng: np.random.Generator, hood: Neighborhood, dtype: torch.dtype
     return Case(hood, q, k, v, options, grad_out, grad_lse)
 
 
-def cases(seed: int, count: int, dtypes: tuple[torch.dtype, ...] = tuple(TOLERANCE)) -> Iterator[Case]:
+def cases(
+    seed: int,
+    count: int,
+    dtypes: tuple[torch.dtype, ...] = tuple(TOLERANCE),
+    neighborhood: Callable[[np.random.Generator], Neighborhood] = random_neighborhood,
+) -> Iterator[Case]:
     """``count`` random problems, the same for the same seed."""
     rng = np.random.default_rng(seed)
     for i in range(count):
-        yield random_case(rng, random_neighborhood(rng), dtypes[i % len(dtypes)])
+        yield random_case(rng, neighborhood(rng), dtypes[i % len(dtypes)])
 
 
 def check(case: Case, backend: str, device: str = "cpu") -> None:

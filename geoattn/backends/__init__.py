@@ -19,13 +19,14 @@ from geoattn.neighborhoods.base import Neighborhood
 
 #: name → (module, class); modules are imported when the backend is first asked for
 KNOWN: dict[str, tuple[str, str]] = {
+    "sdpa": ("geoattn.backends.sdpa", "FusedDense"),
     "reference": ("geoattn.backends.reference", "Reference"),
 }
 
 #: device type → backends in the order in which ``backend=None`` tries them; other devices: the reference
 AUTOMATIC: dict[str, tuple[str, ...]] = {
-    "cpu": ("reference",),
-    "cuda": ("reference",),
+    "cpu": ("sdpa", "reference"),
+    "cuda": ("sdpa", "reference"),
 }
 
 _last: str | None = None
