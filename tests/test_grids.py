@@ -38,7 +38,7 @@ SPHERES = [
     ga.grids.reduced_gaussian("F16"),
     ga.grids.healpix(8),
     ga.grids.healpix(7, order="ring"),
-    ga.grids.icosahedron(3),
+    ga.grids.icosahedral(3),
     ga.grids.cubed_sphere(6),
     ga.grids.points(*scattered(200)),
     ga.grids.points([0.0, 10.0, 20.0], [0.0, -10.0, 400.0], areas=[GLOBE / 2, GLOBE / 4, GLOBE / 4]),
@@ -193,7 +193,7 @@ def test_reduced_gaussian_grid_is_exact_below_the_points_of_its_shortest_row():
     ("coarse", "fine"),
     [
         (ga.grids.healpix(16), ga.grids.healpix(32)),
-        (ga.grids.icosahedron(4), ga.grids.icosahedron(5)),
+        (ga.grids.icosahedral(4), ga.grids.icosahedral(5)),
         (ga.grids.cubed_sphere(16), ga.grids.cubed_sphere(32)),
         (
             ga.grids.latlon(np.arange(88, -90, -4), np.arange(0, 360, 4)),
@@ -290,15 +290,15 @@ def test_full_gaussian_grid_by_name():
 
 
 def test_icosahedral_levels_are_nested_prefixes():
-    fine = ga.grids.icosahedron(4)
+    fine = ga.grids.icosahedral(4)
     for level in range(4):
-        coarse = ga.grids.icosahedron(level)
+        coarse = ga.grids.icosahedral(level)
         assert coarse.size == 10 * 4**level + 2
         np.testing.assert_array_equal(fine.xyz[: coarse.size], coarse.xyz)
 
 
 def test_icosahedron_has_equal_edges_and_poles():
-    grid = ga.grids.icosahedron(0)
+    grid = ga.grids.icosahedral(0)
     np.testing.assert_array_equal(grid.lat[[0, -1]], [90.0, -90.0])
     a, b, c = (grid.xyz[grid.triangles[:, i]] for i in range(3))
     cosines = np.concatenate([(a * b).sum(-1), (b * c).sum(-1), (c * a).sum(-1)])
@@ -308,7 +308,7 @@ def test_icosahedron_has_equal_edges_and_poles():
 
 @pytest.mark.parametrize("level", [1, 3, 4])
 def test_icosahedral_weights_are_voronoi_areas(level):
-    grid = ga.grids.icosahedron(level)
+    grid = ga.grids.icosahedral(level)
     np.testing.assert_allclose(grid.weights, SphericalVoronoi(grid.xyz).calculate_areas(), rtol=1e-10)
 
 
@@ -388,7 +388,7 @@ def test_large_grids_are_quick_and_whole():
         ga.grids.equiangular(1801, 3600),
         ga.grids.reduced_gaussian("O1280"),
         ga.grids.healpix(512),
-        ga.grids.icosahedron(7),
+        ga.grids.icosahedral(7),
         ga.grids.cubed_sphere(720),
     ):
         assert abs(grid.weights.sum() - GLOBE) < 1e-12 * GLOBE
@@ -408,6 +408,8 @@ BAD = [
     (lambda: ga.grids.lobatto(4.0, 4), TypeError, "nlat must be an integer, got 4.0"),
     (lambda: ga.grids.gaussian(4, 4, lon_start=np.nan), ValueError, "lon_start must be .* got nan"),
     (lambda: ga.grids.latlon([0, 1, np.nan], globe_lon), ValueError, r"lat\[2\] = nan is no latitude"),
+    (lambda: ga.grids.latlon([0, 5], globe_lon, areas=[1.0]), ValueError, r"one entry per row, \(2,\)"),
+    (lambda: ga.grids.latlon([0, 5], globe_lon, areas=[1, 0]), ValueError, r"areas\[1\] = 0.0 is not"),
     (lambda: ga.grids.latlon([0, 91], globe_lon), ValueError, r"lat\[1\] = 91.0 is no latitude"),
     (lambda: ga.grids.latlon([0, 1, 1], globe_lon), ValueError, r"lat\[1\] = 1.0 is followed by 1.0"),
     (lambda: ga.grids.latlon([0, 2, 1], globe_lon), ValueError, r"lat\[1\] = 2.0 is followed by 1.0"),
@@ -430,8 +432,8 @@ BAD = [
     (lambda: ga.grids.healpix(0), ValueError, "nside must be at least 1, got 0"),
     (lambda: ga.grids.healpix(6), ValueError, "power of two, got 6; use order='ring'"),
     (lambda: ga.grids.healpix(8, "spiral"), ValueError, "'nested' or 'ring', got 'spiral'"),
-    (lambda: ga.grids.icosahedron(-1), ValueError, "level must be 0 to 12, got -1"),
-    (lambda: ga.grids.icosahedron(1.5), TypeError, "level must be an integer, got 1.5"),
+    (lambda: ga.grids.icosahedral(-1), ValueError, "level must be 0 to 12, got -1"),
+    (lambda: ga.grids.icosahedral(1.5), TypeError, "level must be an integer, got 1.5"),
     (lambda: ga.grids.cubed_sphere(0), ValueError, "n must be at least 1, got 0"),
     (lambda: ga.grids.points([], []), ValueError, "equally long lists"),
     (lambda: ga.grids.points([0, 1], [0]), ValueError, r"shapes \(2,\) and \(1,\)"),
@@ -473,3 +475,10 @@ def test_rules_are_the_lat_lon_grids():
     grid = ga.grids.gaussian(7, 3, south_first=True)
     np.testing.assert_array_equal(grid.lat_axis, lat[::-1])
     np.testing.assert_allclose(grid.lat_weights, weights * 2 * np.pi)
+
+
+def test_given_areas_weigh_the_rows_of_a_lat_lon_grid():
+    grid = ga.grids.latlon([60.0, 0.0, -60.0], np.arange(0, 360, 30), areas=[1.0, 2.0, 1.0])
+    np.testing.assert_allclose(grid.weights[:, 0], np.array([1.0, 2.0, 1.0]) * np.pi / 12)
+    assert grid != ga.grids.latlon([60.0, 0.0, -60.0], np.arange(0, 360, 30))
+    assert "given areas" in repr(grid)

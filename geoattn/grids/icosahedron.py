@@ -67,7 +67,7 @@ class Icosahedral(PointSet, kind="icosahedral"):
         return f"icosahedral grid level {self.level}, {self.size} points"
 
 
-def icosahedron(level: int) -> Icosahedral:
+def icosahedral(level: int) -> Icosahedral:
     """The vertices of the icosahedron subdivided ``level`` times, weighted by their Voronoi cells.
 
     Level 0 has 12 points, two of them the poles; each level halves the spacing, which is about

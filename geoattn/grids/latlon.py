@@ -142,9 +142,11 @@ class Lobatto(RuledGrid, kind="lobatto"):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class LatLon(LatLonGrid, kind="latlon"):
-    """Any monotonic latitudes; each row weighs the zone between the midpoints to its neighbors."""
+    """Any monotonic latitudes. ``areas`` is empty where a row weighs the zone between the midpoints
+    to its neighbors."""
 
     latitudes: Floats
+    areas: Floats
 
     def _check(self) -> None:
         super()._check()
@@ -162,6 +164,11 @@ class LatLon(LatLonGrid, kind="latlon"):
                 f"lat must run strictly north to south or south to north, "
                 f"but lat[{i}] = {lat[i]} is followed by {lat[i + 1]}; sort the axis first"
             )
+        areas = self.areas
+        if areas.shape not in ((0,), lat.shape):
+            raise ValueError(f"areas must have one entry per row, {lat.shape}, got shape {areas.shape}")
+        for i in np.flatnonzero(~((areas > 0) & np.isfinite(areas)))[:1]:
+            raise ValueError(f"areas[{i}] = {areas[i]} is not a positive area")
 
     def _shape(self) -> tuple[int, ...]:
         return (len(self.latitudes), self.nlon)
@@ -172,11 +179,15 @@ class LatLon(LatLonGrid, kind="latlon"):
 
     @cached_property
     def lat_weights(self) -> Floats:
+        if len(self.areas):
+            return read_only(self.areas * (4.0 * np.pi / self.areas.sum()))
         return read_only(quadrature.midpoint_cells(self.latitudes) * (2.0 * np.pi))
 
     def __repr__(self) -> str:
         lat = self.latitudes
-        return f"lat-lon grid {len(lat)}×{self.nlon}{self._origin()}, rows {lat[0]:g}° to {lat[-1]:g}°"
+        given = ", given areas" if len(self.areas) else ""
+        rows = f"rows {lat[0]:g}° to {lat[-1]:g}°"
+        return f"lat-lon grid {len(lat)}×{self.nlon}{self._origin()}, {rows}{given}"
 
 
 def equiangular(
@@ -216,7 +227,7 @@ def lobatto(nlat: int, nlon: int, *, lon_start: float = 0.0, south_first: bool =
     return Lobatto(**_parameters(nlat, nlon, lon_start, south_first))
 
 
-def latlon(lat: ArrayLike, lon: ArrayLike) -> LatLon:
+def latlon(lat: ArrayLike, lon: ArrayLike, areas: ArrayLike | None = None) -> LatLon:
     """A lat-lon grid on the axes of a file: any latitudes, any longitude origin.
 
     Each row weighs the zone between the midpoints to its neighboring rows, the first and the last
@@ -230,6 +241,8 @@ def latlon(lat: ArrayLike, lon: ArrayLike) -> LatLon:
     lon
         Degrees east, ``[nlon]``, equally spaced eastward around the whole globe, from any origin
         (deviations up to one hundredth of a step are taken for rounding).
+    areas
+        Area of a cell in each row, ``[nlat]``, in any unit: the weights are scaled to 4π.
 
     Raises
     ------
@@ -254,7 +267,12 @@ def latlon(lat: ArrayLike, lon: ArrayLike) -> LatLon:
             f"{len(lon)} longitudes from {lon[0]:g}° to {lon[-1]:g}° are not equal steps of {step:g}° "
             f"eastward around the whole globe; {hint}"
         )
-    return LatLon(nlon=len(lon), lon_start=_wrapped(lon[0]), latitudes=np.asarray(lat, dtype=np.float64))
+    return LatLon(
+        nlon=len(lon),
+        lon_start=_wrapped(lon[0]),
+        latitudes=np.asarray(lat, dtype=np.float64),
+        areas=np.asarray([] if areas is None else areas, dtype=np.float64),
+    )
 
 
 def _parameters(nlat: int, nlon: int, lon_start: float, south_first: bool) -> dict[str, Any]:
