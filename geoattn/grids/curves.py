@@ -1,11 +1,11 @@
-"""Space-filling curves on integer lattices, and bisection of point sets, vectorised."""
+"""Space-filling curves on integer lattices, vectorised over the points."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geoattn.grids.sphere import Floats, Ints
+from geoattn.grids.sphere import Ints
 
 Keys = NDArray[np.uint64]
 
@@ -48,28 +48,3 @@ def hilbert(places: Ints, bits: int) -> Keys:
     for bit in range(bits - 1, 0, -1):
         parity ^= np.uint64((1 << bit) - 1) & (np.uint64(0) - ((x[-1] >> np.uint64(bit)) & one))
     return morton(np.stack([column ^ parity for column in x], axis=-1).astype(np.int64), bits)
-
-
-def bisection(points: Floats, leaf: int) -> NDArray[np.int32]:
-    """Order of ``points [n, dimensions]`` by balanced recursive bisection: position → point, int32 ``[n]``.
-
-    Each part is halved across its widest axis until it has at most ``leaf`` points. The first half
-    is a multiple of ``leaf``, so that all leaves but the last are full and leaf i is the tile
-    ``order[i * leaf : (i + 1) * leaf]``.
-    """
-    if leaf < 1:
-        raise ValueError(f"leaf must be at least 1, got {leaf}")
-    order = np.arange(len(points), dtype=np.int32)
-    parts = [(0, len(points))]
-    while parts:
-        start, stop = parts.pop()
-        count = stop - start
-        if count <= leaf:
-            continue
-        part = order[start:stop]
-        inside = points[part]
-        widest = np.argmax(inside.max(axis=0) - inside.min(axis=0))
-        half = -(-count // leaf) // 2 * leaf
-        order[start:stop] = part[np.argpartition(inside[:, widest], half)]
-        parts += [(start, start + half), (start + half, stop)]
-    return order

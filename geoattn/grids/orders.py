@@ -59,8 +59,10 @@ def _nested(grid: Grid, leaf: int) -> Order:
 
 
 def _bisection(grid: Grid, leaf: int) -> Order:
+    from geoattn.grids.bisection import bisection  # imports numba
+
     points = grid.positions
-    return curves.bisection(points.reshape(grid.size, points.shape[-1]), leaf)
+    return bisection(points.reshape(grid.size, points.shape[-1]), leaf)
 
 
 def _row_major(grid: Grid, leaf: int) -> Order:
