@@ -20,7 +20,7 @@ def transformer(*args, **options):
     """A model in float64 whose last layer is not zero."""
     torch.manual_seed(0)
     model = Transformer(config(*args, **options)).double()
-    torch.nn.init.normal_(model.decoder.weight, std=0.1)
+    torch.nn.init.normal_(model.decoder.projection.weight, std=0.1)
     return model
 
 
@@ -71,6 +71,30 @@ def test_blocks_take_several_neighborhoods_in_turn():
     ]
 
 
+COARSE = [
+    (ga.grids.gaussian(6, 12), 3, ga.nn.blocks(ga.grids.gaussian(6, 12), 3)[0]),
+    (ga.grids.gaussian(6, 12), 1, ga.grids.healpix(2)),
+    (ga.grids.healpix(4), 2, ga.grids.healpix(2)),
+    (ga.grids.healpix(4), 2, ga.grids.icosahedral(1)),
+    (ga.grids.cartesian((6, 12)), (2, 3), ga.grids.cartesian((3, 4), (2.0, 3.0))),
+]
+
+
+@pytest.mark.parametrize(("grid", "patch", "processor_grid"), COARSE, ids=lambda x: repr(x)[:30])
+def test_the_processor_may_work_on_a_coarser_grid(grid, patch, processor_grid):
+    torch.manual_seed(0)
+    model = Transformer(
+        TransformerConfig(grid, ga.everything(processor_grid), 3, 2, dim=16, depth=1, patch=patch)
+    )
+    x = torch.randn(2, 3, *grid.shape)
+    assert torch.equal(model(x), x[:, :2])  # persistence at first
+    torch.nn.init.normal_(model.decoder.projection.weight)
+    model(x).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
 def test_configuration_survives_json():
     original = config(position=ga.nn.Harmonic(degree=2), features=3)
     again = TransformerConfig.from_dict(json.loads(json.dumps(original.to_dict())))
@@ -110,6 +134,8 @@ def test_residual_needs_the_predicted_fields_in_the_input():
         config(in_channels=2)
 
 
-def test_the_neighborhood_must_lie_on_the_grid():
-    with pytest.raises(ValueError, match="must lead from Gaussian grid 6×12 to itself"):
-        TransformerConfig(SPHERE, ga.everything(PLANE), 3, 3)
+def test_the_neighborhoods_must_lie_on_one_grid():
+    with pytest.raises(ValueError, match="must lie on one grid"):
+        TransformerConfig(SPHERE, (ga.everything(SPHERE), ga.everything(PLANE)), 3, 3)
+    with pytest.raises(ValueError, match="must lie on one grid"):
+        TransformerConfig(SPHERE, ga.everything(SPHERE, PLANE), 3, 3)

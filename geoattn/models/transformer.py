@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from torch import Tensor, nn
 
 from geoattn._value import Value
 from geoattn.grids import Grid
 from geoattn.neighborhoods import Neighborhood
-from geoattn.nn import Block, Position, PositionFeatures
+from geoattn.nn import Block, PatchEmbed, PatchUnembed, Position, PositionFeatures, Resample
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -22,10 +23,14 @@ class TransformerConfig(Value, kind="transformer"):
         Where the fields live.
     hoods
         The neighborhood of the processor's blocks, or a tuple of several that they take in turn.
+        Their grid is the processor's: ``grid`` itself, its patches (``ga.nn.blocks(grid, patch)[0]``),
+        or any other grid of the same domain, reached by attention between the two.
     in_channels, out_channels
         Channels of the fields given and predicted.
     dim, depth, num_heads, num_kv_heads, mlp_ratio, qk_norm, position, layer_scale, dropout
         The processor: see :class:`geoattn.nn.Block` and :class:`geoattn.nn.Attention`.
+    patch
+        Points along each side of the patch that the encoder makes one token of.
     features
         Degree of the smooth functions of position that the encoder sees; 0 for none.
     residual
@@ -45,6 +50,7 @@ class TransformerConfig(Value, kind="transformer"):
     position: str | Position | None = None
     layer_scale: float | None = None
     dropout: float = 0.0
+    patch: int | tuple[int, ...] = 1
     features: int = 4
     residual: bool = True
 
@@ -58,8 +64,10 @@ class TransformerConfig(Value, kind="transformer"):
                 f"out_channels {self.out_channels} exceeds in_channels {self.in_channels}"
             )
         for hood in self.hoods:
-            if hood.query_grid != self.grid or hood.key_grid != self.grid:
-                raise ValueError(f"{hood!r} must lead from {self.grid!r} to itself")
+            if hood.query_grid != self.hoods[0].query_grid or hood.key_grid != hood.query_grid:
+                raise ValueError(
+                    f"all neighborhoods of the processor must lie on one grid, got {list(self.hoods)}"
+                )
 
     def __repr__(self) -> str:
         size = f"{self.depth} blocks × {self.dim} channels"
@@ -75,28 +83,38 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = c = config
+        attention: dict[str, Any] = {
+            "num_kv_heads": c.num_kv_heads,
+            "qk_norm": c.qk_norm,
+            "position": c.position,
+        }
         self.position_features = PositionFeatures(c.grid, c.features)
-        self.encoder = nn.Linear(c.in_channels + self.position_features.count, c.dim)
+        self.encoder = PatchEmbed(c.grid, c.patch, c.in_channels + self.position_features.count, c.dim)
+        grid, processor_grid = self.encoder.coarse_grid, c.hoods[0].query_grid
+        self.to_processor: nn.Module = nn.Identity()
+        self.from_processor: nn.Module = nn.Identity()
+        if processor_grid != grid:
+            self.to_processor = Resample(
+                processor_grid, grid, "attention", dim=c.dim, num_heads=c.num_heads, **attention
+            )
+            self.from_processor = Resample(
+                grid, processor_grid, "attention", dim=c.dim, num_heads=c.num_heads, **attention
+            )
+        options: dict[str, Any] = {
+            "mlp_ratio": c.mlp_ratio,
+            "layer_scale": c.layer_scale,
+            "dropout": c.dropout,
+        }
         self.processor = nn.Sequential(
             *(
-                Block(
-                    c.dim,
-                    c.num_heads,
-                    c.hoods[i % len(c.hoods)],
-                    num_kv_heads=c.num_kv_heads,
-                    mlp_ratio=c.mlp_ratio,
-                    qk_norm=c.qk_norm,
-                    position=c.position,
-                    layer_scale=c.layer_scale,
-                    dropout=c.dropout,
-                )
+                Block(c.dim, c.num_heads, c.hoods[i % len(c.hoods)], **options, **attention)
                 for i in range(c.depth)
             )
         )
         self.norm = nn.LayerNorm(c.dim)
-        self.decoder = nn.Linear(c.dim, c.out_channels)
-        nn.init.zeros_(self.decoder.weight)
-        nn.init.zeros_(self.decoder.bias)
+        self.decoder = PatchUnembed(c.grid, c.patch, c.dim, c.out_channels)
+        nn.init.zeros_(self.decoder.projection.weight)
+        nn.init.zeros_(self.decoder.projection.bias)
 
     def forward(self, fields: Tensor) -> Tensor:
         expected = (self.config.in_channels, *self.config.grid.shape)
@@ -106,6 +124,7 @@ class Transformer(nn.Module):
                 f"got {list(fields.shape)}"
             )
         tokens = self.encoder(self.position_features(fields.movedim(1, -1)))
-        tokens = self.processor(tokens)
-        change: Tensor = self.decoder(self.norm(tokens)).movedim(-1, 1)
-        return fields[:, : self.config.out_channels] + change if self.config.residual else change
+        given = self.to_processor(tokens)
+        tokens = tokens + self.from_processor(self.processor(given) - given)
+        out: Tensor = self.decoder(self.norm(tokens)).movedim(-1, 1)
+        return fields[:, : self.config.out_channels] + out if self.config.residual else out

@@ -2,9 +2,11 @@
 
 from geoattn.nn.attention import Attention
 from geoattn.nn.block import Block, LayerScale
-from geoattn.nn.embedding import PositionFeatures
+from geoattn.nn.embedding import PatchEmbed, PatchUnembed, PositionFeatures
 from geoattn.nn.harmonics import position_features, real_spherical_harmonics
+from geoattn.nn.patches import blocks
 from geoattn.nn.position import Fourier, Harmonic, Position, Rotary
+from geoattn.nn.resampling import Resample
 
 __all__ = [
     "Attention",
@@ -12,9 +14,13 @@ __all__ = [
     "Fourier",
     "Harmonic",
     "LayerScale",
+    "PatchEmbed",
+    "PatchUnembed",
     "Position",
     "PositionFeatures",
+    "Resample",
     "Rotary",
+    "blocks",
     "position_features",
     "real_spherical_harmonics",
 ]

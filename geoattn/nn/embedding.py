@@ -1,12 +1,17 @@
-"""From fields to tokens: what a point holds and where it lies."""
+"""From fields to tokens and back: what a point holds and where it lies."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from geoattn.grids import Grid
+from geoattn.nn.attention import check_tokens
 from geoattn.nn.harmonics import position_features
+from geoattn.nn.patches import blocks
 from geoattn.nn.table import Table
 
 
@@ -26,3 +31,54 @@ class PositionFeatures(nn.Module):
         """``[B, *grid.shape, channels]`` to ``[B, *grid.shape, channels + count]``."""
         features = self.features().to(x.dtype)
         return torch.cat((x, features.expand(len(x), *features.shape)), dim=-1)
+
+
+class PatchEmbed(nn.Module):
+    """One token for each rectangular patch: a linear map of all channels of its points.
+
+    Parameters
+    ----------
+    grid
+        Where the fields live; :func:`geoattn.nn.patches.blocks` lists the kinds that have patches.
+    patch
+        Points along each side of a patch, one number or one per axis; 1 embeds each point.
+    in_channels, dim
+        Channels of a point and of a token.
+
+    Attributes
+    ----------
+    coarse_grid
+        The grid of the tokens.
+    """
+
+    def __init__(self, grid: Grid, patch: int | Sequence[int], in_channels: int, dim: int) -> None:
+        super().__init__()
+        self.grid, self.in_channels = grid, in_channels
+        self.coarse_grid, members = blocks(grid, patch)
+        self.members = Table(members.reshape(-1))
+        self.projection = nn.Linear(members.shape[1] * in_channels, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, *grid.shape, in_channels]`` to ``[B, *coarse_grid.shape, dim]``."""
+        check_tokens("x", x, self.grid, self.in_channels)
+        points = x.flatten(1, -2)[:, self.members()]
+        patches = points.reshape(len(x), *self.coarse_grid.shape, self.projection.in_features)
+        tokens: Tensor = self.projection(patches)
+        return tokens
+
+
+class PatchUnembed(nn.Module):
+    """All points of each patch from its token: the mirror image of :class:`PatchEmbed`."""
+
+    def __init__(self, grid: Grid, patch: int | Sequence[int], dim: int, out_channels: int) -> None:
+        super().__init__()
+        self.grid, self.dim, self.out_channels = grid, dim, out_channels
+        self.coarse_grid, members = blocks(grid, patch)
+        self.places = Table(np.argsort(members.reshape(-1)))
+        self.projection = nn.Linear(dim, members.shape[1] * out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, *coarse_grid.shape, dim]`` to ``[B, *grid.shape, out_channels]``."""
+        check_tokens("x", x, self.coarse_grid, self.dim)
+        points: Tensor = self.projection(x).reshape(len(x), self.grid.size, self.out_channels)
+        return points[:, self.places()].reshape(len(x), *self.grid.shape, self.out_channels)

@@ -7,7 +7,7 @@ from functools import singledispatch
 import numpy as np
 from numpy.typing import ArrayLike
 
-from geoattn.grids import Cartesian, Grid, SphericalGrid
+from geoattn.grids import Cartesian, Grid, ProductGrid, SphericalGrid
 from geoattn.grids.sphere import Floats
 
 
@@ -77,6 +77,7 @@ def position_features(grid: Grid, degree: int) -> Floats:
     On a plane: products over the axes of the first ``degree + 1`` Fourier functions of each axis
     (cosines and sines where it is periodic, cosines of half waves where it is open), of mean
     square 1. On spheres and on planes of two axes that makes (degree + 1)² − 1 features.
+    On a product: those of its factors, one after the other.
     """
     raise TypeError(
         f"no smooth functions of position are known on {grid!r}; spheres and cartesian grids have them"
@@ -104,3 +105,15 @@ def _(grid: Cartesian, degree: int) -> Floats:
         products = features[..., :, None] * np.stack(columns, axis=-1)[..., None, :]
         features = products.reshape(*grid.shape, -1)
     return features[..., 1:]
+
+
+@position_features.register
+def _(grid: ProductGrid, degree: int) -> Floats:
+    features, before = [], 0
+    for factor in grid.factors:
+        own = position_features(factor, degree)
+        after = len(grid.shape) - before - len(factor.shape)
+        own = own.reshape((1,) * before + factor.shape + (1,) * after + own.shape[-1:])
+        features.append(np.broadcast_to(own, (*grid.shape, own.shape[-1])))
+        before += len(factor.shape)
+    return np.concatenate(features, axis=-1)

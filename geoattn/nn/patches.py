@@ -1,0 +1,133 @@
+"""Coarser grids whose points stand for equal blocks of a finer one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property, singledispatch
+
+import numpy as np
+
+from geoattn.grids import Cartesian, CubedSphere, Grid, HEALPix, LatLonGrid, ProductGrid
+from geoattn.grids.base import read_only
+from geoattn.grids.sphere import Floats, Ints
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class CoarseLatLon(LatLonGrid, kind="coarse_latlon"):
+    """Blocks of ``rows`` rows and of equally many columns each of a finer lat-lon grid.
+
+    A block lies at its centre of area on the z axis and at its middle longitude, and weighs as
+    much as its members together.
+    """
+
+    fine: LatLonGrid
+    rows: int
+
+    def _shape(self) -> tuple[int, ...]:
+        return (self.fine.shape[0] // self.rows, self.nlon)
+
+    @cached_property
+    def lat_weights(self) -> Floats:
+        return read_only(self.fine.lat_weights.reshape(-1, self.rows).sum(-1))
+
+    @cached_property
+    def lat_axis(self) -> Floats:
+        weights = self.fine.lat_weights.reshape(-1, self.rows)
+        z = np.sin(np.radians(self.fine.lat_axis)).reshape(-1, self.rows)
+        return read_only(np.degrees(np.arcsin((weights * z).sum(-1) / weights.sum(-1))))
+
+    def __repr__(self) -> str:
+        return f"lat-lon grid {self.shape[0]}×{self.shape[1]} of blocks of {self.fine!r}"
+
+
+def blocks(grid: Grid, patch: int | Sequence[int]) -> tuple[Grid, Ints]:
+    """Cut a grid into equal rectangular blocks.
+
+    Parameters
+    ----------
+    grid
+        A cartesian, lat-lon, HEALPix (either order) or cubed-sphere grid, or a product of such.
+    patch
+        Points along each side of a block; one number, or one for each axis (for each of the two
+        axes of a face on HEALPix and cubed-sphere grids).
+
+    Returns
+    -------
+    The grid of the blocks, and the tokens of each, ``[blocks, points]``, in the order of their
+    places in the block. Cells of planes grow by ``patch``, HEALPix goes from ``nside`` to
+    ``nside / patch``, cubed spheres from ``n`` to ``n / patch``, and lat-lon grids to a lat-lon
+    grid whose weights are the sums over the blocks.
+
+    Raises
+    ------
+    ValueError
+        If the blocks do not divide the grid, or the grid has no such blocks.
+    """
+    places = grid.lattice()
+    axes = places.shape[1] - 1
+    sides = (patch,) * axes if isinstance(patch, int | np.integer) else tuple(patch)
+    if len(sides) != axes or min(sides) < 1:
+        raise ValueError(f"patch must be one positive number or {axes} of them on {grid!r}, got {patch}")
+    coarse = grid if set(sides) == {1} else coarsen(grid, sides)
+    block = np.concatenate((places[:, :1], places[:, 1:] // sides), axis=1)
+    within = places[:, 1:] % sides
+    by_block = np.lexsort(np.concatenate((block, within), axis=1).T[::-1])
+    members = np.empty((coarse.size, int(np.prod(sides))), dtype=np.int64)
+    members[np.lexsort(coarse.lattice().T[::-1])] = by_block.reshape(members.shape)
+    return coarse, members
+
+
+@singledispatch
+def coarsen(grid: Grid, sides: tuple[int, ...]) -> Grid:
+    """The grid of the blocks with ``sides`` points along each axis."""
+    raise ValueError(
+        f"{grid!r} has no rectangular patches; lead to a coarser grid with ga.nn.Resample instead"
+    )
+
+
+@coarsen.register
+def _(grid: Cartesian, sides: tuple[int, ...]) -> Grid:
+    lengths = tuple(_divide(grid, n, side) for n, side in zip(grid.shape, sides, strict=True))
+    spacing = tuple(s * side for s, side in zip(grid.spacing, sides, strict=True))
+    return Cartesian(lengths, spacing, grid.periodic)
+
+
+@coarsen.register
+def _(grid: LatLonGrid, sides: tuple[int, ...]) -> Grid:
+    _divide(grid, grid.shape[0], sides[0])
+    nlon = _divide(grid, grid.nlon, sides[1])
+    middle = (grid.lon_start + 180.0 * (sides[1] - 1) / grid.nlon) % 360.0
+    return CoarseLatLon(nlon=nlon, lon_start=middle, fine=grid, rows=sides[0])
+
+
+@coarsen.register
+def _(grid: HEALPix, sides: tuple[int, ...]) -> Grid:
+    return HEALPix(_divide(grid, grid.nside, _square(grid, sides)), grid.order)
+
+
+@coarsen.register
+def _(grid: CubedSphere, sides: tuple[int, ...]) -> Grid:
+    return CubedSphere(_divide(grid, grid.n, _square(grid, sides)))
+
+
+@coarsen.register
+def _(grid: ProductGrid, sides: tuple[int, ...]) -> Grid:
+    factors, start = [], 0
+    for factor in grid.factors:
+        end = start + factor.lattice().shape[1] - 1
+        factors.append(blocks(factor, sides[start:end])[0])
+        start = end
+    return ProductGrid(tuple(factors))
+
+
+def _divide(grid: Grid, length: int, side: int) -> int:
+    if length % side:
+        raise ValueError(f"patches of {side} do not divide the {length} points along a side of {grid!r}")
+    return length // side
+
+
+def _square(grid: Grid, sides: tuple[int, ...]) -> int:
+    if sides[0] != sides[1]:
+        raise ValueError(f"patches of {grid!r} must be square, got {sides}")
+    return sides[0]
