@@ -133,8 +133,7 @@ def window(
     2209.15001, 2504.16922). Other patterns are values of the same parameters:
 
     - Swin: ``stride=k``; shifted by o: ``stride=k, offset=o, boundary="clip"``;
-    - HaloNet, blocks b with halo h: ``size=b + 2 * h, stride=b, boundary="clip"``, and for odd b or
-      h the same, as window and block share their center;
+    - HaloNet, blocks b with halo h: ``size=b + 2 * h, stride=b, boundary="clip"``;
     - MaxViT's grid attention: ``size=k, dilation=L // k``.
 
     Parameters

@@ -1,0 +1,294 @@
+"""What every neighborhood promises, and the patterns that are neither window nor disc."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+import geoattn as ga
+from geoattn.grids.orders import order
+from geoattn.neighborhoods import Neighborhood
+
+RNG = np.random.default_rng(0)
+LATLON = ga.grids.equiangular(7, 12)
+NESTED = ga.grids.healpix(4)
+REDUCED = ga.grids.reduced_gaussian("O4")
+TIME = ga.grids.cartesian(5)
+PLANE = ga.grids.cartesian((6, 7), periodic=(False, True))
+
+
+def random_edges():
+    seen = RNG.random((PLANE.size, TIME.size)) < 0.3
+    indptr = np.concatenate(([0], np.cumsum(seen.sum(1))))
+    return ga.from_edges(PLANE, TIME, indptr, np.nonzero(seen)[1])
+
+
+PATTERNS = {
+    "window": ga.window(PLANE, (3, 3), causal=(True, False)),
+    "swin": ga.window(PLANE, (3, 7), stride=(3, 7), offset=(1, 2), boundary="clip"),
+    "disc": ga.geodesic(LATLON, radius=35.0),
+    "cross disc": ga.geodesic(REDUCED, NESTED, radius=20.0),
+    "nested disc": ga.geodesic(NESTED, LATLON, radius=25.0),
+    "nearest": ga.nearest(LATLON, k=7),
+    "cross nearest": ga.nearest(NESTED, REDUCED, k=3),
+    "everything": ga.everything(TIME, NESTED),
+    "curve": ga.curve_window(NESTED, 9),
+    "curve blocks": ga.curve_window(LATLON, 8, stride=8, curve="morton"),
+    "edges": random_edges(),
+    "time × sphere": ga.product(ga.window(TIME, 3, causal=True), ga.geodesic(NESTED, radius=16.0)),
+    "sphere × time": ga.product(ga.geodesic(LATLON, NESTED, radius=25.0), ga.window(TIME, 3)),
+}
+PATTERNS |= {
+    f"{name}, keys hidden": hood.without_keys(RNG.random(hood.key_grid.shape) < 0.3)
+    for name, hood in PATTERNS.items()
+}
+PATTERNS |= {
+    f"{name}, transposed": hood.transpose() for name, hood in PATTERNS.items() if hood.transpose() != hood
+}
+
+
+def dense(hood):
+    """The neighborhood as a boolean matrix, [queries, keys]; rows must be ascending."""
+    indptr, indices = hood.to_csr()
+    row = np.repeat(np.arange(hood.query_grid.size), np.diff(indptr))
+    assert ((np.diff(indices) > 0) | (np.diff(row) > 0)).all()
+    matrix = np.zeros((hood.query_grid.size, hood.key_grid.size), bool)
+    matrix[row, indices] = True
+    return matrix
+
+
+@pytest.fixture(params=PATTERNS)
+def hood(request):
+    return PATTERNS[request.param]
+
+
+def test_transpose_reverses_every_edge_and_undoes_itself(hood):
+    assert np.array_equal(dense(hood.transpose()), dense(hood).T)
+    assert hood.transpose().transpose() == hood
+
+
+def test_counts_are_the_lengths_of_the_rows(hood):
+    assert hood.counts.shape == hood.query_grid.shape
+    assert np.array_equal(hood.counts.reshape(-1), np.diff(hood.to_csr().indptr))
+    assert not hood.counts.flags.writeable
+
+
+def test_rows_come_in_the_order_and_number_asked(hood):
+    matrix = dense(hood)
+    queries = RNG.integers(0, hood.query_grid.size, 9)
+    indptr, indices = hood.rows(queries)
+    assert indptr.dtype == np.int64
+    assert indices.dtype == np.int32
+    for i, query in enumerate(queries):
+        assert np.array_equal(indices[indptr[i] : indptr[i + 1]], np.flatnonzero(matrix[query]))
+    assert len(hood.rows(queries[:0]).indices) == 0
+
+
+def test_rotation_maps_edges_to_edges(hood):
+    turn = hood.rotation
+    if turn is None:
+        return
+    assert turn.query_ring // turn.query_step == turn.key_ring // turn.key_step > 1
+    query, key = np.arange(hood.query_grid.size), np.arange(hood.key_grid.size)
+    query = query // turn.query_ring * turn.query_ring + (query + turn.query_step) % turn.query_ring
+    key = key // turn.key_ring * turn.key_ring + (key + turn.key_step) % turn.key_ring
+    matrix = dense(hood)
+    assert np.array_equal(matrix[query][:, key], matrix)
+
+
+def test_the_expected_patterns_know_their_rotation():
+    known = {name for name, hood in PATTERNS.items() if hood.rotation}
+    assert {"window", "disc", "nested disc", "time × sphere", "sphere × time"} <= known
+    assert {"nearest", "curve", "edges", "disc, keys hidden"}.isdisjoint(known)
+
+
+def test_content_survives_pickle_and_json(hood):
+    for copy in (
+        pickle.loads(pickle.dumps(hood)),
+        Neighborhood.from_dict(json.loads(json.dumps(hood.to_dict()))),
+    ):
+        assert copy == hood
+        assert hash(copy) == hash(hood)
+        assert np.array_equal(dense(copy), dense(hood))
+
+
+def test_repr_is_one_line_that_names_the_grids(hood):
+    text = repr(hood)
+    assert "\n" not in text
+    assert "object at" not in text
+    assert "grid" in text
+
+
+def test_hidden_keys_are_seen_by_nobody(hood):
+    hidden = RNG.random(hood.key_grid.shape) < 0.5
+    matrix = dense(hood) & ~hidden.reshape(-1)
+    assert np.array_equal(dense(hood.without_keys(hidden)), matrix)
+    assert np.array_equal(dense(hood.without_keys(hidden).transpose()), matrix.T)
+    twice = RNG.random(hood.key_grid.shape) < 0.5
+    assert hood.without_keys(hidden).without_keys(twice) == hood.without_keys(hidden | twice)
+
+
+def test_hiding_nothing_changes_nothing(hood):
+    assert hood.without_keys(np.zeros(hood.key_grid.shape, bool)) is hood
+
+
+def test_hiding_whole_rings_keeps_the_rotation():
+    hidden = np.zeros(LATLON.shape, bool)
+    hidden[0] = True
+    disc = PATTERNS["disc"]
+    assert disc.without_keys(hidden).rotation == disc.rotation
+    assert disc.without_keys(hidden).transpose().rotation == disc.rotation
+
+
+@pytest.mark.parametrize("mask", [np.zeros((7, 12)), np.zeros((12, 7), bool), np.zeros(84, bool)])
+def test_masks_of_another_shape_or_type_are_refused(mask):
+    with pytest.raises(ValueError, match=r"mask must be bool of the key grid's shape \(7, 12\)"):
+        PATTERNS["disc"].without_keys(mask)
+
+
+def test_equal_parameters_make_equal_neighborhoods():
+    assert ga.geodesic(LATLON, radius=35) == PATTERNS["disc"]
+    assert ga.geodesic(LATLON, radius=35.5) != PATTERNS["disc"]
+    assert ga.geodesic(LATLON, LATLON, radius=35) == PATTERNS["disc"]
+    assert ga.window(TIME, 3, stride=3, offset=4) == ga.window(TIME, (3,), stride=3, offset=1)
+
+
+# everything ------------------------------------------------------------------------------------------
+
+
+def test_everything_sees_everything():
+    assert dense(ga.everything(TIME, NESTED)).all()
+    assert ga.everything(TIME).key_grid == TIME
+
+
+# nearest ---------------------------------------------------------------------------------------------
+
+
+def nearest_by_sorting(queries, keys, k):
+    """Sort all keys by distance, equal where they agree to nine digits, then by number."""
+    matrix = np.zeros((len(queries), len(keys)), bool)
+    for i, query in enumerate(queries):
+        distance = np.linalg.norm(keys - query, axis=1)
+        matrix[i, np.lexsort((np.arange(len(keys)), np.round(distance, 9)))[:k]] = True
+    return matrix
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 20])
+@pytest.mark.parametrize("keys", [LATLON, NESTED, REDUCED])
+@pytest.mark.parametrize("queries", [LATLON, NESTED, REDUCED])
+def test_nearest_keys_with_ties_to_the_lower_number(queries, keys, k):
+    expected = nearest_by_sorting(queries.xyz.reshape(-1, 3), keys.xyz.reshape(-1, 3), k)
+    assert np.array_equal(dense(ga.nearest(queries, keys, k=k)), expected)
+
+
+@pytest.mark.parametrize("k", [1, 4, 5, 9])
+def test_nearest_on_planes_of_different_spacing(k):
+    fine, coarse = ga.grids.cartesian((8, 6), 0.5), ga.grids.cartesian((4, 3), 1.0)
+    expected = nearest_by_sorting(fine.positions.reshape(-1, 2), coarse.positions.reshape(-1, 2), k)
+    assert np.array_equal(dense(ga.nearest(fine, coarse, k=k)), expected)
+
+
+def test_all_keys_may_be_nearest():
+    assert dense(ga.nearest(NESTED, TIME_SPHERE, k=TIME_SPHERE.size)).all()
+
+
+TIME_SPHERE = ga.grids.gaussian(3, 5)
+
+
+@pytest.mark.parametrize("k", [0, -1, 85, 2.0, True])
+def test_impossible_numbers_of_neighbors_are_refused(k):
+    with pytest.raises(ValueError, match=f"k must be a whole number from 1 to the 84 keys, got {k}"):
+        ga.nearest(LATLON, k=k)
+
+
+@pytest.mark.parametrize("grids", [(LATLON, TIME), (PLANE,), (TIME, ga.grids.cartesian((2, 2)))])
+def test_nearest_needs_a_common_distance(grids):
+    with pytest.raises(TypeError, match="nearest needs two spherical grids or two Cartesian grids"):
+        ga.nearest(*grids, k=1)
+
+
+# curve windows ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("curve", ["hilbert", "morton", "nested", "bisection", "row_major"])
+def test_curve_window_is_a_window_over_ranks(curve):
+    along = order(NESTED, curve)
+    for size, stride in ((7, 1), (8, 8), (10, 4)):
+        ranks = dense(ga.window(ga.grids.cartesian(NESTED.size), size, stride=stride))
+        expected = np.zeros_like(ranks)
+        expected[np.ix_(along, along)] = ranks
+        assert np.array_equal(dense(ga.curve_window(NESTED, size, stride, curve)), expected)
+
+
+def test_nested_blocks_are_the_coarser_pixels():
+    matrix = dense(ga.curve_window(NESTED, 16, stride=16, curve="nested"))
+    pixel = np.arange(NESTED.size) // 16
+    assert np.array_equal(matrix, pixel[:, None] == pixel)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ((0,), ValueError, "size must lie in 1 … 192, .* got 0"),
+        ((193,), ValueError, "got 193"),
+        ((4, 5), ValueError, "stride must lie in 1 … size = 4, got 5"),
+        ((4.0,), TypeError, "size must be int, got 4.0"),
+        ((4, 1, "peano"), ValueError, "curve 'peano' is unknown"),
+    ],
+)
+def test_impossible_curve_windows_are_refused(arguments, error, match):
+    with pytest.raises(error, match=match):
+        ga.curve_window(NESTED, *arguments)
+
+
+# products --------------------------------------------------------------------------------------------
+
+
+def test_product_sees_the_pairs_of_what_its_parts_see():
+    time, space, level = ga.window(TIME, 3, causal=True), PATTERNS["disc"], ga.everything(TIME, PLANE)
+    hood = ga.product(time, space, level)
+    expected = np.einsum("ai,bj,ck->abcijk", dense(time), dense(space), dense(level))
+    assert np.array_equal(dense(hood), expected.reshape(hood.query_grid.size, hood.key_grid.size))
+    assert hood.query_grid == ga.grids.product(TIME, LATLON, TIME)
+    assert hood.key_grid == ga.grids.product(TIME, LATLON, PLANE)
+    assert ga.product(ga.product(time, space), level) == hood
+
+
+def test_product_of_windows_is_the_window_on_the_product():
+    grid = ga.grids.product(TIME, PLANE)
+    hood = ga.product(ga.window(TIME, 2, causal=True), ga.window(PLANE, 3))
+    assert np.array_equal(dense(hood), dense(ga.window(grid, (2, 3, 3), causal=(True, False, False))))
+
+
+def test_products_need_two_neighborhoods():
+    with pytest.raises(ValueError, match="at least two neighborhoods"):
+        ga.product(PATTERNS["disc"])
+    with pytest.raises(TypeError, match=r"a product is of neighborhoods, got cartesian grid .*window"):
+        ga.product(TIME, PATTERNS["disc"])
+
+
+# explicit edges --------------------------------------------------------------------------------------
+
+
+def test_edges_are_sorted_within_each_row():
+    grid = ga.grids.cartesian(3)
+    hood = ga.from_edges(grid, TIME, [0, 2, 2, 5], [4, 1, 3, 0, 2])
+    assert hood.to_csr().indices.tolist() == [1, 4, 0, 2, 3]
+    assert hood.counts.tolist() == [2, 0, 3]
+
+
+@pytest.mark.parametrize(
+    ("indptr", "indices", "match"),
+    [
+        ([0, 1, 2], [0, 1], "indptr must be 4 non-decreasing numbers from 0 to 2"),
+        ([0, 2, 1, 3], [0, 1, 2], "indptr must be"),
+        ([0, 1, 2, 2], [0, 1, 2], "indptr must be"),
+        ([0, 1, 2, 3], [0, 1, 5], r"key numbers must lie in \[0, 5\), got 0 … 5"),
+        ([0, 1, 2, 3], [0, -1, 4], "got -1 … 4"),
+        ([0, 2, 2, 3], [1, 1, 2], "same key twice"),
+    ],
+)
+def test_malformed_edges_are_refused(indptr, indices, match):
+    with pytest.raises(ValueError, match=match):
+        ga.from_edges(ga.grids.cartesian(3), TIME, indptr, indices)
