@@ -11,6 +11,7 @@ from scipy.spatial import SphericalVoronoi
 from scipy.special import sph_harm_y
 
 import geoattn as ga
+from geoattn._shipped import shipped
 from geoattn.grids import quadrature
 from geoattn.grids.base import Grid, SphericalGrid
 from geoattn.grids.sphere import lat_lon, unit_vectors
@@ -449,6 +450,7 @@ BAD = [
         r"areas\[1\] = 0.0 is not a positive",
     ),
     (lambda: ga.grids.points([0, 1], [0, 1], areas=[np.nan, 1]), ValueError, r"areas\[0\] = nan"),
+    (lambda: ga.grids.points([0, 1], [0, 1], areas=[1, 1e-300]), ValueError, r"areas\[1\] = 1e-300"),
     (lambda: ga.grids.points([0] * 4, [0, 90, 180, 270]), ValueError, "4 points lie in one plane"),
     (lambda: ga.grids.points([0, 0, 0, 9, 9], [0, 1, 1 + 1e-7, 5, 9]), ValueError, "too close"),
     (lambda: ga.grids.product(ga.grids.healpix(1)), ValueError, "at least two grids"),
@@ -468,6 +470,11 @@ def test_bad_content_is_refused_when_read_back():
         Grid.from_dict(content | {"nlat": -4})
     with pytest.raises(ValueError, match="kind 'torus' is no grid"):
         Grid.from_dict({"kind": "torus"})
+
+
+def test_missing_shipped_folder_is_named():
+    with pytest.raises(FileNotFoundError, match="folder 'nowhere' of geoattn is missing: looked in"):
+        shipped("nowhere")
 
 
 def test_rules_are_the_lat_lon_grids():

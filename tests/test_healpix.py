@@ -42,6 +42,23 @@ def test_numbers_survive_the_way_through_faces_at_any_resolution(level, data):
     np.testing.assert_array_equal(face_to_ring(nside, *ring_to_face(nside, pixels)), pixels)
 
 
+def test_conversion_keeps_the_shape_of_what_it_is_given():
+    assert ga.grids.nested_to_ring(2, [[0, 1, 2], [3, 4, 47]]).shape == (2, 3)
+    assert int(ga.grids.ring_to_nested(1, 11)) == 11
+
+
+@pytest.mark.parametrize("convert", [ga.grids.nested_to_ring, ga.grids.ring_to_nested])
+def test_impossible_pixel_numbers_are_refused(convert):
+    with pytest.raises(ValueError, match="pixel 48 is not among the 48 pixels of nside 2"):
+        convert(2, [0, 48])
+    with pytest.raises(ValueError, match="pixel -1 is not among"):
+        convert(2, -1)
+    with pytest.raises(ValueError, match="power of two, got 3"):
+        convert(3, [0])
+    with pytest.raises(TypeError, match="pixel numbers must be integers, got float64"):
+        convert(2, [0.5])
+
+
 def test_ring_pixels_run_from_north_to_south_and_eastward():
     grid = ga.grids.healpix(16, order="ring")
     assert (np.diff(grid.lat) <= 1e-12).all()

@@ -10,6 +10,7 @@ import dataclasses
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from geoattn.grids.base import SphericalGrid, read_only
 from geoattn.grids.checks import integer, positive
@@ -87,14 +88,24 @@ def healpix(nside: int, order: str = "nested") -> HEALPix:
     return HEALPix(integer("nside", nside), order)
 
 
-def nested_to_ring(nside: int, pixels: Ints) -> Ints:
-    """Ring numbers of pixels given by their nested numbers, ``[n]``."""
-    return face_to_ring(nside, *nested_to_face(nside, pixels))
+def nested_to_ring(nside: int, pixels: ArrayLike) -> Ints:
+    """Ring numbers of pixels given by their nested numbers, in the shape of ``pixels``."""
+    return face_to_ring(nside, *nested_to_face(nside, _numbers(nside, pixels)))
 
 
-def ring_to_nested(nside: int, pixels: Ints) -> Ints:
-    """Nested numbers of pixels given by their ring numbers, ``[n]``."""
-    return face_to_nested(nside, *ring_to_face(nside, pixels))
+def ring_to_nested(nside: int, pixels: ArrayLike) -> Ints:
+    """Nested numbers of pixels given by their ring numbers, in the shape of ``pixels``."""
+    return face_to_nested(nside, *ring_to_face(nside, _numbers(nside, pixels)))
+
+
+def _numbers(nside: int, pixels: ArrayLike) -> Ints:
+    size = healpix(nside, "nested").size  # checks nside
+    numbers = np.asarray(pixels)
+    if numbers.dtype.kind not in "iu":
+        raise TypeError(f"pixel numbers must be integers, got {numbers.dtype}")
+    for wrong in numbers[(numbers < 0) | (numbers >= size)][:1]:
+        raise ValueError(f"pixel {wrong} is not among the {size} pixels of nside {nside}")
+    return numbers.astype(np.int64)
 
 
 def nested_to_face(nside: int, pixels: Ints) -> tuple[Ints, Ints, Ints]:

@@ -35,7 +35,8 @@ class Points(PointSet, kind="points"):
             )
         if areas.shape not in ((0,), lat.shape):
             raise ValueError(f"areas must have one entry per point, {lat.shape}, got shape {areas.shape}")
-        for i in np.flatnonzero(~((areas > 0) & np.isfinite(areas)))[:1]:
+        # the operator takes the logarithm of the weights in float32
+        for i in np.flatnonzero(~((areas >= np.finfo(np.float32).tiny) & np.isfinite(areas)))[:1]:
             raise ValueError(f"areas[{i}] = {areas[i]} is not a positive area in steradians")
         self._check_distinct()
 
