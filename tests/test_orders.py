@@ -19,7 +19,7 @@ GRIDS = [
     ga.grids.reduced_gaussian("O8"),
     ga.grids.healpix(8),
     ga.grids.healpix(5, order="ring"),
-    ga.grids.icosahedron(2),
+    ga.grids.icosahedral(2),
     ga.grids.cubed_sphere(5),
     ga.grids.points([10.0, -20.0, 30.0, 80.0, -70.0], [0.0, 100.0, 200.0, 300.0, 350.0]),
     ga.grids.product(ga.grids.cartesian(3), ga.grids.healpix(4)),
@@ -76,7 +76,7 @@ def test_nested_order_is_the_numbering_of_nested_healpix():
 
 
 @pytest.mark.parametrize(
-    "grid", [ga.grids.healpix(16), ga.grids.icosahedron(4), ga.grids.reduced_gaussian("O16")], ids=repr
+    "grid", [ga.grids.healpix(16), ga.grids.icosahedral(4), ga.grids.reduced_gaussian("O16")], ids=repr
 )
 @pytest.mark.parametrize("curve", ["hilbert", "bisection"])
 def test_tiles_of_neighbors_are_compact(grid, curve):

@@ -5,7 +5,7 @@ from geoattn.grids.cartesian import Cartesian, cartesian
 from geoattn.grids.catalogue import Catalogue, Entry, catalogue, named
 from geoattn.grids.cube import CubedSphere, cubed_sphere
 from geoattn.grids.healpix import HEALPix, healpix, nested_to_ring, ring_to_nested
-from geoattn.grids.icosahedron import Icosahedral, icosahedral
+from geoattn.grids.icosahedral import Icosahedral, icosahedral
 from geoattn.grids.latlon import (
     Equiangular,
     Gaussian,
