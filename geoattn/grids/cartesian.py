@@ -72,10 +72,10 @@ def cartesian(
     periodic
         Whether each axis closes on itself.
     """
-    lengths = tuple(integer("shape", n) for n in (shape if isinstance(shape, Sequence) else (shape,)))
+    lengths = tuple(integer("shape", n) for n in (shape if np.iterable(shape) else (shape,)))
 
     def per_axis(value: Any, name: str) -> tuple[Any, ...]:
-        values = tuple(value) if isinstance(value, Sequence) else (value,) * len(lengths)
+        values = tuple(value) if np.iterable(value) else (value,) * len(lengths)
         if len(values) != len(lengths):
             raise ValueError(f"{name} {values} must have one entry per axis of shape {lengths}")
         return values

@@ -178,11 +178,16 @@ def _ring(nside: int, face: Ints, x: Ints, y: Ints) -> tuple[Ints, Ints, Ints]:
 def _lat_lon(nside: int, face: Ints, x: Ints, y: Ints) -> tuple[Floats, Floats]:
     """Pixel centres in degrees."""
     row, quarter, halves = _ring(nside, face, x, y)
-    # 1 − |z| = quarter² / (3 nside²) in the caps, as a half angle that keeps its digits at the pole
-    cap = 90.0 - np.degrees(2.0 * np.arcsin(quarter / (nside * np.sqrt(6.0))))
-    belt = np.degrees(np.arcsin(np.clip((2 * nside - row) * (2.0 / (3 * nside)), -1.0, 1.0)))
-    lat = np.where(row < nside, cap, np.where(row > 3 * nside, -cap, belt))
-    return lat, 45.0 * halves / quarter
+    return _row_latitudes(nside)[row - 1], 45.0 * halves / quarter
+
+
+def _row_latitudes(nside: int) -> Floats:
+    """Latitude of each of the ``4 · nside − 1`` rows, north to south, symmetric to the bit."""
+    # 1 − sin(lat) = row² / (3 nside²) in the cap, as a half angle that keeps its digits at the pole
+    cap = 90.0 - np.degrees(2.0 * np.arcsin(np.arange(1, nside) / (nside * np.sqrt(6.0))))
+    belt = np.degrees(np.arcsin(np.arange(nside, 0, -1) * (2.0 / (3 * nside))))
+    north = np.concatenate((cap, belt))
+    return np.concatenate((north, [0.0], -north[::-1]))
 
 
 def _spread_bits(values: Ints) -> Ints:

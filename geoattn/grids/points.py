@@ -41,7 +41,7 @@ class Points(PointSet, kind="points"):
         self._check_distinct()
 
     def _check_distinct(self) -> None:
-        # Sorting finds exact repeats at once; a longitude at a pole, or a rounding, needs distances.
+        # by distance, as the poles have many longitudes and files round
         xyz = unit_vectors(self.latitudes, self.longitudes)
         pairs = cKDTree(xyz).query_pairs(1e-10, output_type="ndarray")
         for i, j in np.sort(pairs, axis=0)[:1]:
