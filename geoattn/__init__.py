@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from geoattn import nn as nn
     from geoattn.functional import attention as attention
     from geoattn.functional import merge as merge
+    from geoattn.pictures import picture as picture
 
 __version__ = "0.1.0"
 
 _LATE = {
     "attention": "geoattn.functional",
     "merge": "geoattn.functional",
+    "picture": "geoattn.pictures",
 }
 _LATE_MODULES = {"backends", "nn", "models", "tasks", "plans"}
 
@@ -45,6 +47,7 @@ __all__ = [
     "merge",
     "nearest",
     "nn",
+    "picture",
     "product",
     "window",
 ]

@@ -16,7 +16,7 @@ LAYERS = [
     ["_value", "_shipped", "_cache"],
     ["grids"],
     ["neighborhoods"],
-    ["plans"],
+    ["plans", "pictures"],
     ["backends"],
     ["ops"],
     ["functional"],
@@ -26,7 +26,7 @@ LAYERS = [
     ["__main__", "demo"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-WITHOUT_TORCH = {"_value", "_shipped", "_cache", "grids", "neighborhoods", "plans"}
+WITHOUT_TORCH = {"_value", "_shipped", "_cache", "grids", "neighborhoods", "plans", "pictures"}
 
 
 def part_of(path: Path) -> str:
