@@ -1,0 +1,28 @@
+"""Shallow water on the rotating sphere: a spectral solver, its test cases, and training data from it."""
+
+from geoattn.tasks.shallow_water.cases import (
+    Case,
+    galewsky_jet,
+    mountain,
+    rossby_haurwitz,
+    steady_zonal_flow,
+)
+from geoattn.tasks.shallow_water.data import Normalisation, generate_trajectories, random_balanced_states
+from geoattn.tasks.shallow_water.solver import CHANNELS, DAY, EARTH, HOUR, Planet, ShallowWater
+
+__all__ = [
+    "CHANNELS",
+    "DAY",
+    "EARTH",
+    "HOUR",
+    "Case",
+    "Normalisation",
+    "Planet",
+    "ShallowWater",
+    "galewsky_jet",
+    "generate_trajectories",
+    "mountain",
+    "random_balanced_states",
+    "rossby_haurwitz",
+    "steady_zonal_flow",
+]

@@ -1,0 +1,183 @@
+"""Random flows and their trajectories, as training data.
+
+A sample holds depth, vorticity and divergence on the grid. All three are scalars that are smooth over the
+poles, and together they determine the flow; wind components would be neither smooth there nor invariant
+when the sphere is turned.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geoattn.grids import Grid, LatLonGrid
+from geoattn.tasks.shallow_water.solver import HOUR, ShallowWater
+
+
+def random_balanced_states(
+    solver: ShallowWater,
+    seeds: Sequence[Sequence[int] | int],
+    *,
+    wind_speed: tuple[float, float] = (10.0, 25.0),
+    mean_depth: float = 8000.0,
+    peak_degree: float = 6.0,
+) -> Tensor:
+    """Random eddies and jets without divergence, with the depth in nonlinear balance with them.
+
+    The coefficients of vorticity are Gaussian and isotropic. The kinetic energy of degree l goes as
+    x² exp(−x²) with x = l / ``peak_degree``, so that a truncation of three times the peak holds it all.
+
+    Parameters
+    ----------
+    solver : ShallowWater
+        Gives truncation, rotation and orography.
+    seeds : sequence of int or of sequences of int
+        One per state: a state depends on its own seed and on no other.
+    wind_speed : (float, float)
+        The root-mean-square wind of each state is drawn uniformly from this range, in m/s.
+    mean_depth : float
+        In metres.
+    peak_degree : float
+        Degree of the most energetic eddies: 6 is a wavelength of about 6,700 km.
+
+    Returns
+    -------
+    Tensor
+        States ``[len(seeds), 3, T + 1, T + 1]``.
+
+    Raises
+    ------
+    ValueError
+        If a balanced depth is not positive everywhere: the flow is too strong for the mean depth.
+    """
+    size = solver.truncation + 1
+    degree, order = np.tril_indices(size)  # by degree: another truncation draws the same large scales
+    x = degree / peak_degree
+    energy = x**2 * np.exp(-(x**2))
+    deviation = np.sqrt(degree * (degree + 1) * energy / (2 * degree + 1)) * np.where(order > 0, 0.5**0.5, 1)
+    vorticity = np.zeros((len(seeds), size, size), dtype=np.complex128)
+    speeds = np.empty(len(seeds))
+    for index, seed in enumerate(seeds):
+        random = np.random.default_rng(seed)
+        speeds[index] = random.uniform(*wind_speed)
+        real, imaginary = random.standard_normal((len(degree), 2)).T
+        vorticity[index, degree, order] = deviation * (real + 1j * np.where(order > 0, imaginary, 0))
+
+    state = torch.zeros(len(seeds), 3, size, size, dtype=solver.dtype.to_complex(), device=solver.device)
+    state[:, 1] = torch.from_numpy(vorticity).to(state)
+    mean_square = solver.grid.integrate(solver.wind(state).square().sum(-3)) / (4 * math.pi)
+    state[:, 1] *= (torch.from_numpy(speeds).to(mean_square) / mean_square.sqrt())[:, None, None]
+    state[:, 0] = solver.balanced_depth(state, mean_depth)
+    shallowest = float(solver.to_fields(state)[:, 0].min())
+    if not shallowest > 0:
+        raise ValueError(
+            f"winds of wind_speed={wind_speed} m/s balance a depth of {shallowest:.0f} m somewhere in a "
+            f"fluid of mean_depth={mean_depth} m: take slower winds or a deeper fluid"
+        )
+    return state
+
+
+def generate_trajectories(
+    grid: LatLonGrid,
+    count: int,
+    steps: int,
+    dt_hours: float,
+    seed: int = 0,
+    *,
+    first: int = 0,
+    spin_up_hours: float = 24.0,
+    time_step: float | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    truncation: int | None = None,
+    **flow: Any,
+) -> Tensor:
+    """Trajectories of the shallow-water equations from random balanced states.
+
+    Parameters
+    ----------
+    grid : LatLonGrid
+        A grid the solver takes.
+    count : int
+        Number of trajectories.
+    steps : int
+        Number of saved intervals in each.
+    dt_hours : float
+        Hours between saved fields.
+    seed : int
+        With ``first``, decides everything. Trajectory i is that of (seed, first + i) whatever the count,
+        so that ``first=count`` continues a set with trajectories it does not hold.
+    spin_up_hours : float
+        Hours integrated before the first saved field, in which the divergence that belongs to the flow
+        appears.
+    time_step : float, optional
+        Longest time step in seconds. By default 2.2 over the frequency of the smallest resolved wave at
+        450 m/s, a bound on gravity waves and wind together; what it damps is what hyperdiffusion damps.
+    dtype, device, truncation
+        As for :class:`ShallowWater`. Hyperdiffusion damps the highest degree in 4 hours.
+    **flow
+        ``wind_speed``, ``mean_depth``, ``peak_degree`` of :func:`random_balanced_states`.
+
+    Returns
+    -------
+    Tensor
+        float32 on the CPU, ``[count, steps + 1, 3, nlat, nlon]``: depth in m, vorticity and divergence
+        in 1/s.
+    """
+    if count < 1 or steps < 1 or not dt_hours > 0:
+        raise ValueError(f"count={count}, steps={steps} and dt_hours={dt_hours} must all be positive")
+    solver = ShallowWater(grid, truncation=truncation, damping_time=4 * HOUR, dtype=dtype, device=device)
+    if time_step is None:  # of the configuration alone: no trajectory depends on another of its batch
+        time_step = 2.2 * solver.planet.radius / (450.0 * (solver.truncation + 0.5))
+    seeds = [(seed, first + index) for index in range(count)]
+    state = random_balanced_states(solver, seeds, **flow)
+    if spin_up_hours > 0:
+        state = solver.run(state, spin_up_hours * HOUR, time_step=time_step)[-1]
+    interval = dt_hours * HOUR
+    states = solver.run(state, steps * interval, save_every=interval, time_step=time_step)
+    return torch.stack([solver.to_fields(s).float().cpu() for s in states], dim=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of each channel over area, time and samples, as tensors ``[channels]``."""
+
+    mean: Tensor
+    standard_deviation: Tensor
+
+    @classmethod
+    def of(cls, fields: Tensor, grid: Grid) -> Normalisation:
+        """Statistics of ``fields [..., channels, *grid.shape]``, each point weighted by its area.
+
+        Raises
+        ------
+        ValueError
+            If a channel is constant: it cannot be scaled to unit variance.
+        """
+        values = fields.double().reshape(-1, *fields.shape[-1 - len(grid.shape) :])
+        area = float(grid.weights.sum())
+        mean = grid.integrate(values).mean(0) / area
+        anomaly = values - mean.reshape(-1, *[1] * len(grid.shape))
+        deviation = (grid.integrate(anomaly.square()).mean(0) / area).sqrt()
+        if not bool((deviation > 1e-7 * mean.abs()).all()):  # float32 holds no smaller variation
+            raise ValueError(f"channels with standard deviations {deviation.tolist()} cannot be normalised")
+        return cls(mean.float(), deviation.float())
+
+    def _per_point(self, statistic: Tensor, fields: Tensor, rank: int) -> Tensor:
+        return statistic.to(fields).reshape(-1, *[1] * rank)
+
+    def apply(self, fields: Tensor, rank: int = 2) -> Tensor:
+        """Zero mean and unit variance for ``fields [..., channels, *shape]`` with ``rank`` grid axes."""
+        mean, deviation = (self._per_point(s, fields, rank) for s in (self.mean, self.standard_deviation))
+        return (fields - mean) / deviation
+
+    def invert(self, fields: Tensor, rank: int = 2) -> Tensor:
+        """The inverse of :meth:`apply`: physical units."""
+        mean, deviation = (self._per_point(s, fields, rank) for s in (self.mean, self.standard_deviation))
+        return fields * deviation + mean

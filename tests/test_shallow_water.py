@@ -1,0 +1,258 @@
+"""The shallow-water solver against exact solutions, conservation laws, and itself at higher resolution."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+import torch
+
+import geoattn as ga
+
+pytest.importorskip("torch_harmonics", reason="the shallow-water solver needs torch-harmonics")
+
+from geoattn.tasks.shallow_water import (
+    DAY,
+    HOUR,
+    Planet,
+    ShallowWater,
+    galewsky_jet,
+    mountain,
+    random_balanced_states,
+    rossby_haurwitz,
+    steady_zonal_flow,
+)
+
+T10, T21 = ga.grids.gaussian(16, 32), ga.grids.gaussian(32, 64)
+
+
+def relative_error(solver, fields, reference):
+    """Williamson's normalised l2 error, per channel."""
+    difference = solver.grid.integrate((fields - reference).square())
+    return (difference / solver.grid.integrate(reference.square())).sqrt()
+
+
+# --- kinematics -----------------------------------------------------------------------------------
+
+
+def test_solid_body_rotation_has_vorticity_of_twice_its_rate_and_no_divergence():
+    solver = ShallowWater(T10)
+    rate = 1e-5
+    wind = rate * solver.planet.radius * solver.lat.cos()
+    fields = solver.to_fields(solver.from_wind(torch.zeros_like(wind), wind, torch.zeros_like(wind)))
+    torch.testing.assert_close(fields[1], 2 * rate * solver.lat.sin(), rtol=0, atol=1e-18)
+    assert fields[2].abs().max() < 1e-18
+
+
+def test_flow_from_south_to_north_diverges_in_the_south_and_converges_in_the_north():
+    solver = ShallowWater(T10)
+    zero = torch.zeros(T10.shape)
+    fields = solver.to_fields(solver.from_wind(zero, zero, solver.lat.cos()))
+    torch.testing.assert_close(fields[2], -2 * solver.lat.sin() / solver.planet.radius, rtol=0, atol=1e-18)
+    assert fields[1].abs().max() < 1e-18
+
+
+def test_wind_of_a_state_is_the_wind_it_was_made_from():
+    solver = ShallowWater(T21)
+    state = random_balanced_states(solver, [3])[0]
+    state[2] = 0.1 * random_balanced_states(solver, [4])[0, 1]
+    u, v = solver.wind(state)
+    again = solver.from_wind(solver.to_fields(state)[0], u, v)
+    scale = state.abs().amax((-2, -1), keepdim=True)
+    torch.testing.assert_close(again / scale, state / scale, rtol=0, atol=1e-12)
+
+
+def test_the_2_3_rule_gives_the_classic_truncations():
+    for nlat, truncation in ((32, 21), (48, 31), (64, 42), (96, 63)):
+        assert ShallowWater(ga.grids.gaussian(nlat, 2 * nlat)).truncation == truncation
+
+
+# --- exact solutions --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("radians", [0.0, 0.05, math.pi / 2 - 0.05, math.pi / 2])
+def test_williamson_2_zonal_flow_is_steady_at_any_rotation_angle(radians):
+    solver, state = steady_zonal_flow(T21, math.degrees(radians))
+    assert solver.tendency(state).abs().max() < 1e-12
+    start, end = solver.to_fields(solver.run(state, 2 * DAY, time_step=3000.0)[[0, -1]])
+    error = relative_error(solver, end, start)
+    assert error[0] < 1e-13
+    assert error[1] < 1e-12
+    assert end[2].abs().max() < 1e-15  # divergence, against a vorticity of 1e-5
+
+
+def test_williamson_2_is_steady_in_single_precision_to_its_round_off():
+    solver, state = steady_zonal_flow(T21, 45.0, dtype=torch.float32)
+    start, end = solver.to_fields(solver.run(state, DAY, time_step=1800.0)[[0, -1]])
+    assert end.dtype == torch.float32
+    assert relative_error(solver, end, start)[0] < 3e-6
+
+
+@pytest.mark.parametrize("degree", [1, 5, 10])
+def test_gravity_waves_oscillate_at_the_frequency_of_the_dispersion_relation(degree):
+    solver = ShallowWater(T10, planet=Planet(angular_velocity=0.0))
+    depth, amplitude = 4000.0, 1e-4
+    state = torch.zeros(3, 11, 11, dtype=torch.complex128)
+    state[0, 0, 0] = depth * math.sqrt(4 * math.pi)
+    state[0, degree, 1] = amplitude
+    frequency = math.sqrt(solver.planet.gravity * depth * degree * (degree + 1)) / solver.planet.radius
+    seconds = 0.3 * 2 * math.pi / frequency
+    final = solver.run(state, seconds, time_step=seconds / 60)[-1]
+    assert final[0, degree, 1].real / amplitude == pytest.approx(math.cos(frequency * seconds), abs=1e-6)
+    assert final[2, degree, 1].real == pytest.approx(
+        amplitude / depth * frequency * math.sin(frequency * seconds), rel=1e-6
+    )
+
+
+def test_williamson_6_in_a_deep_fluid_turns_at_the_speed_of_the_nondivergent_wave():
+    solver, state = rossby_haurwitz(T10, mean_depth=8e5)
+    start, end = solver.run(state, DAY / 8, time_step=160.0)[:, 1, 5, 4]
+    turned = -float(torch.angle(end / start)) / 4
+    rate = 7.848e-6
+    nondivergent = (4 * 7 * rate - 2 * solver.planet.angular_velocity) / (5 * 6)
+    assert turned / (DAY / 8) == pytest.approx(nondivergent, rel=2e-3)
+    assert abs(end / start) == pytest.approx(1, abs=1e-3)
+
+
+def test_williamson_6_travels_eastward_and_keeps_its_shape_and_its_symmetry():
+    solver, state = rossby_haurwitz(T21)
+    states = solver.run(state, 2 * DAY, save_every=DAY, time_step=1800.0)
+    wave = states[:, 1, 5, 4]
+    degrees_a_day = -torch.rad2deg(torch.angle(wave[1:] / wave[:-1])) / 4
+    assert ((degrees_a_day > 10.5) & (degrees_a_day < 12.2)).all()  # below the nondivergent 12.2
+    torch.testing.assert_close(wave.abs(), wave.abs()[:1].expand(3), rtol=0.05, atol=0)
+    others = [m for m in range(22) if m % 4]
+    assert states[-1][..., others].abs().max() < 1e-9
+    mirrored = solver.to_fields(states[-1])[:2].flip(-2) * torch.tensor([1.0, -1.0])[:, None, None]
+    torch.testing.assert_close(solver.to_fields(states[-1])[0], mirrored[0], rtol=1e-12, atol=0)
+    torch.testing.assert_close(solver.to_fields(states[-1])[1], mirrored[1], rtol=0, atol=1e-14)
+
+
+# --- conservation and convergence -------------------------------------------------------------------
+
+
+def surface_error(solver, state, reference_solver, reference):
+    """Relative l2 difference of h + b, by Parseval's identity, the truncated scales included."""
+    size = solver.truncation + 1
+    truth = reference[0] + reference_solver._ground
+    difference = truth.clone()
+    difference[:size, :size] -= state[0] + solver._ground
+    twice = torch.full((truth.shape[-1],), 2.0, dtype=torch.float64)
+    twice[0] = 1.0
+    return float(((difference.abs() ** 2 * twice).sum() / (truth.abs() ** 2 * twice).sum()).sqrt())
+
+
+def test_williamson_5_flow_over_a_mountain_conserves_its_invariants_and_converges():
+    runs = {}
+    for nlat in (16, 24, 48):
+        solver, state = mountain(ga.grids.gaussian(nlat, 2 * nlat))
+        final = solver.run(state, 2 * DAY, time_step=solver.stable_time_step(state, 2.4))[-1]
+        drift = solver.drift(state, final)
+        assert abs(drift["mass"]) < 1e-12
+        assert abs(drift["energy"]) < 1e-5
+        assert abs(drift["potential_enstrophy"]) < 1e-4
+        runs[nlat] = solver, final
+    coarse, medium = (surface_error(*runs[nlat], *runs[48]) for nlat in (16, 24))
+    assert medium < 0.7 * coarse
+    assert medium < 1.4e-3  # what a finite-volume model reaches by day 15 on 10,242 cells
+    assert medium > 1e-5  # and the two runs do differ
+
+
+def test_a_lake_at_rest_over_a_mountain_stays_at_rest_with_hyperdiffusion_too():
+    still = mountain(T10, damping_time=HOUR).solver
+    depth = 5000.0 - still.orography
+    state = still.from_wind(depth, torch.zeros_like(depth), torch.zeros_like(depth))
+    final = still.run(state, DAY, time_step=1200.0)[-1]
+    assert still.wind(final).abs().max() < 1e-9
+    torch.testing.assert_close(final[0], state[0], rtol=1e-12, atol=1e-8)
+
+
+def test_hyperdiffusion_damps_the_highest_degree_by_e_in_its_time_and_leaves_mass_alone():
+    solver = ShallowWater(T10, planet=Planet(angular_velocity=0.0), damping_time=2 * HOUR)
+    state = torch.zeros(3, 11, 11, dtype=torch.complex128)
+    state[0, 0, 0] = 1000 * math.sqrt(4 * math.pi)
+    state[1, 10, 3] = 1e-12  # too weak to advect anything
+    final = solver.run(state, 2 * HOUR, time_step=600.0)[-1]
+    assert float(final[1, 10, 3].real) == pytest.approx(1e-12 / math.e, rel=1e-9)
+    assert final[0, 0, 0] == state[0, 0, 0]
+
+
+def test_turning_the_sphere_about_its_axis_commutes_with_the_dynamics():
+    solver = ShallowWater(T21)
+    fields = solver.to_fields(random_balanced_states(solver, [0])[0])
+    turned = torch.roll(fields, 11, dims=-1)
+    final, turned_final = solver.to_fields(
+        solver.run(solver.to_state(torch.stack((fields, turned))), 6 * HOUR, time_step=1200.0)[-1]
+    )
+    scale = fields.abs().amax((-2, -1), keepdim=True)
+    torch.testing.assert_close(
+        turned_final / scale, torch.roll(final, 11, dims=-1) / scale, rtol=0, atol=1e-11
+    )
+
+
+# --- the unstable jet -------------------------------------------------------------------------------
+
+
+def test_galewsky_depth_by_quadrature_is_the_balanced_depth_of_the_equations():
+    solver, state = galewsky_jet(ga.grids.gaussian(96, 192), perturbed=False)
+    balanced = solver.harmonics.synthesise(solver.balanced_depth(state, 10_000.0))
+    depth = solver.to_fields(state)[0]
+    assert (balanced - depth).abs().max() < 0.01  # of a range of 1,087 m
+    assert float(solver.grid.integrate(depth)) / (4 * math.pi) == pytest.approx(10_000.0, rel=1e-12)
+    assert float(solver.wind(state)[0].max()) == pytest.approx(80.0, abs=1.0)
+
+
+def test_galewsky_bump_is_120_m_on_the_jet_and_narrow_in_latitude():
+    grid = ga.grids.gaussian(128, 256)
+    rough, smooth = (galewsky_jet(grid, perturbed, truncation=85).state[0] for perturbed in (True, False))
+    solver = ShallowWater(grid)
+    bump = solver.harmonics.synthesise(rough - smooth)
+    row, column = divmod(int(bump.argmax()), 256)
+    assert column == 0
+    assert grid.lat_axis[row] == pytest.approx(45, abs=1.5)
+    lat = math.radians(grid.lat_axis[row])
+    expected = 120 * math.cos(lat) * math.exp(-((15 * (math.pi / 4 - lat)) ** 2))
+    assert float(bump.max()) == pytest.approx(expected, rel=0.01)
+    # ∬ 120 cosφ e^(−9λ²) e^(−225(φ−π/4)²) cosφ dλ dφ, the cosines taken at 45° (0.2 % off)
+    volume = 120 * 0.5 * math.pi / (3 * 15)
+    assert float(grid.integrate(bump)) == pytest.approx(volume, rel=5e-3)
+
+
+@pytest.mark.slow
+def test_galewsky_jet_is_steady_when_balanced_and_unstable_when_perturbed():
+    grid = ga.grids.gaussian(64, 128)
+    solver, steady = galewsky_jet(grid, perturbed=False)
+    states = torch.stack((steady, galewsky_jet(grid, perturbed=True).state))
+    days = solver.run(states, 5 * DAY, save_every=DAY, time_step=solver.stable_time_step(states, 2.5))
+    northward = solver.wind(days)[:, :, 1].abs().amax((-2, -1))
+    depth_change = (solver.to_fields(days)[-1, 0, 0] - solver.to_fields(days)[0, 0, 0]).abs().max()
+    assert northward[:, 0].max() < 1.0
+    assert depth_change < 20.0  # T42 resolves the jet barely; the range of depth is 1,087 m
+    growth = northward[1:, 1] / northward[:-1, 1]
+    assert (growth[2:] > 1.5).all()  # exponential from day 3
+    assert northward[-1, 1] > 8.0
+    assert abs(solver.drift(states, days[-1])["mass"]).max() < 1e-12
+
+
+# --- bad input --------------------------------------------------------------------------------------
+
+
+def test_a_missing_torch_harmonics_is_named_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_harmonics", None)
+    with pytest.raises(ImportError, match=r'pip install "geoattn\[harmonics,train,xarray,plot\]"'):
+        ShallowWater(T10)
+
+
+def test_errors_quote_what_was_given():
+    with pytest.raises(ValueError, match=r"truncation=40 does not fit Gaussian grid 32×64.*degrees 1 to 31"):
+        ShallowWater(T21, truncation=40)
+    with pytest.raises(ValueError, match=r"damping_time=-1 must be positive seconds"):
+        ShallowWater(T21, damping_time=-1)
+    with pytest.raises(ValueError, match=r"dtype=torch.float16"):
+        ShallowWater(T21, dtype=torch.float16)
+    solver, state = steady_zonal_flow(T10)
+    with pytest.raises(ValueError, match=r"seconds=10000 is not a whole number of intervals.*3600"):
+        solver.run(state, 10_000, save_every=3600)
+    with pytest.raises(FloatingPointError, match=r"steps of 86400 s: take a shorter time_step"):
+        solver.run(state * 1.01, 20 * DAY, save_every=DAY, time_step=DAY)

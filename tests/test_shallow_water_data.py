@@ -1,0 +1,101 @@
+"""Random balanced flows, their trajectories, and the statistics that normalise them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import geoattn as ga
+
+pytest.importorskip("torch_harmonics", reason="the shallow-water solver needs torch-harmonics")
+
+from geoattn.tasks.shallow_water import (
+    Normalisation,
+    ShallowWater,
+    generate_trajectories,
+    random_balanced_states,
+)
+
+GRID = ga.grids.gaussian(24, 48)
+SMALL = {"count": 2, "steps": 2, "dt_hours": 3.0, "spin_up_hours": 3.0}
+
+
+def test_random_states_have_the_wind_asked_for_and_no_tendency_of_divergence():
+    solver = ShallowWater(GRID)
+    states = random_balanced_states(solver, range(4), wind_speed=(15.0, 15.0), mean_depth=6000.0)
+    speed = (GRID.integrate(solver.wind(states).square().sum(-3)) / (4 * math.pi)).sqrt()
+    torch.testing.assert_close(speed, torch.full_like(speed, 15.0))
+    fields = solver.to_fields(states)
+    assert fields[:, 2].abs().max() == 0
+    assert fields[:, 0].min() > 0
+    torch.testing.assert_close(GRID.integrate(fields[:, 0]) / (4 * math.pi), torch.full_like(speed, 6000.0))
+    tendency = solver.tendency(states)
+    assert tendency[:, 2].abs().max() < 1e-10 * tendency[:, 1].abs().max()
+    assert tendency[:, 1].abs().max() > 0
+
+
+def test_balanced_flows_radiate_less_than_the_same_winds_over_a_level_surface():
+    solver = ShallowWater(GRID)
+    balanced = random_balanced_states(solver, [5])
+    level = balanced.clone()
+    level[:, 0, 1:] = 0
+    finals = solver.run(torch.stack((balanced, level)), 6 * 3600.0, time_step=1200.0)[-1]
+    quiet, loud = finals[:, 0, 2].abs().square().sum((-2, -1)).sqrt()
+    assert quiet < 0.2 * loud
+
+
+def test_a_state_depends_on_its_own_seed_and_not_on_the_truncation():
+    coarse, fine = ShallowWater(GRID), ShallowWater(ga.grids.gaussian(48, 96))
+    first, second = (random_balanced_states(coarse, seeds)[-1] for seeds in ([7], [1, 7]))
+    torch.testing.assert_close(first, second, rtol=1e-12, atol=0)
+    finer = random_balanced_states(fine, [7], peak_degree=4.0)[0, 1, :16, :16]
+    coarser = random_balanced_states(coarse, [7], peak_degree=4.0)[0, 1]
+    torch.testing.assert_close(finer, coarser, rtol=1e-5, atol=1e-12)
+
+
+def test_trajectories_are_float32_finite_repeatable_and_continued_by_first():
+    fields = generate_trajectories(GRID, seed=3, **SMALL)
+    assert fields.shape == (2, 3, 3, 24, 48)
+    assert fields.dtype == torch.float32
+    assert torch.isfinite(fields).all()
+    assert torch.equal(fields, generate_trajectories(GRID, seed=3, **SMALL))
+    second = generate_trajectories(GRID, seed=3, first=1, **{**SMALL, "count": 1})
+    scale = fields.std((0, 1, 3, 4), keepdim=True)
+    torch.testing.assert_close(second / scale, fields[1:] / scale, rtol=1e-5, atol=1e-3)
+    assert not torch.allclose(fields[0, 0], fields[1, 0])
+    assert not torch.equal(fields, generate_trajectories(GRID, seed=4, **SMALL))
+
+
+def test_single_precision_trajectories_follow_those_in_double_precision():
+    single, double = (generate_trajectories(GRID, dtype=d, **SMALL) for d in (torch.float32, torch.float64))
+    scale = double.std((0, 1, 3, 4), keepdim=True)
+    assert ((single - double) / scale).abs().max() < 2e-3
+
+
+def test_trajectories_keep_their_mass():
+    fields = generate_trajectories(GRID, dtype=torch.float64, **SMALL).double()
+    mean = GRID.integrate(fields[:, :, 0]) / (4 * math.pi)
+    torch.testing.assert_close(mean, torch.full_like(mean, 8000.0), rtol=1e-7, atol=0)  # float32 output
+
+
+def test_normalised_fields_have_zero_mean_and_unit_variance_over_area_and_come_back():
+    fields = torch.randn(4, 5, 3, *GRID.shape, generator=torch.Generator().manual_seed(0)) * 3 + 8
+    fields = fields * torch.tensor([1.0, 1e-5, 1e-7])[:, None, None]
+    statistics = Normalisation.of(fields, GRID)
+    normal = statistics.apply(fields).double()
+    mean = GRID.integrate(normal).mean((0, 1)) / (4 * math.pi)
+    variance = GRID.integrate(normal.square()).mean((0, 1)) / (4 * math.pi)
+    torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-5)
+    torch.testing.assert_close(variance, torch.ones_like(variance), rtol=1e-5, atol=0)
+    torch.testing.assert_close(statistics.invert(statistics.apply(fields)), fields, rtol=1e-3, atol=0)
+
+
+def test_errors_quote_what_was_given():
+    with pytest.raises(ValueError, match=r"count=0, steps=2 and dt_hours=3.0 must all be positive"):
+        generate_trajectories(GRID, **{**SMALL, "count": 0})
+    with pytest.raises(ValueError, match=r"wind_speed=\(300.0, 300.0\) m/s balance a depth of -"):
+        random_balanced_states(ShallowWater(GRID), [0], wind_speed=(300.0, 300.0))
+    with pytest.raises(ValueError, match="cannot be normalised"):
+        Normalisation.of(torch.ones(2, 3, *GRID.shape), GRID)
