@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from geoattn.neighborhoods.base import Neighborhood, Rows
 from geoattn.plans import kernels
 from geoattn.plans.base import Plan
-from geoattn.plans.layout import Layout, choose
+from geoattn.plans.boxes import choose
+from geoattn.plans.layout import Layout
 from geoattn.plans.symmetry import classes
 
 #: edges held in memory at once, roughly

@@ -1,0 +1,115 @@
+"""The choice of boxes: which layouts of queries and keys leave a kernel little to do."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoattn.neighborhoods.base import Neighborhood
+from geoattn.plans.layout import Layout, Lines, Widths, cut, inverse, lines, natural
+
+#: tiles looked at when boxes are compared
+_SAMPLES = 8
+
+#: what a tile of queries sees: the keys of each of its groups
+_Seen = list[NDArray[np.int64]]
+
+
+def choose(hood: Neighborhood, query_tile: int, key_tile: int) -> tuple[Layout, Layout]:
+    """Layouts of queries and keys that visit few tile pairs and few groups of them.
+
+    All is judged on a sample of query tiles. On one grid, queries and keys are boxed alike. Between
+    grids, and for single keys, queries are boxed so that those of a tile share their keys; keys are
+    then boxed so that the keys of a query tile fill few tiles.
+    """
+    key_walks = lines(hood.key_grid, max(key_tile, query_tile))
+    pitch, spans = _spacing(hood, key_walks)
+    query_ring = key_ring = None
+    if hood.axes is None and hood.rotation is not None:
+        query_ring, key_ring = hood.rotation.query_ring, hood.rotation.key_ring
+        pitch = (1,) * len(pitch)  # rings are walked as they come
+    group = 16 if key_tile > 1 else query_tile
+    if hood.query_grid == hood.key_grid:
+        queries = _candidates(key_walks, pitch, spans, query_tile, query_ring)
+        if query_tile == key_tile:
+            best = min(queries, key=lambda both: both.n_tiles * _filled(both, _sample(hood, both, group)))
+            return best, best
+    else:
+        walks = lines(hood.query_grid, query_tile)
+        single = (1,) * len(walks)
+        queries = _candidates(walks, single, single, query_tile, query_ring)
+    best = min(queries, key=lambda layout: layout.n_tiles * _shared(_sample(hood, layout, group)))
+    if key_tile == 1:
+        return best, natural(tuple(map(len, key_walks)))
+    sample = _sample(hood, best, group)
+    keys = _candidates(key_walks, pitch, spans, key_tile, key_ring)
+    return best, min(keys, key=lambda layout: _filled(layout, sample))
+
+
+def _candidates(walks: Lines, pitch: Widths, spans: Widths, tile: int, ring: int | None) -> list[Layout]:
+    """Layouts with boxes that nearly fill a tile; rings must close on whole boxes."""
+    shape = tuple(map(len, walks))
+    boxes = [(tile,)] if len(shape) == 1 else list(_boxes(shape, pitch, spans, tile, ring))
+    return [Layout(tile, shape, tuple(map(cut, walks, box, pitch)), box) for box in boxes]
+
+
+def _boxes(shape: Widths, pitch: Widths, spans: Widths, tile: int, ring: int | None) -> Iterator[Widths]:
+    choices: list[set[int]] = []
+    for length, step, span in zip(shape, pitch, spans, strict=True):
+        length = -(-length // step)
+        widths = {w for w in (1 << bit for bit in range(tile.bit_length())) if w < 2 * length}
+        choices.append(widths | {w for w in (length, span) if w <= tile})
+    if ring is not None:
+        choices[-1] = {w for w in range(1, tile + 1) if ring % w == 0}
+        choices[-2] |= {tile // w for w in choices[-1] if tile // w <= shape[-2]}
+    boxes = [box for box in itertools.product(*choices) if math.prod(box) <= tile]
+    fullest = max(math.prod(box) for box in boxes)
+    return (box for box in boxes if math.prod(box) >= 0.75 * fullest)
+
+
+def _sample(hood: Neighborhood, queries: Layout, group: int) -> list[_Seen]:
+    """For some query tiles along the diagonal of all: the keys of each ``group`` of their queries."""
+    sample = []
+    for at in (np.arange(_SAMPLES) + 0.5) / _SAMPLES:
+        tokens = queries.tokens(tuple(int(at * n) for n in queries.pieces))
+        indptr, indices = hood.rows(tokens)
+        ends = indptr[np.append(np.arange(0, len(tokens), group), len(tokens))]
+        seen = np.zeros((len(ends) - 1, hood.key_grid.size), dtype=bool)
+        for keys, (start, end) in zip(seen, itertools.pairwise(ends), strict=True):
+            keys[indices[start:end]] = True
+        sample.append([np.flatnonzero(keys) for keys in seen])
+    return sample
+
+
+def _shared(sample: list[_Seen]) -> float:
+    """Keys to be loaded for a tile, plus keys to be multiplied with on average over its groups."""
+    loaded = sum(len(np.unique(np.concatenate(groups))) for groups in sample)
+    multiplied = sum(sum(map(len, groups)) / len(groups) for groups in sample)
+    return loaded + multiplied
+
+
+def _filled(keys: Layout, sample: list[_Seen]) -> float:
+    """The same count in key tiles, loaded whole, and in groups of eight keys, multiplied with whole."""
+    cost = 0.0
+    for groups in sample:
+        eights = [np.unique(keys.positions_of(group) // 8) for group in groups]
+        cost += len(np.unique(np.concatenate(eights) * 8 // keys.tile)) * keys.tile
+        cost += sum(map(len, eights)) * 8 / len(groups)
+    return cost
+
+
+def _spacing(hood: Neighborhood, walks: Lines) -> tuple[Widths, Widths]:
+    """Along each line, the common step between the keys of a query (its dilation, where there is
+    one), and the typical number of distinct places that they take."""
+    queries = np.unique(np.linspace(0, hood.query_grid.size - 1, 16).astype(np.int64))
+    indptr, indices = hood.rows(queries)
+    pitch, spans = [], []
+    for walk, places in zip(walks, np.unravel_index(indices, tuple(map(len, walks))), strict=True):
+        taken = [np.unique(row) for row in np.split(inverse(walk)[places], indptr[1:-1])]
+        pitch.append(max(1, math.gcd(*np.concatenate([np.diff(row) for row in taken]).tolist())))
+        spans.append(max(1, int(np.median([len(row) for row in taken]))))
+    return tuple(pitch), tuple(spans)
