@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import Literal, NoReturn, overload
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 import geoattn.ops  # noqa: F401  registers the ops
 from geoattn import backends
@@ -123,17 +124,20 @@ def attention(
         scale = q.shape[-1] ** -0.5
     elif not math.isfinite(scale):
         raise ValueError(f"scale must be a finite number, got {scale!r}")
-    grid_axes = q.ndim - 3
-    if grid_axes > 1:
-        q = q.flatten(1, -3)
-    if k.ndim > 4:
-        k, v = k.flatten(1, -3), v.flatten(1, -3)
-    out, lse = torch.ops.geoattn.attention(q, k, v, bias, hood.digest, float(scale), quadrature, backend)
-    if grid_axes > 1:
-        shape = hood.query_grid.shape
-        out = out.unflatten(1, shape)
-        lse = lse.unflatten(1, shape) if return_lse else lse
-    return (out, lse) if return_lse else out
+    _refuse_tangents(q, k, v, bias)
+    shape = q.shape[:-1]
+    out, lse = torch.ops.geoattn.attention.default(
+        q.flatten(1, -3),
+        k.flatten(1, -3),
+        v.flatten(1, -3),
+        bias,
+        hood.digest,
+        float(scale),
+        quadrature,
+        backend,
+    )
+    out = out.view(*shape, v.shape[-1])
+    return (out, lse.view(shape)) if return_lse else out
 
 
 def merge(outs: Sequence[Tensor], lses: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -222,15 +226,37 @@ def _check_neighborhood(hood: Neighborhood) -> None:
 
 
 def _check_operands(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> None:
-    for name, x, axes, grid, side, heads in (
-        ("q", q, hood.query_grid.shape, hood.query_grid, "query", "H, D"),
-        ("k", k, hood.key_grid.shape, hood.key_grid, "key", "H_kv, D"),
-        ("v", v, hood.key_grid.shape, hood.key_grid, "key", "H_kv, D_v"),
+    """Refuse operands that do not fit; one comparison where they do, because this runs at every call."""
+    batch, kv_heads, dim = q.shape[0], k.shape[-2], q.shape[-1]
+    key_axes = (batch, *hood.key_grid.shape, kv_heads)
+    fits = (
+        q.shape[:-2] == (batch, *hood.query_grid.shape)
+        and k.shape == (*key_axes, dim)
+        and v.shape[:-1] == key_axes
+        and q.dtype == k.dtype == v.dtype
+        and q.dtype.is_floating_point
+        and q.device == k.device == v.device
+        and kv_heads > 0
+        and q.shape[-2] > 0
+        and q.shape[-2] % kv_heads == 0
+        and dim > 0
+        and v.shape[-1] > 0
+    )
+    if not fits:
+        _refuse_operands(q, k, v, hood)
+
+
+def _refuse_operands(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> NoReturn:
+    """Raise the error that says what is wrong with the operands."""
+    for name, x, grid, side, heads in (
+        ("q", q, hood.query_grid, "query", "H, D"),
+        ("k", k, hood.key_grid, "key", "H_kv, D"),
+        ("v", v, hood.key_grid, "key", "H_kv, D_v"),
     ):
-        if x.ndim != len(axes) + 3 or tuple(x.shape[1:-2]) != axes:
+        if x.ndim != len(grid.shape) + 3 or tuple(x.shape[1:-2]) != grid.shape:
             raise ValueError(
-                f"{name} must be [B, {', '.join(map(str, axes))}, {heads}] on the {side} grid {grid!r}, "
-                f"got shape {tuple(x.shape)}"
+                f"{name} must be [B, {', '.join(map(str, grid.shape))}, {heads}] "
+                f"on the {side} grid {grid!r}, got shape {tuple(x.shape)}"
             )
     if not q.dtype == k.dtype == v.dtype:
         raise TypeError(
@@ -243,19 +269,33 @@ def _check_operands(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> None
             f"q, k and v must be on one device, got {q.device}, {k.device} and {v.device}; "
             "move them with .to()"
         )
-    batch, heads_q, dim = q.shape[0], q.shape[-2], q.shape[-1]
-    if k.shape[0] != batch or v.shape[0] != batch:
-        raise ValueError(f"q, k and v must have one batch size, got {batch}, {k.shape[0]} and {v.shape[0]}")
-    if k.shape[-1] != dim:
-        raise ValueError(f"q and k must have one head dimension, got {dim} and {k.shape[-1]}")
-    if dim < 1 or v.shape[-1] < 1:
-        raise ValueError(f"head dimensions must be at least 1, got {dim} for q and k, {v.shape[-1]} for v")
+    if not q.shape[0] == k.shape[0] == v.shape[0]:
+        raise ValueError(
+            f"q, k and v must have one batch size, got {q.shape[0]}, {k.shape[0]} and {v.shape[0]}"
+        )
+    if k.shape[-1] != q.shape[-1]:
+        raise ValueError(f"q and k must have one head dimension, got {q.shape[-1]} and {k.shape[-1]}")
     if v.shape[-2] != k.shape[-2]:
         raise ValueError(f"k and v must have the same heads, got {k.shape[-2]} and {v.shape[-2]}")
-    if k.shape[-2] < 1 or heads_q < 1 or heads_q % k.shape[-2]:
+    if not q.shape[-1] or not v.shape[-1]:
         raise ValueError(
-            f"the {heads_q} query heads must be a positive multiple of the {k.shape[-2]} key and value heads"
+            f"head dimensions must be at least 1, got {q.shape[-1]} for q and k, {v.shape[-1]} for v"
         )
+    raise ValueError(
+        f"the {q.shape[-2]} query heads must be a positive multiple of the {k.shape[-2]} key and value heads"
+    )
+
+
+def _refuse_tangents(*tensors: Tensor | None) -> None:
+    """An op without a forward-mode rule would drop tangents in silence."""
+    if torch.compiler.is_compiling():
+        return
+    for x in tensors:
+        if x is not None and unpack_dual(x).tangent is not None:
+            raise NotImplementedError(
+                "attention has no forward-mode derivative (torch.func.jvp, torch.autograd.forward_ad); use "
+                "reverse mode, which is right to any order: torch.autograd.grad(…, create_graph=True)"
+            )
 
 
 def _additive(

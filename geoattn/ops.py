@@ -121,8 +121,9 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     hood = Neighborhood.alive(neighborhood)
     if q.shape[0] == 0:
-        dq, dk, dv, db = _empty_backward(q, k, v, key_bias, lse, needs_key_bias)
-        return dq, dk, dv, db.zero_()
+        gradients = _empty_backward(q, k, v, key_bias, lse, needs_key_bias)
+        gradients[3].zero_()
+        return gradients
     with _full_precision(q):
         chosen = backends.choose(backend, q, k, v, hood)
         additive = _additive(q, key_bias, hood, quadrature)
