@@ -32,11 +32,7 @@ def test_every_file_has_all_its_fields_and_says_its_weight_rule(name):
     assert name == name.casefold()
 
 
-def marked_slow_if_large(name):
-    return pytest.param(name, marks=pytest.mark.slow if ENTRIES[name].golden["size"] > 9e6 else ())
-
-
-@pytest.mark.parametrize("name", [marked_slow_if_large(name) for name in ENTRIES])
+@pytest.mark.parametrize("name", ENTRIES)
 def test_every_named_grid_hits_its_golden_numbers(name):
     grid, golden = ga.grids.named(name), ENTRIES[name].golden
     assert grid.size == golden["size"]
@@ -47,7 +43,7 @@ def test_every_named_grid_hits_its_golden_numbers(name):
     np.testing.assert_allclose(weights.max(), golden["weight_max"], rtol=1e-10)
     np.testing.assert_allclose(np.square(weights).sum(), golden["weight_square_sum"], rtol=1e-11)
     for place, index in (("first", 0), ("last", -1)):
-        if place in golden:
+        if place in golden and grid.size < 9e6:  # millions of HEALPix centres take seconds
             point = grid.lat.flat[index], grid.lon.flat[index]
             np.testing.assert_allclose(point, golden[place], rtol=0, atol=1e-9)
 

@@ -20,6 +20,7 @@ from geoattn.grids.latlon import (
 from geoattn.grids.orders import order
 from geoattn.grids.points import Points, points
 from geoattn.grids.product import ProductGrid, product
+from geoattn.grids.recognition import Recognition, from_xarray, recognise
 from geoattn.grids.reduced import ReducedGaussian, reduced_gaussian
 
 __all__ = [
@@ -38,12 +39,14 @@ __all__ = [
     "PointSet",
     "Points",
     "ProductGrid",
+    "Recognition",
     "ReducedGaussian",
     "SphericalGrid",
     "cartesian",
     "catalogue",
     "cubed_sphere",
     "equiangular",
+    "from_xarray",
     "gaussian",
     "healpix",
     "icosahedral",
@@ -54,6 +57,7 @@ __all__ = [
     "order",
     "points",
     "product",
+    "recognise",
     "reduced_gaussian",
     "ring_to_nested",
 ]

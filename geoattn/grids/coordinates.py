@@ -1,0 +1,202 @@
+"""Reading a data set's horizontal coordinates by the conventions that files follow.
+
+Works on xarray's Dataset and DataArray without importing xarray: only ``coords``, ``data_vars``,
+``dims``, ``attrs``, ``encoding`` and ``values`` are used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from geoattn.grids.base import SphericalGrid
+from geoattn.grids.sphere import Floats
+
+#: what CF (section 4.1 and 4.2) accepts as units of latitude and longitude
+UNITS = {
+    "latitude": {"degrees_north", "degree_north", "degree_N", "degrees_N", "degreeN", "degreesN"},
+    "longitude": {"degrees_east", "degree_east", "degree_E", "degrees_E", "degreeE", "degreesE"},
+}
+#: names in use where attributes are missing, compared in lower case
+NAMES = {
+    "latitude": ("latitude", "lat", "nav_lat", "xlat", "clat", "latcell"),
+    "longitude": ("longitude", "lon", "nav_lon", "xlong", "clon", "loncell"),
+}
+AREA_NAMES = ("cell_area", "areacella", "areacello")
+#: the way out where a data set covers no globe
+POINTS_CALL = "ga.grids.points(lat, lon, areas=…)"
+
+_EARTH_AREA = 4.0 * np.pi * 6.371e6**2  # square metres
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """A grid found for a data set; :class:`~geoattn.grids.recognition.Recognition` explains the fields."""
+
+    grid: SphericalGrid
+    dims: tuple[str, ...]
+    weights: str
+    deviation: float
+    tolerance: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Coordinate:
+    """One horizontal coordinate, in degrees."""
+
+    name: str
+    dims: tuple[str, ...]
+    values: Floats
+    #: spacing of the file's floating-point numbers at 360°: its values carry no more than this
+    rounding: float
+
+
+class Source:
+    """The variables of a Dataset, or of a DataArray's coordinates, by name."""
+
+    def __init__(self, data: Any) -> None:
+        if not (hasattr(data, "coords") and hasattr(data, "dims")):
+            raise TypeError(f"expected an xarray Dataset or DataArray, got {type(data).__name__}")
+        self.variables: dict[str, Any] = {str(name): data.coords[name] for name in data.coords}
+        self.variables |= {str(name): data[name] for name in getattr(data, "data_vars", ())}
+        self.sizes: dict[str, int] = {str(dim): int(size) for dim, size in data.sizes.items()}
+        self.attrs: dict[str, Any] = dict(data.attrs)
+
+    def coordinate(self, axis: str, name: str | None) -> Coordinate:
+        """Latitude or longitude: the named variable, or the one that the conventions point to."""
+        if name is None:
+            name = self._find(axis)
+        elif name not in self.variables:
+            raise ValueError(f"no variable {name!r} to be the {axis}; there are {list(self.variables)}")
+        variable = self.variables[name]
+        stored = np.asarray(variable.values)
+        values = stored.astype(np.float64)
+        if str(variable.attrs.get("units", "")).startswith("rad"):
+            values = np.degrees(values)
+        rounding = float(np.spacing(np.asarray(360.0, stored.dtype))) if stored.dtype.kind == "f" else 0.0
+        return Coordinate(name, tuple(map(str, variable.dims)), values, rounding)
+
+    def areas(self, dims: tuple[str, ...]) -> tuple[str, Floats, str] | None:
+        """Name, values ``[*dims]`` and units of the cell areas given for these dimensions, if any."""
+        for name, variable in self.variables.items():
+            is_area = variable.attrs.get("standard_name") == "cell_area" or name.lower() in AREA_NAMES
+            if is_area and set(map(str, variable.dims)) == set(dims):
+                values = np.asarray(variable.transpose(*dims).values, dtype=np.float64)
+                return name, values, str(variable.attrs.get("units", ""))
+        return None
+
+    def healpix(self) -> tuple[str, dict[str, Any]] | None:
+        """The variable that declares a HEALPix grid, and its attributes."""
+        for name, variable in self.variables.items():
+            if "healpix" in (variable.attrs.get("grid_mapping_name"), variable.attrs.get("grid_name")):
+                return name, dict(variable.attrs)
+        return None
+
+    def with_standard_name(self, standard_name: str) -> Iterator[str]:
+        """Names of the variables with that standard name."""
+        return (n for n, v in self.variables.items() if v.attrs.get("standard_name") == standard_name)
+
+    def _find(self, axis: str) -> str:
+        bounds = {v.attrs.get("bounds", v.encoding.get("bounds")) for v in self.variables.values()}
+        candidates = {n: v for n, v in self.variables.items() if n not in bounds}
+
+        def declared(attrs: dict[str, Any]) -> bool:
+            # grid_latitude and the like have a standard name of their own, whatever their units
+            return bool(attrs.get("standard_name", axis) == axis) and (
+                "standard_name" in attrs or attrs.get("units") in UNITS[axis]
+            )
+
+        found = [n for n, v in candidates.items() if declared(v.attrs)]
+        found = found or [n for n in candidates if n.lower() in NAMES[axis]]
+        keyword = axis[:3]
+        if not found:
+            raise ValueError(
+                f"no {axis} found: no variable has standard_name {axis!r} or units "
+                f"{sorted(UNITS[axis])[-1]!r}, and none is named like one of {NAMES[axis]}; there are "
+                f"{list(self.variables)}. Say which it is: ga.grids.recognise(ds, {keyword}='…')"
+            )
+        if len(found) > 1:
+            raise ValueError(
+                f"{len(found)} variables could be the {axis}: {found}. Say which is meant, "
+                f"ga.grids.recognise(ds, {keyword}={found[0]!r}), or pass one variable, ds['…']"
+            )
+        return found[0]
+
+
+def axes(lats: Coordinate, lons: Coordinate) -> tuple[Coordinate, Coordinate]:
+    """Both coordinates as two axes, or on the same dimensions."""
+    for coordinate in (lats, lons):
+        if not coordinate.dims:
+            raise ValueError(
+                f"{coordinate.name!r} is a single number, {coordinate.values:g}: the data lie at one place. "
+                "Pass the data set before the selection"
+            )
+    if set(lats.dims) == set(lons.dims):
+        order = [lons.dims.index(dim) for dim in lats.dims]
+        lons = dataclasses.replace(lons, dims=lats.dims, values=lons.values.transpose(order))
+        if len(lats.dims) == 2:
+            return _separated(lats, lons)
+    elif len(lats.dims) != 1 or len(lons.dims) != 1:
+        raise ValueError(
+            f"latitude {lats.name!r} has dimensions {lats.dims} and longitude {lons.name!r} has {lons.dims}: "
+            "they belong to no one grid. Say which are meant: ga.grids.recognise(ds, lat='…', lon='…')"
+        )
+    return lats, lons
+
+
+def _separated(lats: Coordinate, lons: Coordinate) -> tuple[Coordinate, Coordinate]:
+    """Two-dimensional coordinates that only repeat two axes, as those axes."""
+    for axis in (0, 1):
+        lat = lats.values.take([0], axis=1 - axis)
+        lon = lons.values.take([0], axis=axis)
+        if (
+            np.abs(lats.values - lat).max() <= lats.rounding + 1e-9
+            and np.abs(lons.values - lon).max() <= lons.rounding + 1e-9
+        ):
+            return (
+                dataclasses.replace(lats, dims=lats.dims[axis : axis + 1], values=lat.ravel()),
+                dataclasses.replace(lons, dims=lons.dims[1 - axis : 2 - axis], values=lon.ravel()),
+            )
+    return lats, lons
+
+
+def check_finite(coordinate: Coordinate) -> None:
+    """Refuse missing coordinates."""
+    bad = np.flatnonzero(~np.isfinite(coordinate.values))
+    if len(bad):
+        dims = coordinate.dims
+        where = tuple(int(i) for i in np.unravel_index(bad[0], coordinate.values.shape))
+        drop = f"ds.dropna({dims[0]!r})" if len(dims) == 1 else f"ds.stack(point={dims}).dropna('point')"
+        raise ValueError(
+            f"{coordinate.name!r} has {len(bad)} missing values, the first at index {where}. "
+            f"Fill them in, or drop these points, {drop}, and pass the rest to {POINTS_CALL}"
+        )
+
+
+def check_areas(name: str, areas: Floats, units: str) -> None:
+    """Refuse areas that are missing somewhere, or do not add up to the globe."""
+    bad = np.flatnonzero(~((areas > 0) & np.isfinite(areas)))
+    if len(bad):
+        raise ValueError(
+            f"{len(bad)} cell areas in {name!r} are missing or not positive, the first is "
+            f"{areas.flat[bad[0]]}. To leave the areas out: ga.grids.recognise(ds, use_areas=False)"
+        )
+    whole = {"m2": _EARTH_AREA, "m^2": _EARTH_AREA, "m**2": _EARTH_AREA, "km2": _EARTH_AREA * 1e-6}
+    whole |= {"sr": 4.0 * np.pi, "steradian": 4.0 * np.pi}
+    share = areas.sum() / whole.get(units, areas.sum())
+    if abs(share - 1.0) > 0.02:
+        raise ValueError(
+            f"the cell areas in {name!r} sum to {areas.sum():.3g} {units}, {share:.0%} of the globe: "
+            "cells are missing or in other units. "
+            "To leave the areas out: ga.grids.recognise(ds, use_areas=False)"
+        )
+
+
+def rounded_up(fraction: float) -> str:
+    """Two digits, not below the number: a tolerance to suggest."""
+    unit = 10.0 ** (math.floor(math.log10(fraction)) - 1)
+    return f"{math.ceil(fraction / unit * (1 + 1e-6)) * unit:.2g}"

@@ -1,0 +1,116 @@
+"""Grids recognised from a latitude and a longitude for every point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from geoattn._shipped import shipped
+from geoattn.grids.base import SphericalGrid
+from geoattn.grids.coordinates import POINTS_CALL, Coordinate, Match, Source, check_areas, rounded_up
+from geoattn.grids.cube import cubed_sphere
+from geoattn.grids.healpix import healpix
+from geoattn.grids.icosahedron import icosahedral
+from geoattn.grids.points import Points
+from geoattn.grids.reduced import reduced_gaussian
+from geoattn.grids.sphere import Floats, unit_vectors, wrap_longitude
+
+
+def from_points(
+    source: Source, lats: Coordinate, lons: Coordinate, tolerance: float, use_areas: bool
+) -> Match:
+    """The structured grid with these very points, else a list of points."""
+    spacing = float(np.degrees(np.sqrt(4.0 * np.pi / lats.values.size)))
+    accepted = max(tolerance * spacing, lats.rounding, lons.rounding)
+    for grid in _candidates(lats.values.shape):
+        deviation = _distance(grid, lats.values, lons.values)
+        if deviation <= accepted:
+            return Match(grid, lats.dims, "the grid's own", deviation, accepted)
+        if deviation < 0.1 * spacing:
+            raise ValueError(
+                f"the points of {lats.name!r} and {lons.name!r} are nearly those of the {grid!r}, but off by "
+                f"up to {deviation:.2g}° (tolerance {accepted:.2g}°). To take them for that: "
+                f"ga.grids.recognise(ds, tolerance={rounded_up(deviation / spacing)}); to take them as "
+                "they are: ga.grids.points(lat, lon)"
+            )
+    _check_not_flattened(lats, lons)
+    _check_covers_the_globe(lats, lons, spacing)
+    areas, rule = np.empty(0), "spherical Voronoi areas"
+    if use_areas and (given := source.areas(lats.dims)):
+        name, values, units = given
+        check_areas(name, values, units)
+        areas, rule = values.ravel() * (4.0 * np.pi / values.sum()), f"cell areas in {name!r}"
+    points = Points(
+        latitudes=np.clip(lats.values.ravel(), -90.0, 90.0),
+        longitudes=wrap_longitude(lons.values.ravel()),
+        areas=areas,
+    )
+    return Match(points, lats.dims, rule, 0.0, accepted)
+
+
+def _candidates(shape: tuple[int, ...]) -> Iterator[SphericalGrid]:
+    """Structured grids of that shape."""
+    if len(shape) == 3 and shape[0] == 6 and shape[1] == shape[2]:
+        yield cubed_sphere(shape[1])
+    if len(shape) != 1:
+        return
+    (size,) = shape
+    number = round((np.sqrt(size + 81.0) - 9.0) / 2.0)  # an octahedral grid O<k> has 4 k (k + 9) points
+    if number > 0 and 4 * number * (number + 9) == size:
+        yield reduced_gaussian(f"O{number}")
+    for table in (shipped("grids") / "tables").glob("N*.json"):
+        if (grid := reduced_gaussian(table.stem)).size == size:
+            yield grid
+    nside = round(np.sqrt(size / 12.0))
+    if nside > 0 and 12 * nside**2 == size:
+        yield healpix(nside, "ring")
+        if nside & (nside - 1) == 0:
+            yield healpix(nside, "nested")
+    level = round(np.log(max(size - 2, 1) / 10.0) / np.log(4.0))
+    if level >= 0 and 10 * 4**level + 2 == size:
+        yield icosahedral(level)
+
+
+def _distance(grid: SphericalGrid, lat: Floats, lon: Floats) -> float:
+    """The largest distance between the grid's points and these, in degrees, by its two components."""
+    north = float(np.abs(grid.lat - lat).max())
+    if north > 10.0:  # not this grid: spare the rest
+        return north
+    east = np.abs((grid.lon - lon + 180.0) % 360.0 - 180.0) * np.cos(np.radians(lat))
+    return max(north, float(east.max()))
+
+
+def _check_not_flattened(lats: Coordinate, lons: Coordinate) -> None:
+    if lats.values.ndim != 1:
+        return
+    lat, lon = lats.values, lons.values
+    starts = np.flatnonzero(np.diff(lat)) + 1
+    width = int(starts[0]) if len(starts) else lat.size
+    if 1 < width < lat.size and lat.size % width == 0:
+        rows, columns = lat.reshape(-1, width), lon.reshape(-1, width)
+        if (rows == rows[:, :1]).all() and (columns == columns[0]).all():
+            dim = lats.dims[0]
+            raise ValueError(
+                f"{lats.name!r} and {lons.name!r} are a lat-lon grid of {len(rows)} × {width} points written "
+                f"as one list. Give it its two dimensions back: "
+                f"ds.coarsen({dim}={width}).construct({dim}=('row', 'column'))"
+            )
+
+
+def _check_covers_the_globe(lats: Coordinate, lons: Coordinate, spacing: float) -> None:
+    from scipy.spatial import cKDTree  # late: most data sets never come here
+
+    probes = healpix(8, "ring")
+    n = lats.values.size
+    sample = np.random.default_rng(0).choice(n, min(n, 100_000), replace=False)  # enough to see a hole
+    tree = cKDTree(unit_vectors(lats.values.ravel()[sample], lons.values.ravel()[sample]))
+    chords, _ = tree.query(probes.xyz)
+    holes = np.degrees(2.0 * np.arcsin(np.clip(chords / 2.0, 0.0, 1.0)))
+    worst = int(holes.argmax())
+    if holes[worst] > max(10.0, 6.0 * spacing):
+        raise ValueError(
+            f"the {n} points of {lats.name!r} and {lons.name!r} cover a region: none lies "
+            f"within {holes[worst]:.0f}° of {probes.lat[worst]:.0f}°N, {probes.lon[worst]:.0f}°E. "
+            f"For a region give the area of every point: {POINTS_CALL}"
+        )

@@ -1,0 +1,114 @@
+"""Which grid a data set lives on, recognised from its coordinates, or a reasoned refusal."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from geoattn.grids.base import SphericalGrid
+from geoattn.grids.catalogue import name_of
+from geoattn.grids.coordinates import Match, Source, axes, check_finite
+from geoattn.grids.from_axes import from_axes
+from geoattn.grids.from_declaration import from_declaration
+from geoattn.grids.from_points import from_points
+
+
+@dataclasses.dataclass(frozen=True)
+class Recognition:
+    """What :func:`recognise` found."""
+
+    grid: SphericalGrid
+    #: variables that decided it
+    basis: str
+    #: the file's dimensions that ``grid.shape`` follows: fields must be transposed to end with these
+    #: (more than one of them for a grid with one axis: flatten them in this order)
+    dims: tuple[str, ...]
+    #: where the quadrature weights come from
+    weights: str
+    #: largest distance between the file's coordinates and the grid's, degrees
+    deviation: float
+    #: the distance up to which coordinates count as equal, degrees
+    tolerance: float
+    #: the catalogue's name for this very grid, or None
+    name: str | None
+
+    def __str__(self) -> str:
+        named = f", {self.name!r} in the catalogue" if self.name else ""
+        return (
+            f"{self.grid}{named}\n"
+            f"  from {self.basis}; fields end with dims {self.dims}\n"
+            f"  coordinates within {self.deviation:.2g}° (tolerance {self.tolerance:.2g}°); "
+            f"weights: {self.weights}"
+        )
+
+
+def from_xarray(
+    ds: Any,
+    *,
+    lat: str | None = None,
+    lon: str | None = None,
+    tolerance: float = 1e-3,
+    use_areas: bool = True,
+) -> SphericalGrid:
+    """The grid of an xarray Dataset or DataArray; :func:`recognise` also says how it was found."""
+    return recognise(ds, lat=lat, lon=lon, tolerance=tolerance, use_areas=use_areas).grid
+
+
+def recognise(
+    ds: Any,
+    *,
+    lat: str | None = None,
+    lon: str | None = None,
+    tolerance: float = 1e-3,
+    use_areas: bool = True,
+) -> Recognition:
+    """Recognise the grid of a data set from its coordinates.
+
+    Coordinates are found by CF attributes, then by common names. The file's order is kept: rows may
+    run either way and longitudes start anywhere, and the grid follows. Two axes give a lat-lon grid
+    of ``shape (nlat, nlon)``, whatever the order of the file's dimensions, and ``dims`` names the
+    order that fields must be transposed to. One list of points, or coordinates with two and more
+    dimensions, give the reduced Gaussian, HEALPix, icosahedral or cubed-sphere grid with these very
+    points in this order, else :func:`~geoattn.grids.points`, flattened.
+
+    Parameters
+    ----------
+    ds
+        xarray Dataset or DataArray of a global domain.
+    lat, lon
+        Names of the coordinates, where the conventions leave them open.
+    tolerance
+        Largest accepted deviation, in units of the grid's spacing. The rounding of the file's
+        floating-point type is accepted in any case.
+    use_areas
+        Whether cell areas in the file (standard name ``cell_area``, or a variable ``cell_area``,
+        ``areacella`` or ``areacello``) give the weights of lat-lon grids and of points. Reduced
+        Gaussian, HEALPix, icosahedral and cubed-sphere grids keep their own weights.
+
+    Raises
+    ------
+    ValueError
+        If coordinates are missing, repeated, unsorted or not finite, cover only a region, fit
+        several grids, or miss one narrowly. The message names the call that settles it.
+    """
+    source = Source(ds)
+    if lat is None and lon is None and (declared := source.healpix()):
+        return _report(from_declaration(source, *declared), f"the HEALPix attributes of {declared[0]!r}")
+    lats, lons = axes(source.coordinate("latitude", lat), source.coordinate("longitude", lon))
+    check_finite(lats)
+    check_finite(lons)
+    if np.abs(lats.values).max() > 90.0 + 1e-3:
+        worst = lats.values.flat[np.abs(lats.values).argmax()]
+        raise ValueError(
+            f"latitude {lats.name!r} holds {worst:g}, beyond the poles: is it the other coordinate, or in "
+            "other units? Say which variables are meant: ga.grids.recognise(ds, lat='…', lon='…')"
+        )
+    match = (from_points if lats.dims == lons.dims else from_axes)(source, lats, lons, tolerance, use_areas)
+    return _report(match, f"coordinates {lats.name!r} and {lons.name!r}")
+
+
+def _report(match: Match, basis: str) -> Recognition:
+    fields = {field.name: getattr(match, field.name) for field in dataclasses.fields(match)}
+    return Recognition(basis=basis, name=name_of(match.grid), **fields)
