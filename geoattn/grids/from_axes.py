@@ -133,8 +133,9 @@ def _refuse_rows(lats: Coordinate, deviation: float, nearest: LatLonGrid, accept
     i = int(np.abs(nearest.lat_axis - lat).argmax())
     raise ValueError(
         f"the {n} rows of latitude {lats.name!r}, {lat[0]:g}° to {lat[-1]:g}°, fit no grid. "
-        f"The nearest is the {nearest!r}, but row {i} is at {lat[i]:.6g}° instead of {nearest.lat_axis[i]:.6g}°, off by "
-        f"{deviation:.2g}° (tolerance {accepted:.2g}°). {_accept(deviation * n / 180.0)}"
+        f"The nearest is the {nearest!r}, but row {i} is at {lat[i]:.6g}° instead of "
+        f"{nearest.lat_axis[i]:.6g}°, off by {deviation:.2g}° (tolerance {accepted:.2g}°). "
+        f"{_accept(deviation * n / 180.0)}"
         "To weigh rows by the areas between their midpoints: ga.grids.latlon(lat, lon)"
     )
 

@@ -11,7 +11,7 @@ from geoattn.grids.base import SphericalGrid
 from geoattn.grids.coordinates import POINTS_CALL, Coordinate, Match, Source, check_areas, rounded_up
 from geoattn.grids.cube import cubed_sphere
 from geoattn.grids.healpix import healpix
-from geoattn.grids.icosahedron import icosahedral
+from geoattn.grids.icosahedral import icosahedral
 from geoattn.grids.points import Points
 from geoattn.grids.reduced import reduced_gaussian
 from geoattn.grids.sphere import Floats, unit_vectors, wrap_longitude
@@ -108,9 +108,11 @@ def _check_covers_the_globe(lats: Coordinate, lons: Coordinate, spacing: float) 
     chords, _ = tree.query(probes.xyz)
     holes = np.degrees(2.0 * np.arcsin(np.clip(chords / 2.0, 0.0, 1.0)))
     worst = int(holes.argmax())
-    if holes[worst] > max(10.0, 6.0 * spacing):
+    lat, lon = float(probes.lat[worst]), float(probes.lon[worst])
+    # the largest hole among n random points is about sqrt(log(n) / π) spacings wide
+    if holes[worst] > max(10.0, 3.5 * spacing):
         raise ValueError(
             f"the {n} points of {lats.name!r} and {lons.name!r} cover a region: none lies "
-            f"within {holes[worst]:.0f}° of {probes.lat[worst]:.0f}°N, {probes.lon[worst]:.0f}°E. "
+            f"within {holes[worst]:.0f}° of {abs(lat):.0f}°{'SN'[lat > 0]}, {lon:.0f}°E. "
             f"For a region give the area of every point: {POINTS_CALL}"
         )
