@@ -85,6 +85,14 @@ def test_rows_come_in_the_order_and_number_asked(hood):
     assert len(hood.rows(queries[:0]).indices) == 0
 
 
+def test_blocks_hold_all_rows_in_order_and_few_edges_each(hood):
+    blocks = list(hood.blocks(edges=200))
+    assert np.array_equal(np.concatenate([q for q, _ in blocks]), np.arange(hood.query_grid.size))
+    assert np.array_equal(np.concatenate([r.indices for _, r in blocks]), hood.to_csr().indices)
+    longest = hood.counts.max()
+    assert max(len(r.indices) for _, r in blocks) <= max(4 * 200, 16 * longest)
+
+
 def test_rotation_maps_edges_to_edges(hood):
     turn = hood.rotation
     if turn is None:

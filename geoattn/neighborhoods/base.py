@@ -97,11 +97,19 @@ class Neighborhood(Value):
         """The pattern along each axis of the one grid, where the neighborhood is their product."""
         return None
 
-    def blocks(self, size: int = 4096) -> Iterator[tuple[Index, Rows]]:
-        """All rows in natural order, at most ``size`` queries at a time."""
-        for start in range(0, self.query_grid.size, size):
-            queries = np.arange(start, min(start + size, self.query_grid.size))
-            yield queries, self.rows(queries)
+    def blocks(self, edges: int = 1 << 22) -> Iterator[tuple[Index, Rows]]:
+        """All rows in natural order, in pieces of about ``edges`` edges: memory for one piece."""
+        yield from self._pieces(np.arange(self.query_grid.size), edges)
+
+    def _pieces(self, queries: Index, edges: int = 1 << 22) -> Iterator[tuple[Index, Rows]]:
+        start, length = 0, 16
+        while start < len(queries):
+            piece = queries[start : start + length]
+            rows = self.rows(piece)
+            yield piece, rows
+            start += len(piece)
+            # as many queries as the last rows suggest, approached in steps: rows near a pole are long
+            length = min(4 * length, max(1, edges * len(piece) // max(len(rows.indices), 1)))
 
     @cached_property
     def counts(self) -> Index:
@@ -110,8 +118,7 @@ class Neighborhood(Value):
         ring, step = (turn.query_ring, turn.query_step) if turn else (size, size)
         # the start of each ring stands for the rest of it
         queries = (np.arange(0, size, ring)[:, None] + np.arange(step)).reshape(-1)
-        parts = np.array_split(queries, range(4096, len(queries), 4096))
-        counts = np.concatenate([np.diff(self.rows(part).indptr) for part in parts])
+        counts = np.concatenate([np.diff(rows.indptr) for _, rows in self._pieces(queries)])
         counts = np.tile(counts.reshape(-1, step), ring // step)
         counts.flags.writeable = False
         return counts.reshape(self.query_grid.shape)
