@@ -101,7 +101,7 @@ def _check_not_flattened(lats: Coordinate, lons: Coordinate) -> None:
 def _check_covers_the_globe(lats: Coordinate, lons: Coordinate, spacing: float) -> None:
     from scipy.spatial import cKDTree  # late: most data sets never come here
 
-    probes = healpix(8, "ring")
+    probes = healpix(16, "ring")
     n = lats.values.size
     sample = np.random.default_rng(0).choice(n, min(n, 100_000), replace=False)  # enough to see a hole
     tree = cKDTree(unit_vectors(lats.values.ravel()[sample], lons.values.ravel()[sample]))
