@@ -291,7 +291,7 @@ def _refuse_tangents(*tensors: Tensor | None) -> None:
     if torch.compiler.is_compiling():
         return
     for x in tensors:
-        if x is not None and unpack_dual(x).tangent is not None:
+        if x is not None and unpack_dual(x).tangent is not None:  # type: ignore[no-untyped-call]
             raise NotImplementedError(
                 "attention has no forward-mode derivative (torch.func.jvp, torch.autograd.forward_ad); use "
                 "reverse mode, which is right to any order: torch.autograd.grad(…, create_graph=True)"

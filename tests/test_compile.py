@@ -52,7 +52,7 @@ def test_one_graph_holds_forward_and_backward_for_any_batch(pattern):
 
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend=counter)
-    for batch in (2, 3, 5):
+    for batch in (7, 3, 11):  # equal to no other axis, or torch takes the two for one
         leaves = operands(batch)
         found, expected = compiled(*leaves), loss(*leaves)
         torch.testing.assert_close(found, expected)
