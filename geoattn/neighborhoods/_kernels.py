@@ -97,7 +97,7 @@ def keep_nearest(
         ties = k - near.sum()
         found = i * k
         for e in range(len(row)):
-            if near[e] or ties > 0:
+            if found < (i + 1) * k and (near[e] or ties > 0):
                 kept[found] = row[e]
                 found += 1
                 ties -= not near[e]
