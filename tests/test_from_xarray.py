@@ -190,6 +190,27 @@ def test_healpix_is_declared_by_its_cell_coordinate():
     assert ga.grids.from_xarray(ds.t) == ga.grids.healpix(8, "nested")
 
 
+def test_a_healpix_variable_without_its_grid_mapping_asks_for_the_data_set():
+    attrs = {"grid_mapping_name": "healpix", "refinement_level": 2, "indexing_scheme": "nested"}
+    ds = xr.Dataset({"t": ("cell", np.zeros(192), {"grid_mapping": "crs"}), "crs": ((), 0, attrs)})
+    assert ga.grids.from_xarray(ds) == ga.grids.healpix(4)
+    refuses(ds.t, r"the grid mapping 'crs' is not among the coordinates: pass the Dataset")
+
+
+@pytest.mark.parametrize("name", ["o32", "n32", "healpix-32-nested", "icosahedral-4", "c48"])
+def test_structured_points_in_another_order_keep_the_weights_of_their_grid(name):
+    """Such as reduced Gaussian grids from south to north, and HEALPix as twelve square faces."""
+    grid = ga.grids.named(name)
+    shuffle = np.random.default_rng(0).permutation(grid.size)
+    shape, dims = ((12, 32, 32), ("face", "y", "x")) if name.startswith("healpix") else ((-1,), ("cell",))
+    lat, lon = (c.ravel()[shuffle].reshape(shape).astype(np.float32) for c in (grid.lat, grid.lon))
+    report = ga.grids.recognise(points(lat, lon, dims))
+    assert report.weights == f"those of the {grid!r}, in the file's order".replace("nested", "ring")
+    np.testing.assert_array_equal(report.grid.weights, grid.weights.ravel()[shuffle])
+    np.testing.assert_array_equal(report.grid.lat, lat.ravel())
+    assert report.dims == dims
+
+
 def fibonacci(n):
     """Nearly even points, in an order of no grid."""
     k = np.arange(n) + 0.5

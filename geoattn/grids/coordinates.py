@@ -64,7 +64,9 @@ class Source:
         self.variables: dict[str, Any] = {str(name): data.coords[name] for name in data.coords}
         self.variables |= {str(name): data[name] for name in getattr(data, "data_vars", ())}
         self.sizes: dict[str, int] = {str(dim): int(size) for dim, size in data.sizes.items()}
-        self.attrs: dict[str, Any] = dict(data.attrs)
+        #: a variable that a DataArray refers to, but does not carry
+        mapping = data.encoding.get("grid_mapping", data.attrs.get("grid_mapping"))
+        self.left_behind: str | None = None if mapping in self.variables else mapping
 
     def coordinate(self, axis: str, name: str | None) -> Coordinate:
         """Latitude or longitude: the named variable, or the one that the conventions point to."""
@@ -114,6 +116,11 @@ class Source:
         found = found or [n for n in candidates if n.lower() in NAMES[axis]]
         keyword = axis[:3]
         if not found:
+            if self.left_behind:
+                raise ValueError(
+                    f"no {axis} found, and the grid mapping {self.left_behind!r} is not among the "
+                    "coordinates: pass the Dataset, ga.grids.recognise(ds)"
+                )
             raise ValueError(
                 f"no {axis} found: no variable has standard_name {axis!r} or units "
                 f"{sorted(UNITS[axis])[-1]!r}, and none is named like one of {NAMES[axis]}; there are "

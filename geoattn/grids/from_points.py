@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from geoattn._shipped import shipped
 from geoattn.grids.base import SphericalGrid
@@ -14,16 +15,20 @@ from geoattn.grids.healpix import healpix
 from geoattn.grids.icosahedral import icosahedral
 from geoattn.grids.points import Points
 from geoattn.grids.reduced import reduced_gaussian
-from geoattn.grids.sphere import Floats, unit_vectors, wrap_longitude
+from geoattn.grids.sphere import Floats, Ints, unit_vectors, wrap_longitude
 
 
 def from_points(
     source: Source, lats: Coordinate, lons: Coordinate, tolerance: float, use_areas: bool
 ) -> Match:
     """The structured grid with these very points, else a list of points."""
+    shape = lats.values.shape
     spacing = float(np.degrees(np.sqrt(4.0 * np.pi / lats.values.size)))
     accepted = max(tolerance * spacing, lats.rounding, lons.rounding)
-    for grid in _candidates(lats.values.shape):
+    structured = list(_candidates(lats.values.size))
+    for grid in structured:
+        if grid.shape != shape:
+            continue
         deviation = _distance(grid, lats.values, lons.values)
         if deviation <= accepted:
             return Match(grid, lats.dims, "the grid's own", deviation, accepted)
@@ -37,6 +42,10 @@ def from_points(
     _check_not_flattened(lats, lons)
     _check_covers_the_globe(lats, lons, spacing)
     areas, rule = np.empty(0), "spherical Voronoi areas"
+    for grid in structured:
+        if (tokens := _permutation(grid, lats.values.ravel(), lons.values.ravel(), accepted)) is not None:
+            areas, rule = grid.weights.ravel()[tokens], f"those of the {grid!r}, in the file's order"
+            break
     if use_areas and (given := source.areas(lats.dims)):
         name, values, units = given
         check_areas(name, values, units)
@@ -49,13 +58,8 @@ def from_points(
     return Match(points, lats.dims, rule, 0.0, accepted)
 
 
-def _candidates(shape: tuple[int, ...]) -> Iterator[SphericalGrid]:
-    """Structured grids of that shape."""
-    if len(shape) == 3 and shape[0] == 6 and shape[1] == shape[2]:
-        yield cubed_sphere(shape[1])
-    if len(shape) != 1:
-        return
-    (size,) = shape
+def _candidates(size: int) -> Iterator[SphericalGrid]:
+    """Structured grids of that size."""
     number = round((np.sqrt(size + 81.0) - 9.0) / 2.0)  # an octahedral grid O<k> has 4 k (k + 9) points
     if number > 0 and 4 * number * (number + 9) == size:
         yield reduced_gaussian(f"O{number}")
@@ -70,6 +74,9 @@ def _candidates(shape: tuple[int, ...]) -> Iterator[SphericalGrid]:
     level = round(np.log(max(size - 2, 1) / 10.0) / np.log(4.0))
     if level >= 0 and 10 * 4**level + 2 == size:
         yield icosahedral(level)
+    side = round(np.sqrt(size / 6.0))
+    if side > 0 and 6 * side**2 == size:
+        yield cubed_sphere(side)
 
 
 def _distance(grid: SphericalGrid, lat: Floats, lon: Floats) -> float:
@@ -79,6 +86,16 @@ def _distance(grid: SphericalGrid, lat: Floats, lon: Floats) -> float:
         return north
     east = np.abs((grid.lon - lon + 180.0) % 360.0 - 180.0) * np.cos(np.radians(lat))
     return max(north, float(east.max()))
+
+
+def _permutation(grid: SphericalGrid, lat: Floats, lon: Floats, accepted: float) -> Ints | None:
+    """The grid's token at each of these points, if they are its points in another order."""
+    if np.abs(np.sort(lat) - np.sort(grid.lat, axis=None)).max() > accepted:
+        return None
+    chords, tokens = cKDTree(grid.xyz.reshape(-1, 3)).query(unit_vectors(lat, lon))
+    if np.degrees(chords.max()) > accepted or len(np.unique(tokens)) < len(tokens):
+        return None
+    return np.asarray(tokens, dtype=np.int64)
 
 
 def _check_not_flattened(lats: Coordinate, lons: Coordinate) -> None:
@@ -99,8 +116,6 @@ def _check_not_flattened(lats: Coordinate, lons: Coordinate) -> None:
 
 
 def _check_covers_the_globe(lats: Coordinate, lons: Coordinate, spacing: float) -> None:
-    from scipy.spatial import cKDTree  # late: most data sets never come here
-
     probes = healpix(16, "ring")
     n = lats.values.size
     sample = np.random.default_rng(0).choice(n, min(n, 100_000), replace=False)  # enough to see a hole

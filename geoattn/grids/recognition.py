@@ -71,7 +71,8 @@ def recognise(
     of ``shape (nlat, nlon)``, whatever the order of the file's dimensions, and ``dims`` names the
     order that fields must be transposed to. One list of points, or coordinates with two and more
     dimensions, give the reduced Gaussian, HEALPix, icosahedral or cubed-sphere grid with these very
-    points in this order, else :func:`~geoattn.grids.points`, flattened.
+    points in this order, else :func:`~geoattn.grids.points`, flattened: with the weights of such a
+    grid if they are its points in another order, else with their Voronoi areas.
 
     Parameters
     ----------
