@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -81,6 +82,26 @@ HOODS: dict[str, Callable[[], Neighborhood]] = {
         ga.grids.healpix(4), ga.grids.healpix(8), radius=20
     ),
     "discs on a reduced grid": lambda: ga.geodesic(ga.grids.reduced_gaussian("O12"), radius=15),
+    "discs on a cube": lambda: ga.geodesic(ga.grids.cubed_sphere(9), radius=15),
+    "discs on an icosahedron": lambda: ga.geodesic(ga.grids.icosahedral(3), radius=15),
+    "nearest pixels": lambda: ga.nearest(SPHERE, ga.grids.healpix(8), k=9),
+    "transposed nearest pixels": lambda: ga.nearest(SPHERE, ga.grids.healpix(8), k=9).transpose(),
+    "curve window": lambda: ga.curve_window(ga.grids.cartesian((20, 24)), 30, stride=7),
+    "transposed curve window": lambda: ga.curve_window(ga.grids.healpix(4), 21, stride=5).transpose(),
+    "time and sphere": lambda: ga.product(
+        ga.window(ga.grids.cartesian(9), 3, causal=True), ga.geodesic(SPHERE, radius=20)
+    ),
+    "sphere and levels": lambda: ga.product(
+        ga.geodesic(SPHERE, radius=20), ga.window(ga.grids.cartesian(7), 3)
+    ),
+    "pixels and levels": lambda: ga.product(
+        ga.geodesic(ga.grids.healpix(4), radius=20), ga.window(ga.grids.cartesian(5), 3)
+    ),
+    "time and finer pixels": lambda: ga.product(
+        ga.everything(ga.grids.cartesian(3), ga.grids.cartesian(2)),
+        ga.geodesic(SPHERE, ga.grids.equiangular(25, 48), radius=12),
+    ),
+    "product of windows": lambda: ga.product(ga.window(ga.grids.cartesian(20), 3), on_plane((12, 17), 5)),
     "everything": lambda: ga.everything(ga.grids.cartesian((8, 40)), ga.grids.cartesian((16, 8))),
     "everything on a sphere": lambda: ga.everything(SPHERE),
 }
@@ -124,3 +145,69 @@ def test_a_plan_holds_exactly_the_edges_of_its_neighborhood(name: str, shape: tu
 def test_unknown_tile_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="128×128 are not supported"):
         plans.build(ga.window(PLANE, 3), 128, 128)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_statistics_agree_with_dense_masks(shape: tuple[int, int]) -> None:
+    hood = ga.geodesic(SPHERE, ga.grids.gaussian(18, 36), radius=100)
+    plan = plans.build(hood, *shape)
+    found = plans.statistics(plan)
+    dense = np.zeros((SPHERE.size + 1, hood.key_grid.size + 1), dtype=bool)  # padding has no pairs
+    indptr, indices = hood.to_csr()
+    dense[np.repeat(np.arange(SPHERE.size), np.diff(indptr)), indices] = True
+    query_tile, key_tile = shape
+    laid_out = dense[plan.query_order][:, plan.key_order]
+    tiles = laid_out.reshape(-1, query_tile, len(plan.key_order) // key_tile, key_tile)
+    assert found.useful_pairs == hood.counts.sum()
+    assert found.visited_tiles == tiles.any(axis=(1, 3)).sum()
+    assert found.full_tiles == tiles.all(axis=(1, 3)).sum()
+    assert found.max_list == tiles.any(axis=(1, 3)).sum(1).max()
+    assert found.mean_list == tiles.any(axis=(1, 3)).sum(1).mean()
+    rows, columns = found.group
+    groups = laid_out.reshape(-1, rows, len(plan.key_order) // columns, columns)
+    assert found.visited_groups == groups.any(axis=(1, 3)).sum()
+    dense_tiles = -(-SPHERE.size // query_tile) * -(-hood.key_grid.size // key_tile)
+    assert found.tile_speedup == dense_tiles / found.visited_tiles
+    assert found.group_occupancy == found.useful_pairs / (found.visited_groups * rows * columns)
+
+
+def test_the_longest_lists_are_scheduled_first() -> None:
+    plan = plans.build(ga.geodesic(SPHERE, radius=20))
+    assert (np.diff(plan.lengths[plan.schedule]) <= 0).all()
+    np.testing.assert_array_equal(np.sort(plan.schedule), np.arange(len(plan.tile_class)))
+
+
+def test_longitude_shifts_leave_one_list_per_band_of_latitudes() -> None:
+    plan = plans.build(ga.geodesic(ga.grids.equiangular(32, 64, poles=False), radius=12), 32, 1)
+    first = plan.query_order.reshape(-1, 32)[:, 0]
+    assert len(plan.indptr) - 1 == len(np.unique(first // 64))
+
+
+def test_quarter_turns_leave_a_quarter_of_the_lists_of_nested_pixels() -> None:
+    plan = plans.build(ga.geodesic(ga.grids.healpix(16), radius=12))
+    assert len(plan.indptr) - 1 == len(plan.tile_class) / 4
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_lists_of_a_plane_do_not_grow_with_it(shape: tuple[int, int]) -> None:
+    small, large = (plans.build(on_plane((n, n), 7), *shape) for n in (64, 256))
+    assert len(small.indptr) == len(large.indptr)
+    assert len(large.key_tiles) == len(small.key_tiles)
+
+
+def test_blocks_of_a_plane_become_one_tile_each() -> None:
+    plan = plans.build(on_plane((56, 56), 7, stride=7))
+    assert plans.statistics(plan).visited_tiles == 64
+    dilated = plans.build(on_plane((56, 56), 7, dilation=8))
+    assert plans.statistics(dilated).visited_tiles == 64
+
+
+def test_an_estimate_prints_its_figures() -> None:
+    text = str(plans.estimate(on_plane((64, 64), 7)))
+    assert "200,704" in text  # 64 · 64 · 7 · 7 pairs
+    assert "over dense" in text
+
+
+def test_a_plan_travels_by_pickle() -> None:
+    hood = on_plane((20, 20), 5)
+    check(hood, pickle.loads(pickle.dumps(plans.build(hood))))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cached_property, reduce
+from itertools import chain
 from math import prod
 
 import numpy as np
 
 from geoattn import grids
+from geoattn.neighborhoods.axis import Axis
 from geoattn.neighborhoods.base import Index, Neighborhood, Rotation, Rows
 
 
@@ -33,6 +35,12 @@ class Product(Neighborhood, kind="product"):
         counts: Index = reduce(np.multiply.outer, [factor.counts for factor in self.factors])
         counts.flags.writeable = False
         return counts
+
+    @cached_property
+    def axes(self) -> tuple[Axis, ...] | None:
+        along_factors = [factor.axes for factor in self.factors]
+        found = [axes for axes in along_factors if axes is not None]
+        return tuple(chain(*found)) if len(found) == len(along_factors) else None
 
     @property
     def rotation(self) -> Rotation | None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from functools import singledispatch
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
-from geoattn.plans.layout import Layout, Lines, Widths, cut, inverse, lines, natural
+from geoattn.neighborhoods.curve import CurveWindow
+from geoattn.plans.layout import Layout, Lines, Widths, cut, inverse, lines, natural, ring_line
 
 #: tiles looked at when boxes are compared
 _SAMPLES = 8
@@ -26,7 +29,7 @@ def choose(hood: Neighborhood, query_tile: int, key_tile: int) -> tuple[Layout, 
     grids, and for single keys, queries are boxed so that those of a tile share their keys; keys are
     then boxed so that the keys of a query tile fill few tiles.
     """
-    key_walks = lines(hood.key_grid, max(key_tile, query_tile))
+    key_walks = _walks(hood, hood.key_grid, max(key_tile, query_tile))
     pitch, spans = _spacing(hood, key_walks)
     query_ring = key_ring = None
     if hood.axes is None and hood.rotation is not None:
@@ -39,7 +42,7 @@ def choose(hood: Neighborhood, query_tile: int, key_tile: int) -> tuple[Layout, 
             best = min(queries, key=lambda both: both.n_tiles * _filled(both, _sample(hood, both, group)))
             return best, best
     else:
-        walks = lines(hood.query_grid, query_tile)
+        walks = _walks(hood, hood.query_grid, query_tile)
         single = (1,) * len(walks)
         queries = _candidates(walks, single, single, query_tile, query_ring)
     best = min(queries, key=lambda layout: layout.n_tiles * _shared(_sample(hood, layout, group)))
@@ -48,6 +51,17 @@ def choose(hood: Neighborhood, query_tile: int, key_tile: int) -> tuple[Layout, 
     sample = _sample(hood, best, group)
     keys = _candidates(key_walks, pitch, spans, key_tile, key_ring)
     return best, min(keys, key=lambda layout: _filled(layout, sample))
+
+
+@singledispatch
+def _walks(hood: Neighborhood, grid: Grid, leaf: int) -> Lines:
+    """The lines through a grid that suit the neighborhood: those of the grid, mostly."""
+    return lines(grid, leaf)
+
+
+@_walks.register
+def _(hood: CurveWindow, grid: Grid, leaf: int) -> Lines:
+    return (hood.order,)
 
 
 def _candidates(walks: Lines, pitch: Widths, spans: Widths, tile: int, ring: int | None) -> list[Layout]:
@@ -63,9 +77,11 @@ def _boxes(shape: Widths, pitch: Widths, spans: Widths, tile: int, ring: int | N
         length = -(-length // step)
         widths = {w for w in (1 << bit for bit in range(tile.bit_length())) if w < 2 * length}
         choices.append(widths | {w for w in (length, span) if w <= tile})
-    if ring is not None:
-        choices[-1] = {w for w in range(1, tile + 1) if ring % w == 0}
-        choices[-2] |= {tile // w for w in choices[-1] if tile // w <= shape[-2]}
+    if ring is not None and (found := ring_line(shape, ring)):
+        line, places = found
+        choices[line] = {w for w in range(1, tile + 1) if places % w == 0}
+        if line > 0:  # rows fill up what such widths leave of a tile
+            choices[line - 1] |= {tile // w for w in choices[line] if tile // w <= shape[line - 1]}
     boxes = [box for box in itertools.product(*choices) if math.prod(box) <= tile]
     fullest = max(math.prod(box) for box in boxes)
     return (box for box in boxes if math.prod(box) >= 0.75 * fullest)

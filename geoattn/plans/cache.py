@@ -90,6 +90,6 @@ def read(path: Path) -> Plan | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays: dict[str, Any] = {name: file[name] for name in file.files}  # checksums are compared
-        return Plan(**{name: array[()] if array.ndim == 0 else array for name, array in arrays.items()})
+        return Plan(**{name: array.item() if array.ndim == 0 else array for name, array in arrays.items()})
     except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
         return None

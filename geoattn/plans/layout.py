@@ -119,6 +119,20 @@ class Layout:
         return tile * self.tile + inverse(interleaved(self.widths))[box]
 
 
+def ring_line(shape: Widths, ring: int) -> tuple[int, int] | None:
+    """The line along which rings of ``ring`` tokens turn, and the places that they take on it.
+
+    A ring is a run of consecutive tokens: whole lines at the end of ``shape``, and part of, or all
+    of, the line before. None if ``ring`` is no such run.
+    """
+    inner = 1
+    for line in reversed(range(len(shape))):
+        if ring % inner == 0 and shape[line] % (ring // inner) == 0:
+            return line, ring // inner
+        inner *= shape[line]
+    return None
+
+
 def natural(shape: Widths) -> Layout:
     """Every token its own tile, in row-major order."""
     return Layout(1, shape, tuple(np.arange(n, dtype=np.int32) for n in shape), (1,) * len(shape))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoattn.neighborhoods.base import Neighborhood
-from geoattn.plans.layout import Layout
+from geoattn.plans.layout import Layout, ring_line
 
 
 class Classes(NamedTuple):
@@ -83,28 +83,44 @@ def _moved(hood: Neighborhood, queries: Layout, keys: Layout) -> tuple[list[_Pie
 
 
 def _turned(hood: Neighborhood, queries: Layout, keys: Layout) -> tuple[list[_Pieces], int] | None:
-    """Turns of rings, where whole tiles make up a ring and its last line is walked as it comes."""
+    """Turns of rings, where rings are walked as they come and are made of whole tiles."""
     rotation = hood.rotation
     if rotation is None:
         return None
-    for layout, ring in ((queries, rotation.query_ring), (keys, rotation.key_ring)):
-        natural = np.array_equal(layout.lines[-1], np.arange(layout.shape[-1]))
-        if not natural or layout.shape[-1] % ring or ring % layout.widths[-1]:
-            return None
-    query_width, key_width = queries.widths[-1], keys.widths[-1]
-    per_ring = rotation.query_ring // query_width
-
-    def key_steps(n_pieces: int) -> int | None:
-        """Tiles that keys move when queries move by ``n_pieces``, if both are whole."""
-        turns, rest = divmod(n_pieces * query_width, rotation.query_step)
-        tiles, key_rest = divmod(turns * rotation.key_step, key_width)
-        return None if rest or key_rest else tiles
-
-    period = next((n for n in range(1, per_ring) if key_steps(n) is not None), None)
-    if period is None:
+    query = _Ring.find(queries, rotation.query_ring, rotation.query_step)
+    key = _Ring.find(keys, rotation.key_ring, rotation.key_step)
+    if query is None or key is None:
         return None
-    last = np.arange(queries.pieces[-1])
-    ring_number, place = np.divmod(last, per_ring)
-    turned = _Pieces(ring_number * period + place % period, place // period * key_steps(period))
-    fixed = [_Pieces(np.arange(n), np.zeros(n, dtype=np.int64)) for n in queries.pieces[:-1]]
-    return [*fixed, turned], rotation.key_ring // key_width
+    # the fewest pieces of the query ring whose turn moves the keys by whole pieces too
+    turn = math.lcm(query.step, query.width) // query.step
+    period = next((n for n in range(turn, query.places, turn) if n * key.step % key.width == 0), None)
+    if period is None or period * query.step >= query.places:
+        return None
+    n_period = period * query.step // query.width
+    shift = period * key.step // key.width * key.inner_tiles
+    ring_number, place = np.divmod(np.arange(queries.pieces[query.line]), query.places // query.width)
+    pieces = [_Pieces(np.arange(n), np.zeros(n, dtype=np.int64)) for n in queries.pieces]
+    pieces[query.line] = _Pieces(ring_number * n_period + place % n_period, place // n_period * shift)
+    return pieces, key.places // key.width * key.inner_tiles
+
+
+class _Ring(NamedTuple):
+    """A ring on its line: places around it, places per step, places per piece, and tiles per piece."""
+
+    line: int
+    places: int
+    step: int
+    width: int
+    inner_tiles: int
+
+    @classmethod
+    def find(cls, layout: Layout, ring: int, step: int) -> _Ring | None:
+        found = ring_line(layout.shape, ring)
+        if found is None:
+            return None
+        line, places = found
+        inner, width = ring // places, layout.widths[line]
+        as_it_comes = np.array_equal(layout.lines[line], np.arange(layout.shape[line]))
+        if step % inner or places % width or not as_it_comes:
+            return None
+        return cls(line, places, step // inner, width, math.prod(layout.pieces[line + 1 :]))
