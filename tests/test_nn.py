@@ -70,11 +70,31 @@ def test_a_query_without_keys_gets_the_output_bias():
     torch.testing.assert_close(out, layer.out.bias.expand_as(out))
 
 
+@pytest.mark.parametrize("hood", [ga.everything(SPHERE), ga.geodesic(SPHERE, radius=50.0)], ids=repr)
 @pytest.mark.parametrize("options", [{}, {"position": "harmonic", "num_kv_heads": 1}, {"qk_norm": True}])
-def test_shifting_longitudes_shifts_the_result(options):
-    layer = attention(**options)
+def test_shifting_longitudes_shifts_the_result(options, hood):
+    layer = attention(hood=hood, **options)
     x = tokens(2, 5, 8, 16)
     torch.testing.assert_close(layer(x.roll(3, 2)), layer(x).roll(3, 2), rtol=0, atol=1e-12)
+
+
+def random_points(count, rotation):
+    rng = np.random.default_rng(0)
+    xyz = rng.normal(size=(count, 3))
+    xyz = xyz / np.linalg.norm(xyz, axis=-1, keepdims=True) @ rotation.T
+    lat, lon = np.degrees(np.arcsin(xyz[:, 2])), np.degrees(np.arctan2(xyz[:, 1], xyz[:, 0]))
+    return ga.grids.points(lat, lon, areas=rng.uniform(0.5, 1.5, size=count))
+
+
+@pytest.mark.parametrize("pattern", ["everything", "geodesic"])
+def test_rotating_the_sphere_changes_nothing(pattern):
+    rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
+    x, results = tokens(2, 60, 16), []
+    for turn in (np.eye(3), rotation):
+        grid = random_points(60, turn)
+        hood = ga.everything(grid) if pattern == "everything" else ga.geodesic(grid, radius=70.0)
+        results.append(attention(hood=hood, position=ga.nn.Harmonic(degree=6))(x))
+    torch.testing.assert_close(*results, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("position", [None, "rotary", "fourier"])
