@@ -20,12 +20,13 @@ from geoattn.neighborhoods.base import Neighborhood
 #: name → (module, class); modules are imported when the backend is first asked for
 KNOWN: dict[str, tuple[str, str]] = {
     "sdpa": ("geoattn.backends.sdpa", "FusedDense"),
+    "cpu": ("geoattn.backends.cpu.backend", "Cpu"),
     "reference": ("geoattn.backends.reference", "Reference"),
 }
 
 #: device type → backends in the order in which ``backend=None`` tries them; other devices: the reference
 AUTOMATIC: dict[str, tuple[str, ...]] = {
-    "cpu": ("sdpa", "reference"),
+    "cpu": ("sdpa", "cpu", "reference"),
     "cuda": ("sdpa", "reference"),
 }
 

@@ -1,0 +1,199 @@
+"""The ``cpu`` backend: tensors in, compiled kernels, tensors out."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geoattn.backends.base import Forward, Gradients
+from geoattn.backends.cpu import threads
+from geoattn.backends.cpu.backward import add_runs, backward
+from geoattn.backends.cpu.forward import forward
+from geoattn.backends.cpu.micro import MACHINE
+from geoattn.backends.cpu.schedule import Chunks, Schedule, schedule
+from geoattn.neighborhoods.base import Neighborhood
+from geoattn.plans import build
+
+#: multiply-adds below which waking other threads costs more than it saves
+_WORTH_A_THREAD = 2_000_000
+
+
+class Cpu:
+    """Fused attention over gathered keys in the processor's vector lanes, for every neighborhood."""
+
+    name = "cpu"
+
+    def unavailable(self) -> str | None:
+        return None
+
+    def refuses(self, q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> str | None:
+        if q.device.type != "cpu":
+            return f"it runs on the CPU, and q is on {q.device}"
+        if q.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+            return f"it computes float16, bfloat16, float32 and float64, and q is {q.dtype}"
+        return None
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, hood: Neighborhood, scale: float
+    ) -> Forward:
+        dtype = q.dtype
+        q, k, v = (_readable(x) for x in (q, k, v))
+        plan = _schedule(hood)
+        batch, n_queries, heads, depth = q.shape
+        sizes = (batch, heads, k.shape[2], depth, v.shape[3])
+        out = q.new_empty(batch, n_queries, heads, v.shape[3])
+        lse = q.new_empty(batch, n_queries, heads)
+        n_threads = _threads(plan.work * batch * heads * (depth + v.shape[3]))
+        tiles = len(plan.longest_first)
+        heads_at_once = heads
+        while heads_at_once > 1 and batch * tiles * -(-heads // heads_at_once) < 4 * n_threads:
+            heads_at_once = -(-heads_at_once // 2)
+        bias = _bias(key_bias, q.dtype)
+        ticket = np.zeros(1, np.int64)
+        task = functools.partial(
+            forward,
+            _like(q.dtype),
+            ticket.ctypes.data,
+            plan.lists,
+            plan.longest_first,
+            plan.longest,
+            *(_operand(x) for x in (q, k, v)),
+            _bias_operand(bias),
+            _operand(out),
+            _operand(lse),
+            sizes,
+            heads_at_once,
+            scale,
+        )
+        threads.run(task, n_threads)
+        return Forward(out.to(dtype), lse)
+
+    def backward(
+        self,
+        grad_out: Tensor,
+        grad_lse: Tensor | None,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_bias: Tensor | None,
+        out: Tensor,
+        lse: Tensor,
+        hood: Neighborhood,
+        scale: float,
+        needs_key_bias: bool,
+    ) -> Gradients:
+        dtype = q.dtype
+        grad_out, q, k, v, out = (_readable(x) for x in (grad_out, q, k, v, out))
+        plan = _schedule(hood)
+        batch, _, heads, depth = q.shape
+        n_keys, key_heads, value_depth = v.shape[1:]
+        sizes = (batch, heads, key_heads, depth, value_depth)
+        grad_q = q.new_empty(q.shape)
+        grad_k, grad_v = q.new_empty(k.shape), q.new_empty(v.shape)
+        n_threads = _threads(5 * plan.work * batch * heads * max(depth, value_depth))
+        runs = plan.chunks(_runs(batch * key_heads, n_threads))
+        step = MACHINE.vector_bytes // q.element_size()
+        widths = [-(-n // step) * step for n in (depth, value_depth, int(needs_key_bias))]
+        table = q.new_empty(batch, key_heads, len(runs.keys), sum(widths))
+        operands = (table.data_ptr(), *widths)
+        like, bias, ticket = _like(q.dtype), _bias(key_bias, q.dtype), np.zeros(2, np.int64)
+        task = functools.partial(
+            backward,
+            like,
+            ticket.ctypes.data,
+            plan.lists,
+            plan.longest,
+            runs,
+            n_keys,
+            *(_operand(x) for x in (q, k, v)),
+            _bias_operand(bias),
+            _operand(out),
+            _operand(lse),
+            _operand(grad_out),
+            (0, 0, 0, 0) if grad_lse is None else _operand(grad_lse),
+            _operand(grad_q),
+            operands,
+            sizes,
+            scale,
+        )
+        threads.run(task, n_threads)
+        task = functools.partial(
+            add_runs,
+            like,
+            ticket.ctypes.data + 8,
+            runs,
+            n_keys,
+            _operand(grad_k),
+            _operand(grad_v),
+            operands,
+            sizes,
+        )
+        threads.run(task, n_threads)
+        grad_bias = None
+        if needs_key_bias and key_bias is not None:
+            grad_bias = _bias_gradient(table[..., -widths[2]], runs, key_bias)
+        return Gradients(grad_q.to(dtype), grad_k.to(dtype), grad_v.to(dtype), grad_bias)
+
+
+def _runs(independent: int, n_threads: int) -> int:
+    """Runs of tiles for each of so many key heads.
+
+    At least 16 items in all: what is summed in which order then depends on the number of threads
+    only beyond 16 of them.
+    """
+    items = max(16, 1 << (2 * n_threads - 1).bit_length() if n_threads > 16 else 0)
+    return -(-items // max(1, independent))
+
+
+def _bias_gradient(columns: Tensor, runs: Chunks, key_bias: Tensor) -> Tensor:
+    """Sum the bias columns ``[B, Hkv, rows]`` of all runs, in order."""
+    rows = columns.sum(1)
+    if key_bias.shape[0] == 1:
+        rows = rows.sum(0, keepdim=True)
+    gradient = rows.new_zeros(rows.shape[0], key_bias.shape[1])
+    for low, high in itertools.pairwise(runs.indptr.tolist()):
+        gradient[:, torch.as_tensor(runs.keys[low:high].copy()).long()] += rows[:, low:high]
+    return gradient
+
+
+def _schedule(hood: Neighborhood) -> Schedule:
+    return _cached(hood)
+
+
+@functools.lru_cache(maxsize=32)
+def _cached(hood: Neighborhood) -> Schedule:
+    return schedule(build(hood, 32, 1), hood.query_grid.size, hood.key_grid.size)
+
+
+def _threads(multiply_adds: int) -> int:
+    return int(min(torch.get_num_threads(), 1 + multiply_adds // _WORTH_A_THREAD))
+
+
+def _like(dtype: torch.dtype) -> np.floating:
+    return np.float64(0) if dtype == torch.float64 else np.float32(0)
+
+
+def _readable(x: Tensor) -> Tensor:
+    """In a dtype that the kernels compute in, with adjacent channels; no copy where that is so already."""
+    x = x if x.dtype == torch.float64 else x.float()
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def _operand(x: Tensor) -> tuple[int, int, int, int]:
+    """(address, batch stride, token stride, head stride), in elements."""
+    return x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)
+
+
+def _bias(key_bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if key_bias is None else key_bias.to(dtype).contiguous()
+
+
+def _bias_operand(bias: Tensor | None) -> tuple[int, int]:
+    """(address or 0, batch stride)."""
+    if bias is None:
+        return 0, 0
+    return bias.data_ptr(), 0 if bias.shape[0] == 1 else bias.stride(0)

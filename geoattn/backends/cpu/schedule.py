@@ -1,0 +1,141 @@
+"""What the kernels need to know of a plan, worked out once: flat arrays and an order of work."""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoattn.backends.cpu.compiled import kernel
+from geoattn.plans.base import Plan
+
+Array = NDArray[np.int32]
+
+
+class Lists(NamedTuple):
+    """A gather plan as compiled code takes it; see :class:`geoattn.plans.base.Plan` for the fields."""
+
+    query_order: Array
+    key_order: Array
+    tile_class: Array
+    tile_shift: Array
+    ring: int
+    indptr: NDArray[np.int64]
+    key_tiles: Array
+    lanes: NDArray[np.uint32]
+
+
+class Chunks(NamedTuple):
+    """Query tiles in runs of equal work, each with the keys that it touches.
+
+    Run c holds the tiles ``tiles[c]`` to ``tiles[c + 1]`` and touches the keys
+    ``keys[indptr[c]:indptr[c + 1]]``, ascending. The backward pass gives each run gradients of its
+    own keys to add to, so that runs do not race, and adds the runs up in order afterwards.
+    """
+
+    tiles: NDArray[np.int64]
+    indptr: NDArray[np.int64]
+    keys: Array
+
+
+@dataclasses.dataclass(eq=False)
+class Schedule:
+    """One plan, ready for the kernels."""
+
+    lists: Lists
+    n_queries: int
+    n_keys: int
+    #: tiles, those with the longest lists first: the last ones then even out the threads
+    longest_first: Array
+    longest: int
+    #: key × lane places that the tiles hold, a measure of the work
+    work: int
+    _lengths: NDArray[np.int64]
+    _chunks: dict[int, Chunks]
+
+    @classmethod
+    def of(cls, plan: Plan, n_queries: int, n_keys: int) -> Schedule:
+        assert plan.lanes is not None
+        shifted = bool(plan.tile_shift.any())
+        lists = Lists(
+            query_order=_frozen(plan.query_order),
+            key_order=_frozen(plan.key_order),
+            tile_class=_frozen(plan.tile_class),
+            tile_shift=_frozen(plan.tile_shift % plan.ring if shifted else plan.tile_shift),
+            ring=int(plan.ring) if shifted else max(1, len(plan.key_order)),
+            indptr=_frozen(plan.indptr),
+            key_tiles=_frozen(plan.key_tiles),
+            lanes=_frozen(plan.lanes),
+        )
+        lengths = np.diff(plan.indptr)[plan.tile_class]
+        return cls(
+            lists=lists,
+            n_queries=n_queries,
+            n_keys=n_keys,
+            longest_first=_frozen(np.argsort(-lengths, kind="stable").astype(np.int32)),
+            longest=int(lengths.max(initial=0)),
+            work=int(lengths.sum()) * plan.query_tile,
+            _lengths=lengths,
+            _chunks={},
+        )
+
+    def chunks(self, count: int) -> Chunks:
+        """The tiles in ``count`` runs."""
+        if count not in self._chunks:
+            done = np.cumsum(self._lengths)
+            shares = np.arange(1, count) * (done[-1] if len(done) else 0) / count
+            tiles = np.concatenate([[0], np.searchsorted(done, shares), [len(done)]]).astype(np.int64)
+            indptr, keys = _touched(self.lists, tiles, self.n_keys)
+            self._chunks[count] = Chunks(_frozen(tiles), _frozen(indptr), _frozen(keys))
+        return self._chunks[count]
+
+
+def _frozen(array: NDArray[Any]) -> Any:
+    """A read-only view: numba tells those apart from writable arrays, and one kind is enough."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+@kernel
+def _touched(lists, tiles, n_keys):  # type: ignore[no-untyped-def]
+    """Bounds and keys of each run of tiles."""
+    n_runs = len(tiles) - 1
+    indptr = np.zeros(n_runs + 1, np.int64)
+    seen = np.full(n_keys, -1, np.int32)
+    keys = np.empty(0, np.int32)
+    for filling in range(2):
+        seen[:] = -1
+        for run in range(n_runs):
+            for tile in range(tiles[run], tiles[run + 1]):
+                number = lists.tile_class[tile]
+                for entry in range(lists.indptr[number], lists.indptr[number + 1]):
+                    position = lists.key_tiles[entry]
+                    start = position // lists.ring * lists.ring
+                    moved = start + (position - start + lists.tile_shift[tile]) % lists.ring
+                    seen[lists.key_order[moved]] = run
+            if filling:
+                at = indptr[run]
+                for key in range(n_keys):
+                    if seen[key] == run:
+                        keys[at] = key
+                        at += 1
+            else:
+                indptr[run + 1] = indptr[run] + np.count_nonzero(seen == run)
+        if not filling:
+            keys = np.empty(indptr[n_runs], np.int32)
+    return indptr, keys
+
+
+_schedules: weakref.WeakKeyDictionary[Plan, Schedule] = weakref.WeakKeyDictionary()
+
+
+def schedule(plan: Plan, n_queries: int, n_keys: int) -> Schedule:
+    """The schedule of a plan, made at its first use and kept as long as the plan lives."""
+    found = _schedules.get(plan)
+    if found is None:
+        found = _schedules[plan] = Schedule.of(plan, n_queries, n_keys)
+    return found

@@ -1,0 +1,88 @@
+"""Threads that run compiled code: a plain pool, since the kernels release the interpreter lock.
+
+Numba's own parallel loops are not used: their layers either forbid use after a fork (data loading
+workers fork) or use from two threads at once (autograd runs backward passes in a thread of its own).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+
+class _Job:
+    """One task that several threads run at once, each until no work is left."""
+
+    def __init__(self, task: Callable[[], object]) -> None:
+        self.task = task
+        self.lock = threading.Lock()
+        self.closed = False
+        self.started = 0
+        self.finished: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def help(self) -> None:
+        """Take part, unless the caller has already seen the last of the work."""
+        with self.lock:
+            if self.closed:
+                return
+            self.started += 1
+        error: BaseException | None = None
+        try:
+            self.task()
+        except BaseException as raised:
+            error = raised
+        self.finished.put(error)
+
+    def close(self) -> None:
+        """Wait for those that took part; threads that wake later are not waited for."""
+        with self.lock:
+            self.closed = True
+        for _ in range(self.started):
+            error = self.finished.get()
+            if error is not None:
+                raise error
+
+
+_jobs: SimpleQueue[_Job] = SimpleQueue()
+_helpers = 0
+_helpers_lock = threading.Lock()
+
+
+def _serve(jobs: SimpleQueue[_Job]) -> None:
+    while True:
+        jobs.get().help()
+
+
+def _forget() -> None:
+    """A forked child inherits no threads: start over."""
+    global _jobs, _helpers, _helpers_lock
+    _jobs, _helpers, _helpers_lock = SimpleQueue(), 0, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def run(task: Callable[[], object], threads: int) -> None:
+    """Run the same task in so many threads at once, the calling one among them.
+
+    The task takes shares of the work from a counter until none is left, so that it does not matter
+    how many threads come, or when.
+    """
+    global _helpers
+    if threads <= 1:
+        task()
+        return
+    with _helpers_lock:
+        while _helpers < threads - 1:
+            threading.Thread(target=_serve, args=(_jobs,), daemon=True, name="geoattn").start()
+            _helpers += 1
+    job = _Job(task)
+    for _ in range(threads - 1):
+        _jobs.put(job)
+    try:
+        task()
+    finally:
+        job.close()

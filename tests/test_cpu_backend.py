@@ -1,0 +1,86 @@
+"""The compiled CPU backend against the float64 oracle, and what it promises beyond right numbers."""
+
+from __future__ import annotations
+
+import matrix
+import pytest
+import torch
+
+import geoattn as ga
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_problems_agree_with_the_oracle(seed):
+    for case in matrix.cases(100 + seed, 8):
+        matrix.check(case, "cpu")
+
+
+def attend(hood, threads=2, heads=3, dtype=torch.float32, **options):
+    """Output, lse and gradients of q, k, v of one problem, the same for the same arguments."""
+    generator = torch.Generator().manual_seed(0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        q, k, v = (
+            torch.randn(2, *grid.shape, heads, 16, generator=generator).to(dtype).requires_grad_()
+            for grid in (hood.query_grid, hood.key_grid, hood.key_grid)
+        )
+        out, lse = ga.attention(q, k, v, hood, return_lse=True, backend="cpu", **options)
+        gradients = torch.autograd.grad((out.square().sum(), lse.sum()), (q, k, v))
+    finally:
+        torch.set_num_threads(before)
+    return [out.detach(), lse.detach(), *gradients]
+
+
+HOODS = {
+    "disc": lambda: ga.geodesic(ga.grids.equiangular(37, 72), radius=12.0),
+    "window": lambda: ga.window(ga.grids.cartesian((24, 40)), (7, 5)),
+    "everything": lambda: ga.everything(ga.grids.gaussian(16, 32)),
+}
+
+
+@pytest.mark.parametrize("hood", HOODS.values(), ids=HOODS)
+def test_results_are_bitwise_the_same_at_any_thread_count(hood):
+    hood = hood()
+    once = attend(hood, threads=1)
+    for threads in (1, 2, 3, 5):
+        for one, other in zip(once, attend(hood, threads=threads), strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("hood", HOODS.values(), ids=HOODS)
+def test_a_hidden_key_may_hold_anything(hood):
+    hood = hood()
+    mask = torch.rand(hood.key_grid.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    q, k, v = (
+        torch.randn(1, *hood.key_grid.shape, 2, 8, generator=torch.Generator().manual_seed(2))
+        for _ in range(3)
+    )
+    expected = ga.attention(q, k, v, hood, key_mask=mask, backend="cpu")
+    k[:, ~mask], v[:, ~mask] = float("nan"), float("inf")
+    q.requires_grad_()
+    found = ga.attention(q, k, v, hood, key_mask=mask, backend="cpu")
+    assert torch.equal(found, expected)
+    (gradient,) = torch.autograd.grad(found.sum(), q)
+    assert gradient.isfinite().all()
+
+
+def test_long_lists_are_worked_on_in_blocks():
+    # 2592 keys per query: many blocks, each of which moves the running maximum
+    grid = ga.grids.equiangular(36, 72, poles=False)
+    hood = ga.everything(grid)
+    ramp = torch.linspace(-40, 40, grid.size).reshape(grid.shape)
+    for bias in (ramp, -ramp):
+        for found, expected in zip(
+            attend(hood, key_bias=bias, heads=1),
+            attend(hood, key_bias=bias.double(), heads=1, dtype=torch.float64),
+            strict=True,
+        ):
+            torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_it_is_chosen_for_tensors_on_the_cpu():
+    hood = HOODS["window"]()
+    q = torch.randn(1, *hood.query_grid.shape, 1, 4)
+    ga.attention(q, q, q, hood)
+    assert ga.backends.last() == "cpu"
