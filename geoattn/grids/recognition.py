@@ -15,7 +15,7 @@ from geoattn.grids.from_declaration import from_declaration
 from geoattn.grids.from_points import from_points
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Recognition:
     """What :func:`recognise` found."""
 
@@ -34,7 +34,7 @@ class Recognition:
     #: the catalogue's name for this very grid, or None
     name: str | None
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         named = f", {self.name!r} in the catalogue" if self.name else ""
         return (
             f"{self.grid}{named}\n"
