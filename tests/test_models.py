@@ -72,7 +72,7 @@ def test_blocks_take_several_neighborhoods_in_turn():
 
 
 COARSE = [
-    (ga.grids.gaussian(6, 12), 3, ga.nn.blocks(ga.grids.gaussian(6, 12), 3)[0]),
+    (ga.grids.gaussian(6, 12), 3, ga.nn.patches(ga.grids.gaussian(6, 12), 3).grid),
     (ga.grids.gaussian(6, 12), 1, ga.grids.healpix(2)),
     (ga.grids.healpix(4), 2, ga.grids.healpix(2)),
     (ga.grids.healpix(4), 2, ga.grids.icosahedral(1)),

@@ -105,6 +105,15 @@ def test_harmonic_position_is_an_explicit_bias_in_the_great_circle_angle(scale):
     torch.testing.assert_close(scores(made, query_grid, key_grid, q, k, scale), expected, rtol=0, atol=1e-12)
 
 
+def test_harmonic_position_on_time_and_sphere_is_that_of_the_sphere():
+    sphere, time = ga.grids.gaussian(3, 4), ga.grids.cartesian(2)
+    both = ga.grids.product(time, sphere)
+    zero = torch.zeros(24, 2, 8, dtype=torch.float64)
+    score = scores(module("harmonic", both, both), both, both, zero, zero, 0.3)
+    alone = scores(module("harmonic", sphere, sphere), sphere, sphere, zero[:12], zero[:12], 0.3)
+    torch.testing.assert_close(score, alone.repeat(1, 2, 2))
+
+
 @pytest.mark.parametrize("periodic", [(True, True), (False, True), (False, False)])
 def test_fourier_position_is_an_explicit_bias_in_the_displacement(periodic):
     query_grid = ga.grids.cartesian((4, 6), spacing=(1.0, 0.5), periodic=periodic)

@@ -240,7 +240,7 @@ PATCHED = [
 
 @pytest.mark.parametrize(("fine", "patch", "coarse"), PATCHED, ids=lambda x: repr(x)[:40])
 def test_patches_make_the_coarser_grid_of_the_same_kind(fine, patch, coarse):
-    grid, members = ga.nn.blocks(fine, patch)
+    grid, members = ga.nn.patches(fine, patch)
     assert grid == coarse
     assert sorted(members.ravel()) == list(range(fine.size))
     np.testing.assert_allclose(fine.weights.reshape(-1)[members].sum(-1), grid.weights.reshape(-1), rtol=0.2)
@@ -248,7 +248,7 @@ def test_patches_make_the_coarser_grid_of_the_same_kind(fine, patch, coarse):
 
 @pytest.mark.parametrize(("fine", "patch"), [(f, p) for f, p, _ in PATCHED] + [(G.gaussian(8, 16), (2, 4))])
 def test_patches_hold_the_points_around_their_own(fine, patch):
-    grid, members = ga.nn.blocks(fine, patch)
+    grid, members = ga.nn.patches(fine, patch)
     dimensions = fine.positions.shape[-1]
     centres = fine.positions.reshape(-1, dimensions)[members].mean(1)
     if isinstance(fine, G.SphericalGrid):
@@ -259,7 +259,7 @@ def test_patches_hold_the_points_around_their_own(fine, patch):
 
 def test_patches_of_a_lat_lon_grid_weigh_as_much_as_their_members():
     fine = G.gaussian(12, 24, lon_start=10.0, south_first=True)
-    grid, members = ga.nn.blocks(fine, (3, 2))
+    grid, members = ga.nn.patches(fine, (3, 2))
     assert grid.shape == (4, 12)
     np.testing.assert_allclose(
         fine.weights.reshape(-1)[members].sum(-1), grid.weights.reshape(-1), rtol=1e-14
@@ -295,10 +295,10 @@ def test_unembedding_inverts_embedding(fine, patch):
 
 def test_patches_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="patches of 3 do not divide the 8 points along a side of Gaussian"):
-        ga.nn.blocks(G.gaussian(8, 16), 3)
+        ga.nn.patches(G.gaussian(8, 16), 3)
     with pytest.raises(ValueError, match=r"must be square, got \(2, 1\)"):
-        ga.nn.blocks(G.healpix(4), (2, 1))
+        ga.nn.patches(G.healpix(4), (2, 1))
     with pytest.raises(ValueError, match=r"one positive number or 2 of them.*got \(2, 2, 2\)"):
-        ga.nn.blocks(G.healpix(4), (2, 2, 2))
+        ga.nn.patches(G.healpix(4), (2, 2, 2))
     with pytest.raises(ValueError, match=r"no rectangular patches.*ga\.nn\.Resample"):
-        ga.nn.blocks(G.icosahedral(2), 2)
+        ga.nn.patches(G.icosahedral(2), 2)

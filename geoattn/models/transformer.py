@@ -23,7 +23,7 @@ class TransformerConfig(Value, kind="transformer"):
         Where the fields live.
     hoods
         The neighborhood of the processor's blocks, or a tuple of several that they take in turn.
-        Their grid is the processor's: ``grid`` itself, its patches (``ga.nn.blocks(grid, patch)[0]``),
+        Their grid is the processor's: ``grid`` itself, its patches (``ga.nn.patches(grid, patch).grid``),
         or any other grid of the same domain, reached by attention between the two.
     in_channels, out_channels
         Channels of the fields given and predicted.

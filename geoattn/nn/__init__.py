@@ -4,7 +4,7 @@ from geoattn.nn.attention import Attention
 from geoattn.nn.block import Block, LayerScale
 from geoattn.nn.embedding import PatchEmbed, PatchUnembed, PositionFeatures
 from geoattn.nn.harmonics import position_features, real_spherical_harmonics
-from geoattn.nn.patches import blocks
+from geoattn.nn.patching import patches
 from geoattn.nn.position import Fourier, Harmonic, Position, Rotary
 from geoattn.nn.resampling import Resample
 
@@ -20,7 +20,7 @@ __all__ = [
     "PositionFeatures",
     "Resample",
     "Rotary",
-    "blocks",
+    "patches",
     "position_features",
     "real_spherical_harmonics",
 ]

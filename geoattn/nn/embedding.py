@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from geoattn.grids import Grid
 from geoattn.nn.attention import check_tokens
 from geoattn.nn.harmonics import position_features
-from geoattn.nn.patches import blocks
+from geoattn.nn.patching import patches
 from geoattn.nn.table import Table
 
 
@@ -39,7 +39,7 @@ class PatchEmbed(nn.Module):
     Parameters
     ----------
     grid
-        Where the fields live; :func:`geoattn.nn.patches.blocks` lists the kinds that have patches.
+        Where the fields live; :func:`geoattn.nn.patching.patches` lists the kinds that have patches.
     patch
         Points along each side of a patch, one number or one per axis; 1 embeds each point.
     in_channels, dim
@@ -54,7 +54,7 @@ class PatchEmbed(nn.Module):
     def __init__(self, grid: Grid, patch: int | Sequence[int], in_channels: int, dim: int) -> None:
         super().__init__()
         self.grid, self.in_channels = grid, in_channels
-        self.coarse_grid, members = blocks(grid, patch)
+        self.coarse_grid, members = patches(grid, patch)
         self.members = Table(members.reshape(-1))
         self.projection = nn.Linear(members.shape[1] * in_channels, dim)
 
@@ -62,8 +62,8 @@ class PatchEmbed(nn.Module):
         """``[B, *grid.shape, in_channels]`` to ``[B, *coarse_grid.shape, dim]``."""
         check_tokens("x", x, self.grid, self.in_channels)
         points = x.flatten(1, -2)[:, self.members()]
-        patches = points.reshape(len(x), *self.coarse_grid.shape, self.projection.in_features)
-        tokens: Tensor = self.projection(patches)
+        together = points.reshape(len(x), *self.coarse_grid.shape, self.projection.in_features)
+        tokens: Tensor = self.projection(together)
         return tokens
 
 
@@ -73,7 +73,7 @@ class PatchUnembed(nn.Module):
     def __init__(self, grid: Grid, patch: int | Sequence[int], dim: int, out_channels: int) -> None:
         super().__init__()
         self.grid, self.dim, self.out_channels = grid, dim, out_channels
-        self.coarse_grid, members = blocks(grid, patch)
+        self.coarse_grid, members = patches(grid, patch)
         self.places = Table(np.argsort(members.reshape(-1)))
         self.projection = nn.Linear(dim, members.shape[1] * out_channels)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from geoattn._value import Value
-from geoattn.grids import Cartesian, Grid, SphericalGrid
+from geoattn.grids import Cartesian, Grid
 from geoattn.grids.sphere import Floats
 from geoattn.nn.harmonics import real_spherical_harmonics, wave_periods
 from geoattn.nn.table import Table
@@ -50,7 +50,8 @@ class Harmonic(Position, kind="harmonic"):
     Each head adds f_h(γ) = Σ_l a_hl · (2l + 1) / 4π · P_l(cos γ), 1 ≤ l ≤ ``degree``, to the
     score, with learned a_hl of either sign that begin at 0. By the addition theorem it is a
     product of spherical harmonics of the two points: heads gain degree · (degree + 2) channels.
-    Degree 0 would add one constant to all scores of a query, which the softmax ignores.
+    Degree 0 would add one constant to all scores of a query, which the softmax ignores. On a
+    product of grids with one sphere, γ is the angle on that sphere.
     """
 
     degree: int = 4
@@ -60,12 +61,13 @@ class Harmonic(Position, kind="harmonic"):
             raise ValueError(f"degree must be at least 1, got {self.degree}")
         tables = []
         for grid in (query_grid, key_grid):
-            if not isinstance(grid, SphericalGrid):
+            xyz = getattr(grid, "xyz", None)  # spheres have it, and products with one sphere
+            if xyz is None:
                 raise ValueError(
                     f"position 'harmonic' needs points on a sphere, got {grid!r}; "
                     "on planes use position='fourier' or 'rotary'"
                 )
-            values = real_spherical_harmonics(grid.xyz.reshape(-1, 3), self.degree)
+            values = real_spherical_harmonics(xyz.reshape(-1, 3), self.degree)
             tables.append(values[:, 1:])
         degrees = np.repeat(np.arange(self.degree), 2 * np.arange(1, self.degree + 1) + 1)
         return ProductBias(tables[0][None], tables[1], degrees, num_heads, query_grid, key_grid)

@@ -1,10 +1,11 @@
-"""Coarser grids whose points stand for equal blocks of a finer one."""
+"""Coarser grids whose points stand for equal patches of a finer one."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property, singledispatch
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,9 +16,9 @@ from geoattn.grids.sphere import Floats, Ints
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class CoarseLatLon(LatLonGrid, kind="coarse_latlon"):
-    """Blocks of ``rows`` rows and of equally many columns each of a finer lat-lon grid.
+    """Patches of ``rows`` rows and of equally many columns each of a finer lat-lon grid.
 
-    A block lies at its centre of area on the z axis and at its middle longitude, and weighs as
+    A patch lies at its centre of area on the z axis and at its middle longitude, and weighs as
     much as its members together.
     """
 
@@ -38,31 +39,38 @@ class CoarseLatLon(LatLonGrid, kind="coarse_latlon"):
         return read_only(np.degrees(np.arcsin((weights * z).sum(-1) / weights.sum(-1))))
 
     def __repr__(self) -> str:
-        return f"lat-lon grid {self.shape[0]}×{self.shape[1]} of blocks of {self.fine!r}"
+        return f"lat-lon grid {self.shape[0]}×{self.shape[1]} of patches of {self.fine!r}"
 
 
-def blocks(grid: Grid, patch: int | Sequence[int]) -> tuple[Grid, Ints]:
-    """Cut a grid into equal rectangular blocks.
+class Patches(NamedTuple):
+    """Equal blocks of a grid: the ``grid`` that they make, and the tokens of each, ``[patches, points]``."""
+
+    grid: Grid
+    members: Ints
+
+
+def patches(grid: Grid, patch: int | Sequence[int]) -> Patches:
+    """Cut a grid into equal rectangular patches.
 
     Parameters
     ----------
     grid
         A cartesian, lat-lon, HEALPix (either order) or cubed-sphere grid, or a product of such.
     patch
-        Points along each side of a block; one number, or one for each axis (for each of the two
+        Points along each side of a patch; one number, or one for each axis (for each of the two
         axes of a face on HEALPix and cubed-sphere grids).
 
     Returns
     -------
-    The grid of the blocks, and the tokens of each, ``[blocks, points]``, in the order of their
-    places in the block. Cells of planes grow by ``patch``, HEALPix goes from ``nside`` to
-    ``nside / patch``, cubed spheres from ``n`` to ``n / patch``, and lat-lon grids to a lat-lon
-    grid whose weights are the sums over the blocks.
+    The coarser grid, and the tokens of each patch in the order of their places in it. Cells of
+    planes grow by ``patch``, HEALPix goes from ``nside`` to ``nside / patch``, cubed spheres from
+    ``n`` to ``n / patch``, and lat-lon grids to a lat-lon grid whose weights are the sums over
+    the patches.
 
     Raises
     ------
     ValueError
-        If the blocks do not divide the grid, or the grid has no such blocks.
+        If the patches do not divide the grid, or the grid has no such patches.
     """
     places = grid.lattice()
     axes = places.shape[1] - 1
@@ -75,12 +83,12 @@ def blocks(grid: Grid, patch: int | Sequence[int]) -> tuple[Grid, Ints]:
     by_block = np.lexsort(np.concatenate((block, within), axis=1).T[::-1])
     members = np.empty((coarse.size, int(np.prod(sides))), dtype=np.int64)
     members[np.lexsort(coarse.lattice().T[::-1])] = by_block.reshape(members.shape)
-    return coarse, members
+    return Patches(coarse, members)
 
 
 @singledispatch
 def coarsen(grid: Grid, sides: tuple[int, ...]) -> Grid:
-    """The grid of the blocks with ``sides`` points along each axis."""
+    """The grid of the patches with ``sides`` points along each axis."""
     raise ValueError(
         f"{grid!r} has no rectangular patches; lead to a coarser grid with ga.nn.Resample instead"
     )
@@ -116,7 +124,7 @@ def _(grid: ProductGrid, sides: tuple[int, ...]) -> Grid:
     factors, start = [], 0
     for factor in grid.factors:
         end = start + factor.lattice().shape[1] - 1
-        factors.append(blocks(factor, sides[start:end])[0])
+        factors.append(patches(factor, sides[start:end]).grid)
         start = end
     return ProductGrid(tuple(factors))
 
