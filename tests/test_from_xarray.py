@@ -482,6 +482,14 @@ def test_a_quarter_degree_file_is_recognised_in_well_under_a_second():
     assert time.perf_counter() - start < 1.0
 
 
+def test_a_million_points_do_not_hang():
+    """Without the Voronoi areas, which are computed when they are first asked for."""
+    lat, lon = fibonacci(1_000_000)
+    start = time.perf_counter()
+    assert ga.grids.from_xarray(points(lat, lon)).size == 1_000_000
+    assert time.perf_counter() - start < 20
+
+
 def test_grids_load_no_xarray_until_they_meet_it():
     program = "import sys, geoattn.grids; print('xarray' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -489,3 +489,19 @@ def test_given_areas_weigh_the_rows_of_a_lat_lon_grid():
     np.testing.assert_allclose(grid.weights[:, 0], np.array([1.0, 2.0, 1.0]) * np.pi / 12)
     assert grid != ga.grids.latlon([60.0, 0.0, -60.0], np.arange(0, 360, 30))
     assert "given areas" in repr(grid)
+
+
+def test_repeated_points_are_found_among_many_and_named_as_a_pair():
+    """Also where longitude alone differs, at a pole, and where several pairs repeat."""
+    rng = np.random.default_rng(0)
+    lat, lon = np.degrees(np.arcsin(rng.uniform(-1, 1, 3000))), rng.uniform(0, 360, 3000)
+    ga.grids.points(lat, lon)
+    lat[[40, 7]], lon[[40, 7]] = lat[[900, 2000]], lon[[900, 2000]]
+    with pytest.raises(ValueError, match=r"points (40 and 900|7 and 2000) are the same point"):
+        ga.grids.points(lat, lon)
+    with pytest.raises(
+        ValueError, match=r"points 1 and 3 are the same point: lat 90.0, lon 20.0 and lat 90.0"
+    ):
+        ga.grids.points([0, 90, 10, 90], [0, 20, 0, 200])
+    rows = ga.grids.gaussian(32, 64)  # many points on equal latitudes and longitudes, none repeated
+    assert ga.grids.points(rows.lat.ravel(), rows.lon.ravel()).size == 2048

@@ -7,7 +7,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial import cKDTree
 
 from geoattn.grids.base import PointSet, read_only
 from geoattn.grids.sphere import Floats, unit_vectors, wrap_longitude
@@ -41,14 +40,22 @@ class Points(PointSet, kind="points"):
         self._check_distinct()
 
     def _check_distinct(self) -> None:
-        # by distance, as the poles have many longitudes and files round
+        # by distance, as the poles have many longitudes and files round: equal points are neighbors
+        # along any direction, and along one that suits no grid hardly any others are
         xyz = unit_vectors(self.latitudes, self.longitudes)
-        pairs = cKDTree(xyz).query_pairs(1e-10, output_type="ndarray")
-        for i, j in np.sort(pairs, axis=0)[:1]:
-            raise ValueError(
-                f"points {i} and {j} are the same point: lat {self.latitudes[i]}, lon {self.longitudes[i]} "
-                f"and lat {self.latitudes[j]}, lon {self.longitudes[j]}; drop one of them"
-            )
+        height = xyz @ np.array([0.36787944, 0.57721566, 0.72912468])
+        order = np.argsort(height)
+        height, apart = height[order], 1
+        while len(close := np.flatnonzero(height[apart:] - height[:-apart] <= 1e-10)):
+            pairs = np.sort((order[close], order[close + apart]), axis=0).T
+            same = np.linalg.norm(xyz[pairs[:, 0]] - xyz[pairs[:, 1]], axis=-1) <= 1e-10
+            for i, j in pairs[same][:1]:
+                raise ValueError(
+                    f"points {i} and {j} are the same point: "
+                    f"lat {self.latitudes[i]}, lon {self.longitudes[i]} "
+                    f"and lat {self.latitudes[j]}, lon {self.longitudes[j]}; drop one of them"
+                )
+            apart += 1
 
     def _shape(self) -> tuple[int, ...]:
         return self.latitudes.shape
