@@ -82,6 +82,14 @@ def test_williamson_2_zonal_flow_is_steady_at_any_rotation_angle(radians):
     assert end[2].abs().max() < 1e-15  # divergence, against a vorticity of 1e-5
 
 
+@pytest.mark.parametrize("grid", [ga.grids.lobatto(33, 64), ga.grids.equiangular(49, 96)], ids=repr)
+def test_williamson_2_is_steady_on_other_grids_with_a_harmonic_transform(grid):
+    solver, state = steady_zonal_flow(grid, 30.0)
+    assert solver.truncation == {33: 21, 49: 16}[grid.shape[0]]
+    start, end = solver.to_fields(solver.run(state, DAY / 4, time_step=1800.0)[[0, -1]])
+    assert relative_error(solver, end, start)[0] < 1e-13
+
+
 def test_williamson_2_is_steady_in_single_precision_to_its_round_off():
     solver, state = steady_zonal_flow(T21, 45.0, dtype=torch.float32)
     start, end = solver.to_fields(solver.run(state, DAY, time_step=1800.0)[[0, -1]])
@@ -247,6 +255,8 @@ def test_a_missing_torch_harmonics_is_named_with_the_command_that_installs_it(mo
 def test_errors_quote_what_was_given():
     with pytest.raises(ValueError, match=r"truncation=40 does not fit Gaussian grid 32×64.*degrees 1 to 31"):
         ShallowWater(T21, truncation=40)
+    with pytest.raises(ValueError, match=r"cell-centred has no harmonic transform.*ga.grids.gaussian"):
+        ShallowWater(ga.grids.equiangular(32, 64, poles=False))
     with pytest.raises(ValueError, match=r"damping_time=-1 must be positive seconds"):
         ShallowWater(T21, damping_time=-1)
     with pytest.raises(ValueError, match=r"dtype=torch.float16"):

@@ -14,12 +14,13 @@ pytest.importorskip("torch_harmonics", reason="the shallow-water solver needs to
 from geoattn.tasks.shallow_water import (
     Normalisation,
     ShallowWater,
+    filter_gravity_waves,
     generate_trajectories,
     random_balanced_states,
 )
 
 GRID = ga.grids.gaussian(24, 48)
-SMALL = {"count": 2, "steps": 2, "dt_hours": 3.0, "spin_up_hours": 3.0}
+SMALL = {"count": 2, "steps": 2, "dt_hours": 3.0, "filter_hours": 6.0}
 
 
 def test_random_states_have_the_wind_asked_for_and_no_tendency_of_divergence():
@@ -44,6 +45,25 @@ def test_balanced_flows_radiate_less_than_the_same_winds_over_a_level_surface():
     finals = solver.run(torch.stack((balanced, level)), 6 * 3600.0, time_step=1200.0)[-1]
     quiet, loud = finals[:, 0, 2].abs().square().sum((-2, -1)).sqrt()
     assert quiet < 0.2 * loud
+
+
+def test_filtered_flows_have_a_divergence_that_stays_and_the_vorticity_they_had():
+    solver = ShallowWater(GRID)
+    raw = random_balanced_states(solver, [5])[0]
+    raw = solver.run(raw, 12 * 3600.0, time_step=1900.0)[-1]
+    filtered = filter_gravity_waves(solver, random_balanced_states(solver, [5])[0], 24.0, time_step=1900.0)
+    start, end = solver.to_fields(
+        solver.run(torch.stack((raw, filtered)), 3 * 3600.0, time_step=1800.0)[[0, -1]]
+    ).unbind()
+
+    def norm(fields):
+        return GRID.integrate(fields.square()).sqrt()
+
+    change = norm(end - start)[:, 2] / norm(start)[:, 2]
+    assert change[0] > 0.7
+    assert change[1] < 0.5
+    assert norm(start[1] - start[0])[1] < 0.2 * norm(start[0])[1]
+    assert filtered[0, 0, 0].real == pytest.approx(float(raw[0, 0, 0].real), rel=1e-12)
 
 
 def test_a_state_depends_on_its_own_seed_and_not_on_the_truncation():

@@ -7,7 +7,12 @@ from geoattn.tasks.shallow_water.cases import (
     rossby_haurwitz,
     steady_zonal_flow,
 )
-from geoattn.tasks.shallow_water.data import Normalisation, generate_trajectories, random_balanced_states
+from geoattn.tasks.shallow_water.data import (
+    Normalisation,
+    filter_gravity_waves,
+    generate_trajectories,
+    random_balanced_states,
+)
 from geoattn.tasks.shallow_water.solver import CHANNELS, DAY, EARTH, HOUR, Planet, ShallowWater
 
 __all__ = [
@@ -19,6 +24,7 @@ __all__ = [
     "Normalisation",
     "Planet",
     "ShallowWater",
+    "filter_gravity_waves",
     "galewsky_jet",
     "generate_trajectories",
     "mountain",
