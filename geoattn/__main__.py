@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         from geoattn import backends
 
-        print(backends())
+        print(backends.status())
     return 0
 
 
