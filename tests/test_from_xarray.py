@@ -211,6 +211,13 @@ def test_structured_points_in_another_order_keep_the_weights_of_their_grid(name)
     assert report.dims == dims
 
 
+def test_points_that_share_a_place_of_the_grid_do_not_keep_its_weights():
+    grid = ga.grids.named("o32")
+    lat, lon = grid.lat[::-1].copy(), grid.lon[::-1].copy()
+    lon[2000] = lon[2001] + 1e-4  # within the tolerance, and the place it left is empty
+    assert ga.grids.recognise(points(lat, lon)).weights == "spherical Voronoi areas"
+
+
 def fibonacci(n):
     """Nearly even points, in an order of no grid."""
     k = np.arange(n) + 0.5
