@@ -94,12 +94,13 @@ def test_tiles_of_neighbors_are_compact(grid, curve):
 @given(
     count=st.integers(1, 300), leaf=st.integers(1, 70), dimensions=st.integers(1, 3), seed=st.integers(0, 99)
 )
-def test_bisection_gives_full_leaves_of_ascending_tokens(count, leaf, dimensions, seed):
+def test_bisection_gives_full_leaves_of_ascending_runs(count, leaf, dimensions, seed):
     points = np.random.default_rng(seed).integers(0, 8, (count, dimensions)).astype(float)  # many ties
     order = bisection(points, leaf)
     np.testing.assert_array_equal(np.sort(order), np.arange(count))
     for start in range(0, count, leaf):
-        assert (np.diff(order[start : start + leaf]) > 0).all()
+        for run in range(start, min(start + leaf, count), 8):
+            assert (np.diff(order[run : min(run + 8, start + leaf)]) > 0).all()
 
 
 def test_bisection_cuts_a_line_into_segments():
@@ -116,6 +117,8 @@ def test_bisection_halves_a_square_across_its_wider_side():
     spans = np.ptp(tiles, axis=1)
     assert spans.max() <= 3
     assert (spans.prod(axis=1) == 3).all()  # each leaf is a block of 4 × 2
+    runs = points[bisection(points, 64)].reshape(16, 8, 2)
+    assert (np.ptp(runs, axis=1).prod(axis=1) == 3).all()  # and so are the parts of larger leaves
 
 
 @pytest.mark.slow

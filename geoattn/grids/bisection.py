@@ -8,27 +8,28 @@ from numpy.typing import NDArray
 
 from geoattn.grids.sphere import Floats
 
+#: points in the smallest parts
+RUN = 8
+
 
 def bisection(points: Floats, leaf: int) -> NDArray[np.int32]:
     """Order of ``points [n, dimensions]`` by balanced recursive bisection: position → point, int32 ``[n]``.
 
     Each part is halved across its widest axis until it has at most ``leaf`` points. The first half
     is a multiple of ``leaf``, so that all leaves but the last are full and leaf i is the tile
-    ``order[i * leaf : (i + 1) * leaf]``. Points with equal coordinates are parted by their index
-    and leaves are ascending, so that the order depends on nothing but the points.
+    ``order[i * leaf : (i + 1) * leaf]``. Leaves are halved on, down to runs of eight points, so that
+    parts of a tile are compact too. Points with equal coordinates are parted by their index and runs
+    are ascending, so that the order depends on nothing but the points.
     """
     if leaf < 1:
         raise ValueError(f"leaf must be at least 1, got {leaf}")
     order = np.arange(len(points), dtype=np.int32)
-    _bisect(np.ascontiguousarray(points, dtype=np.float64), order, leaf)
-    full = len(order) // leaf * leaf
-    order[:full].reshape(-1, leaf).sort(axis=1)
-    order[full:].sort()
+    _bisect(np.ascontiguousarray(points, dtype=np.float64), order, leaf, min(leaf, RUN))
     return order
 
 
 @njit(cache=True, nogil=True)
-def _bisect(points, order, leaf):  # type: ignore[no-untyped-def]
+def _bisect(points, order, leaf, run):  # type: ignore[no-untyped-def]
     along = np.empty(len(order))
     parts = np.empty((64, 2), np.int64)  # a stack of parts to halve, one per level at the most
     parts[0, 0], parts[0, 1] = 0, len(order)
@@ -37,7 +38,8 @@ def _bisect(points, order, leaf):  # type: ignore[no-untyped-def]
         waiting -= 1
         start, stop = parts[waiting, 0], parts[waiting, 1]
         count = stop - start
-        if count <= leaf:
+        if count <= run:
+            order[start:stop].sort()
             continue
         widest, width = 0, -1.0
         for axis in range(points.shape[1]):
@@ -49,7 +51,8 @@ def _bisect(points, order, leaf):  # type: ignore[no-untyped-def]
                 widest, width = axis, high - low
         for i in range(start, stop):
             along[i] = points[order[i], widest]
-        middle = start + (count + leaf - 1) // leaf // 2 * leaf
+        unit = leaf if count > leaf else run
+        middle = start + (count + unit - 1) // unit // 2 * unit
         _select(along, order, start, stop - 1, middle)
         parts[waiting, 0], parts[waiting, 1] = start, middle
         parts[waiting + 1, 0], parts[waiting + 1, 1] = middle, stop
