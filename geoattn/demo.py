@@ -18,7 +18,7 @@ from geoattn.models import Transformer, TransformerConfig
 from geoattn.tasks.shallow_water import CHANNELS, generate_trajectories
 from geoattn.tasks.shallow_water.evaluation import persistence, rollout, root_mean_square_error
 from geoattn.tasks.shallow_water.learning import Stepper, train
-from geoattn.tasks.shallow_water.pictures import error_picture, forecast_picture
+from geoattn.tasks.shallow_water.pictures import forecast_picture
 from geoattn.tasks.shallow_water.store import read_fields, to_dataset, write_json, write_zarr
 
 SPHERE, PLANE, PERSISTENCE = "geodesic discs", "planar windows", "persistence"
@@ -211,14 +211,10 @@ def _draw(
     forecast_picture(
         output / "forecast.png",
         grid,
+        hours,
+        lead,
         truth[0, lead, 0].numpy(),
         {name: f[0, lead, 0].numpy() for name, f in forecasts.items()},
-        label="fluid depth (m)",
-        title=f"{hours[lead]:.0f} hours ahead",
-    )
-    error_picture(
-        output / "errors.png",
-        hours,
         {name: error[:, 0].numpy() for name, error in errors.items()},
-        label="depth RMSE (m)",
+        "fluid depth (m)",
     )

@@ -21,10 +21,12 @@ def mollweide(axes: Any, grid: LatLonGrid, field: NDArray[np.floating], **style:
     """Draw ``field [nlat, nlon]`` as cells on Mollweide axes, whatever longitude the grid starts at."""
     longitude = (grid.lon_axis + 180) % 360 - 180
     order = np.argsort(longitude)
+    # the column that straddles the edge of the map is drawn at both ends
+    longitude = np.concatenate((longitude[order], longitude[order[:1]] + 360))
     mesh = axes.pcolormesh(
-        np.radians(np.clip(edges_of(longitude[order]), -180, 180)),
+        np.radians(np.clip(edges_of(longitude), -180, 180)),
         np.radians(np.clip(edges_of(grid.lat_axis), -90, 90)),
-        field[:, order],
+        field[:, np.concatenate((order, order[:1]))],
         rasterized=True,
         **style,
     )
@@ -36,46 +38,50 @@ def mollweide(axes: Any, grid: LatLonGrid, field: NDArray[np.floating], **style:
 def forecast_picture(
     path: Path,
     grid: LatLonGrid,
+    hours: NDArray[np.floating],
+    lead: int,
     truth: NDArray[np.floating],
     forecasts: dict[str, NDArray[np.floating]],
-    label: str,
-    title: str,
+    errors: dict[str, NDArray[np.floating]],
+    quantity: str,
 ) -> None:
-    """Truth on top, then each forecast beside its error; ``[nlat, nlon]`` fields in one unit."""
+    """Truth beside the growth of the errors; below, each forecast beside its error.
+
+    Parameters
+    ----------
+    hours
+        Lead times, ``[steps + 1]``; the maps show ``hours[lead]``.
+    truth, forecasts
+        Fields ``[nlat, nlon]`` at that lead time.
+    errors
+        Error of each forecast at every lead time, ``[steps + 1]``.
+    quantity
+        What is shown and its unit, for the labels.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.5, 2.9 * (len(forecasts) + 1)), layout="constrained")
-    grids = figure.add_gridspec(len(forecasts) + 1, 2)
+    rows = len(forecasts) + 1
+    figure = Figure(figsize=(10, 2.7 * rows), layout="constrained")
+    places = figure.add_gridspec(rows, 2)
     low, high = np.percentile(truth, [0.5, 99.5])
     largest = max(float(np.abs(f - truth).max()) for f in forecasts.values())
-    top = figure.add_subplot(grids[0, 0], projection="mollweide")
-    shown = mollweide(top, grid, truth, cmap="viridis", vmin=low, vmax=high)
-    top.set_title("truth")
-    figure.colorbar(shown, ax=top, shrink=0.7, label=label)
-    for row, (name, forecast) in enumerate(forecasts.items(), start=1):
-        left = figure.add_subplot(grids[row, 0], projection="mollweide")
-        shown = mollweide(left, grid, forecast, cmap="viridis", vmin=low, vmax=high)
-        left.set_title(name)
-        figure.colorbar(shown, ax=left, shrink=0.7, label=label)
-        right = figure.add_subplot(grids[row, 1], projection="mollweide")
-        shown = mollweide(right, grid, forecast - truth, cmap="RdBu_r", vmin=-largest, vmax=largest)
-        right.set_title(f"{name}: error")
-        figure.colorbar(shown, ax=right, shrink=0.7, label=label)
-    figure.suptitle(title)
-    figure.savefig(path, dpi=110)
 
+    def show(place: Any, title: str, field: NDArray[np.floating], **style: Any) -> None:
+        axes = figure.add_subplot(place, projection="mollweide")
+        axes.set_title(title)
+        figure.colorbar(mollweide(axes, grid, field, **style), ax=axes, shrink=0.7, label=quantity)
 
-def error_picture(
-    path: Path, hours: NDArray[np.floating], errors: dict[str, NDArray[np.floating]], label: str
-) -> None:
-    """Error of each forecast against lead time."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.add_subplot()
+    show(places[0, 0], "truth", truth, cmap="viridis", vmin=low, vmax=high)
+    growth = figure.add_subplot(places[0, 1])
     for name, error in errors.items():
-        axes.plot(hours, error, marker="o", markersize=3, label=name)
-    axes.set(xlabel="lead time (hours)", ylabel=label, ylim=(0, None), title="error growth")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=110)
+        growth.plot(hours, error, marker="o", markersize=3, label=name)
+    growth.axvline(hours[lead], color="gray", linewidth=0.8, linestyle=":")
+    growth.set(xlabel="lead time (hours)", ylabel=f"RMSE of {quantity}", ylim=(0, None), title="error growth")
+    growth.grid(alpha=0.3)
+    growth.legend(fontsize="small")
+    for row, (name, forecast) in enumerate(forecasts.items(), start=1):
+        show(places[row, 0], name, forecast, cmap="viridis", vmin=low, vmax=high)
+        error = forecast - truth
+        show(places[row, 1], f"{name}: error", error, cmap="RdBu_r", vmin=-largest, vmax=largest)
+    figure.suptitle(f"{hours[lead]:.0f} hours ahead")
+    figure.savefig(path, dpi=100)
