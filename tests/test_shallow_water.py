@@ -229,18 +229,17 @@ def test_galewsky_bump_is_120_m_on_the_jet_and_narrow_in_latitude():
 
 @pytest.mark.slow
 def test_galewsky_jet_is_steady_when_balanced_and_unstable_when_perturbed():
-    grid = ga.grids.gaussian(64, 128)
-    solver, steady = galewsky_jet(grid, perturbed=False)
-    states = torch.stack((steady, galewsky_jet(grid, perturbed=True).state))
-    days = solver.run(states, 5 * DAY, save_every=DAY, time_step=solver.stable_time_step(states, 2.5))
+    grid, options = ga.grids.gaussian(64, 128), {"dtype": torch.float32}
+    solver, steady = galewsky_jet(grid, perturbed=False, **options)
+    states = torch.stack((steady, galewsky_jet(grid, perturbed=True, **options).state))
+    days = solver.run(states, 4 * DAY, save_every=DAY, time_step=solver.stable_time_step(states, 2.5))
     northward = solver.wind(days)[:, :, 1].abs().amax((-2, -1))
-    depth_change = (solver.to_fields(days)[-1, 0, 0] - solver.to_fields(days)[0, 0, 0]).abs().max()
-    assert northward[:, 0].max() < 1.0
-    assert depth_change < 20.0  # T42 resolves the jet barely; the range of depth is 1,087 m
-    growth = northward[1:, 1] / northward[:-1, 1]
-    assert (growth[2:] > 1.5).all()  # exponential from day 3
-    assert northward[-1, 1] > 8.0
-    assert abs(solver.drift(states, days[-1])["mass"]).max() < 1e-12
+    moved = (solver.to_fields(days[-1, 0]) - solver.to_fields(days[0, 0]))[0].abs().max()
+    assert northward[:, 0].max() < 0.01
+    assert moved < 1.0  # of a range of 1,087 m
+    assert (northward[2:, 1] > 2.5 * northward[1:-1, 1]).all()  # exponential growth, in less than a day
+    assert northward[-1, 1] > 10.0
+    assert torch.equal(days[-1, :, 0, 0, 0], days[0, :, 0, 0, 0])  # mass
 
 
 # --- bad input --------------------------------------------------------------------------------------
