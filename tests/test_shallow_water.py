@@ -256,6 +256,8 @@ def test_errors_quote_what_was_given():
         ShallowWater(T21, truncation=40)
     with pytest.raises(ValueError, match=r"cell-centred has no harmonic transform.*ga.grids.gaussian"):
         ShallowWater(ga.grids.equiangular(32, 64, poles=False))
+    with pytest.raises(ValueError, match=r"HEALPix.* has no harmonic transform.*ga.grids.gaussian"):
+        ShallowWater(ga.grids.healpix(4))
     with pytest.raises(ValueError, match=r"damping_time=-1 must be positive seconds"):
         ShallowWater(T21, damping_time=-1)
     with pytest.raises(ValueError, match=r"dtype=torch.float16"):

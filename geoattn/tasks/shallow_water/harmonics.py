@@ -62,8 +62,8 @@ class Harmonics:
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype={dtype}: the transforms run in torch.float64 or torch.float32")
         package = load_torch_harmonics()
-        nlat, nlon = grid.shape
         rule = _rule_of(grid)
+        nlat, nlon = grid.shape
         exact = _EXACT_DEGREE[rule](nlat)
         if truncation is None:
             truncation = min((nlon - 1) // 3, exact // 3)
@@ -122,7 +122,7 @@ class Harmonics:
 def _rule_of(grid: LatLonGrid) -> str:
     from torch_harmonics.quadrature import precompute_latitudes
 
-    for rule in _EXACT_DEGREE:
+    for rule in _EXACT_DEGREE if isinstance(grid, LatLonGrid) else ():
         colatitudes = np.degrees(np.asarray(precompute_latitudes(len(grid.lat_axis), grid=rule)[0]))
         if np.allclose(90.0 - colatitudes, grid.lat_axis, rtol=0, atol=1e-9):
             return rule
