@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,8 @@ from geoattn.plans.base import Plan
 from geoattn.plans.boxes import choose
 from geoattn.plans.layout import Layout
 from geoattn.plans.symmetry import classes
+
+_T = TypeVar("_T")
 
 #: edges held in memory at once, roughly
 _EDGES_AT_ONCE = 2_000_000
@@ -41,17 +45,8 @@ def build(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> Plan:
     tile_class, tile_shift, ring = classes(hood, query_layout, key_layout)
     _, first = np.unique(tile_class, return_index=True)
     lists = _Lanes(key_layout) if key_tile == 1 else _Masks(key_layout)
-    tiles = query_layout.order.reshape(-1, query_tile)
-    counts = []
-    start, step = 0, 16
-    while start < len(first):
-        queries = tiles[first[start : start + step]]
-        rows = hood.rows(queries[queries >= 0].astype(np.int64))
-        row_of_query = np.where(queries >= 0, np.cumsum(queries >= 0).reshape(queries.shape) - 1, -1)
-        counts.append(lists.add(rows, row_of_query))
-        start += len(queries)
-        edges_per_tile = max(1, len(rows.indices) // len(queries))
-        step = int(np.clip(_EDGES_AT_ONCE // edges_per_tile, 1, 4 * step))
+    tiles = query_layout.order.reshape(-1, query_tile)[first]
+    counts = [lists.add(*chunk) for chunk in _one_ahead(_chunks(hood, tiles))]
     return Plan(
         query_tile=query_tile,
         key_tile=key_tile,
@@ -63,6 +58,28 @@ def build(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> Plan:
         indptr=np.concatenate([[0], np.cumsum(np.concatenate(counts))]),
         **lists.result(),
     )
+
+
+def _chunks(hood: Neighborhood, tiles: NDArray[np.int32]) -> Iterator[tuple[Rows, NDArray[np.int64]]]:
+    """The rows of some query tiles at a time, with the row of each query, −1 for padding."""
+    start, step = 0, 16
+    while start < len(tiles):
+        chunk = tiles[start : start + step]
+        held = chunk >= 0
+        rows = hood.rows(chunk[held].astype(np.int64))
+        yield rows, np.where(held, np.cumsum(held).reshape(held.shape) - 1, -1)
+        start += len(chunk)
+        edges_per_tile = max(1, len(rows.indices) // len(chunk))
+        step = int(np.clip(_EDGES_AT_ONCE // edges_per_tile, 1, 4 * step))
+
+
+def _one_ahead(items: Iterator[_T]) -> Iterator[_T]:
+    """The same items, each made in a thread of its own while the one before is used."""
+    with ThreadPoolExecutor(1) as thread:
+        upcoming = thread.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = thread.submit(next, items, None)
+            yield item
 
 
 class _Lists(ABC):
@@ -110,7 +127,7 @@ class _Lanes(_Lists):
         self.lanes.append(lanes)
 
     def result(self) -> dict[str, Any]:
-        return {"key_tiles": np.concatenate(self.keys), "lanes": np.concatenate(self.lanes)}
+        return {"key_tiles": _joined(self.keys), "lanes": _joined(self.lanes)}
 
 
 class _Masks(_Lists):
@@ -144,8 +161,15 @@ class _Masks(_Lists):
     def result(self) -> dict[str, Any]:
         self.known.resize((self.n_known, 64), refcheck=False)
         return {
-            "key_tiles": np.concatenate(self.keys),
-            "mask_ids": np.concatenate(self.ids),
+            "key_tiles": _joined(self.keys),
+            "mask_ids": _joined(self.ids),
             "masks": self.known,
             "groups": kernels.group_bits(self.known),
         }
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    """One array of all parts, which are let go."""
+    whole = np.concatenate(parts)
+    parts.clear()
+    return whole
