@@ -16,10 +16,11 @@ from torch import Tensor
 
 from geoattn.backends.base import Forward, Gradients
 from geoattn.backends.cache import BoundedCache
-from geoattn.neighborhoods.base import Neighborhood
+from geoattn.grids.orders import order
+from geoattn.neighborhoods.base import Index, Neighborhood
 
 #: queries per chunk; chunks that see more than MAX_PAIRS pairs are halved
-CHUNK_QUERIES = 128
+CHUNK_QUERIES = 64
 MAX_PAIRS = 2**22
 #: query–key pairs of all heads and batch entries that are held at once
 MAX_SCORES = 2**25
@@ -266,9 +267,9 @@ def chunks(hood: Neighborhood, device: torch.device) -> Iterator[Chunk]:
         return
     built: list[Chunk] = []
     size = 0
-    for start in range(0, hood.query_grid.size, CHUNK_QUERIES):
-        queries = np.arange(start, min(start + CHUNK_QUERIES, hood.query_grid.size))
-        for chunk in _build(hood, queries, device):
+    along = order(hood.query_grid).astype(np.int64)  # neighbors on the curve share most of their keys
+    for start in range(0, len(along), CHUNK_QUERIES):
+        for chunk in _build(hood, along[start : start + CHUNK_QUERIES], device):
             size += sum(x.numel() * x.element_size() for x in chunk if x is not None)
             if size <= _chunks.max_bytes:
                 built.append(chunk)
@@ -278,7 +279,7 @@ def chunks(hood: Neighborhood, device: torch.device) -> Iterator[Chunk]:
     _chunks.put(key, built, size)
 
 
-def _build(hood: Neighborhood, queries: np.ndarray, device: torch.device) -> Iterator[Chunk]:
+def _build(hood: Neighborhood, queries: Index, device: torch.device) -> Iterator[Chunk]:
     rows = hood.rows(queries)
     keys, column = np.unique(rows.indices, return_inverse=True)
     if len(queries) > 1 and len(queries) * len(keys) > MAX_PAIRS:
