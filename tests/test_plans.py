@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import geoattn as ga
 from geoattn import plans
@@ -140,6 +142,20 @@ def check(hood: Neighborhood, plan: plans.Plan) -> None:
 def test_a_plan_holds_exactly_the_edges_of_its_neighborhood(name: str, shape: tuple[int, int]) -> None:
     hood = HOODS[name]()
     check(hood, plans.build(hood, *shape))
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), rank=st.integers(1, 3), shape=st.sampled_from(SHAPES))
+def test_any_window_has_an_exact_plan(data: st.DataObject, rank: int, shape: tuple[int, int]) -> None:
+    lengths = data.draw(st.tuples(*[st.integers(2, (200, 24, 9)[rank - 1])] * rank))
+    sizes = tuple(data.draw(st.integers(1, min(n, 9))) for n in lengths)
+    dilations = tuple(data.draw(st.integers(1, n // k)) for n, k in zip(lengths, sizes, strict=True))
+    strides = tuple(data.draw(st.integers(1, k)) for k in sizes)
+    causal = data.draw(st.tuples(*[st.booleans()] * rank))
+    boundary = data.draw(st.sampled_from(["shift", "clip"]))
+    hood = on_plane(lengths, sizes, dilation=dilations, stride=strides, causal=causal, boundary=boundary)
+    for way in (hood, hood.transpose()):
+        check(way, plans.build(way, *shape))
 
 
 def test_unknown_tile_shapes_are_refused() -> None:
