@@ -5,8 +5,8 @@
 Prints, and writes as JSON: the error of Williamson's steady case 2 after 5 days at four rotation angles;
 of cases 5 (day 15) and 6 (day 10) the error of the height at each resolution against the finest one, next
 to the published errors of a finite-volume model; the drift of the invariants; the growth of Galewsky's
-jet to day 6. The default takes half an hour and more on a CPU, --nlat 32 48 64 (T21, T31, T42: the stored
-results) five minutes.
+jet to day 6. The default (T42, T63, T85) is long on a CPU; the stored results are those of
+--nlat 32 48 64 (T21, T31, T42).
 """
 
 from __future__ import annotations
