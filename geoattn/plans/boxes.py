@@ -16,7 +16,10 @@ from geoattn.neighborhoods.curve import CurveWindow
 from geoattn.plans.layout import Layout, Lines, Widths, cut, inverse, lines, natural, ring_line
 
 #: tiles looked at when boxes are compared
-_SAMPLES = 8
+_SAMPLES = 24
+
+#: cost of loading a gathered key for a tile, in units of multiplying a group of lanes with it
+_GATHER = 0.1
 
 #: what a tile of queries sees: the keys of each of its groups
 _Seen = list[NDArray[np.int64]]
@@ -35,7 +38,7 @@ def choose(hood: Neighborhood, query_tile: int, key_tile: int) -> tuple[Layout, 
     if hood.axes is None and hood.rotation is not None:
         query_ring, key_ring = hood.rotation.query_ring, hood.rotation.key_ring
         pitch = (1,) * len(pitch)  # rings are walked as they come
-    group = 16 if key_tile > 1 else query_tile
+    group = 16 if key_tile > 1 else 8  # queries that a kernel takes as one
     if hood.query_grid == hood.key_grid:
         queries = _candidates(key_walks, pitch, spans, query_tile, query_ring)
         if query_tile == key_tile:
@@ -102,10 +105,10 @@ def _sample(hood: Neighborhood, queries: Layout, group: int) -> list[_Seen]:
 
 
 def _shared(sample: list[_Seen]) -> float:
-    """Keys to be loaded for a tile, plus keys to be multiplied with on average over its groups."""
+    """Keys to be multiplied with on average over the groups of a tile, plus those to be gathered for it."""
     loaded = sum(len(np.unique(np.concatenate(groups))) for groups in sample)
     multiplied = sum(sum(map(len, groups)) / len(groups) for groups in sample)
-    return loaded + multiplied
+    return _GATHER * loaded + multiplied
 
 
 def _filled(keys: Layout, sample: list[_Seen]) -> float:

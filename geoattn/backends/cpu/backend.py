@@ -16,7 +16,7 @@ from geoattn.backends.cpu.forward import forward
 from geoattn.backends.cpu.micro import MACHINE
 from geoattn.backends.cpu.schedule import Chunks, Schedule, schedule
 from geoattn.neighborhoods.base import Neighborhood
-from geoattn.plans import build
+from geoattn.plans import plan
 
 #: multiply-adds below which waking other threads costs more than it saves
 _WORTH_A_THREAD = 2_000_000
@@ -42,13 +42,13 @@ class Cpu:
     ) -> Forward:
         dtype = q.dtype
         q, k, v = (_readable(x) for x in (q, k, v))
-        plan = _schedule(hood)
+        work = _schedule(hood)
         batch, n_queries, heads, depth = q.shape
         sizes = (batch, heads, k.shape[2], depth, v.shape[3])
         out = q.new_empty(batch, n_queries, heads, v.shape[3])
         lse = q.new_empty(batch, n_queries, heads)
-        n_threads = _threads(plan.work * batch * heads * (depth + v.shape[3]))
-        tiles = len(plan.longest_first)
+        n_threads = _threads(work.work * batch * heads * (depth + v.shape[3]))
+        tiles = len(work.longest_first)
         heads_at_once = heads
         while heads_at_once > 1 and batch * tiles * -(-heads // heads_at_once) < 4 * n_threads:
             heads_at_once = -(-heads_at_once // 2)
@@ -58,9 +58,9 @@ class Cpu:
             forward,
             _like(q.dtype),
             ticket.ctypes.data,
-            plan.lists,
-            plan.longest_first,
-            plan.longest,
+            work.lists,
+            work.longest_first,
+            work.longest,
             *(_operand(x) for x in (q, k, v)),
             _bias_operand(bias),
             _operand(out),
@@ -88,14 +88,14 @@ class Cpu:
     ) -> Gradients:
         dtype = q.dtype
         grad_out, q, k, v, out = (_readable(x) for x in (grad_out, q, k, v, out))
-        plan = _schedule(hood)
+        work = _schedule(hood)
         batch, _, heads, depth = q.shape
         n_keys, key_heads, value_depth = v.shape[1:]
         sizes = (batch, heads, key_heads, depth, value_depth)
         grad_q = q.new_empty(q.shape)
         grad_k, grad_v = q.new_empty(k.shape), q.new_empty(v.shape)
-        n_threads = _threads(5 * plan.work * batch * heads * max(depth, value_depth))
-        runs = plan.chunks(_runs(batch * key_heads, n_threads))
+        n_threads = _threads(5 * work.work * batch * heads * max(depth, value_depth))
+        runs = work.chunks(_runs(batch * key_heads, n_threads))
         step = MACHINE.vector_bytes // q.element_size()
         widths = [-(-n // step) * step for n in (depth, value_depth, int(needs_key_bias))]
         table = q.new_empty(batch, key_heads, len(runs.keys), sum(widths))
@@ -105,8 +105,8 @@ class Cpu:
             backward,
             like,
             ticket.ctypes.data,
-            plan.lists,
-            plan.longest,
+            work.lists,
+            work.longest,
             runs,
             n_keys,
             *(_operand(x) for x in (q, k, v)),
@@ -161,12 +161,7 @@ def _bias_gradient(columns: Tensor, runs: Chunks, key_bias: Tensor) -> Tensor:
 
 
 def _schedule(hood: Neighborhood) -> Schedule:
-    return _cached(hood)
-
-
-@functools.lru_cache(maxsize=32)
-def _cached(hood: Neighborhood) -> Schedule:
-    return schedule(build(hood, 32, 1), hood.query_grid.size, hood.key_grid.size)
+    return schedule(plan(hood, 32, 1), hood.query_grid.size, hood.key_grid.size)
 
 
 def _threads(multiply_adds: int) -> int:

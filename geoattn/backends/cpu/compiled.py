@@ -53,7 +53,7 @@ class _Locator(_CacheLocator):  # type: ignore[misc]
 
 
 class _Implementation(CompileResultCacheImpl):  # type: ignore[misc]
-    _locator_classes: list[type] = [_Locator]  # noqa: RUF012
+    _locator_classes: list[type[object]] = [_Locator]  # noqa: RUF012
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
