@@ -22,6 +22,10 @@ from geoattn.plans import plan
 _WORTH_A_THREAD = 2_000_000
 
 
+#: numbers of k and v that are worked on together
+_CACHED_NUMBERS = 16384
+
+
 class Cpu:
     """Fused attention over gathered keys in the processor's vector lanes, for every neighborhood."""
 
@@ -44,14 +48,11 @@ class Cpu:
         q, k, v = (_readable(x) for x in (q, k, v))
         work = _schedule(hood)
         batch, n_queries, heads, depth = q.shape
-        sizes = (batch, heads, k.shape[2], depth, v.shape[3])
+        value_width = _whole_vectors(v.shape[3], q.dtype)
+        sizes = (batch, heads, k.shape[2], depth, v.shape[3], value_width)
         out = q.new_empty(batch, n_queries, heads, v.shape[3])
         lse = q.new_empty(batch, n_queries, heads)
         n_threads = _threads(work.work * batch * heads * (depth + v.shape[3]))
-        tiles = len(work.longest_first)
-        heads_at_once = heads
-        while heads_at_once > 1 and batch * tiles * -(-heads // heads_at_once) < 4 * n_threads:
-            heads_at_once = -(-heads_at_once // 2)
         bias = _bias(key_bias, q.dtype)
         ticket = np.zeros(1, np.int64)
         task = functools.partial(
@@ -59,14 +60,13 @@ class Cpu:
             _like(q.dtype),
             ticket.ctypes.data,
             work.lists,
-            work.longest_first,
-            work.longest,
+            work.order,
+            _block(work, depth + value_width),
             *(_operand(x) for x in (q, k, v)),
             _bias_operand(bias),
             _operand(out),
             _operand(lse),
             sizes,
-            heads_at_once,
             scale,
         )
         threads.run(task, n_threads)
@@ -96,8 +96,7 @@ class Cpu:
         grad_k, grad_v = q.new_empty(k.shape), q.new_empty(v.shape)
         n_threads = _threads(5 * work.work * batch * heads * max(depth, value_depth))
         runs = work.chunks(_runs(batch * key_heads, n_threads))
-        step = MACHINE.vector_bytes // q.element_size()
-        widths = [-(-n // step) * step for n in (depth, value_depth, int(needs_key_bias))]
+        widths = [_whole_vectors(n, q.dtype) for n in (depth, value_depth, int(needs_key_bias))]
         table = q.new_empty(batch, key_heads, len(runs.keys), sum(widths))
         operands = (table.data_ptr(), *widths)
         like, bias, ticket = _like(q.dtype), _bias(key_bias, q.dtype), np.zeros(2, np.int64)
@@ -106,7 +105,7 @@ class Cpu:
             like,
             ticket.ctypes.data,
             work.lists,
-            work.longest,
+            _block(work, sum(widths)),
             runs,
             n_keys,
             *(_operand(x) for x in (q, k, v)),
@@ -137,6 +136,17 @@ class Cpu:
         if needs_key_bias and key_bias is not None:
             grad_bias = _bias_gradient(table[..., -widths[2]], runs, key_bias)
         return Gradients(grad_q.to(dtype), grad_k.to(dtype), grad_v.to(dtype), grad_bias)
+
+
+def _whole_vectors(depth: int, dtype: torch.dtype) -> int:
+    """A number of channels rounded up to whole vectors."""
+    lanes = MACHINE.vector_bytes // dtype.itemsize
+    return -(-depth // lanes) * lanes
+
+
+def _block(work: Schedule, channels: int) -> int:
+    """Keys to work on together: as many as leave their k and v in a core's cache."""
+    return min(work.longest, max(_CACHED_NUMBERS // channels, 48))
 
 
 def _runs(independent: int, n_threads: int) -> int:

@@ -17,7 +17,6 @@ import numpy as np
 from geoattn.backends.cpu import micro
 from geoattn.backends.cpu.compiled import kernel
 from geoattn.backends.cpu.lists import (
-    BLOCK,
     GROUPS,
     KEY_BLOCK,
     LANES,
@@ -26,7 +25,9 @@ from geoattn.backends.cpu.lists import (
     aligned,
     fill,
     list_keys,
+    load_rows,
     padded,
+    turn,
 )
 
 #: keys whose run tables are added up at once
@@ -40,7 +41,7 @@ def backward(  # type: ignore[no-untyped-def]
     like,
     ticket,
     lists,
-    longest,
+    block,
     runs,
     n_keys,
     q,
@@ -60,7 +61,7 @@ def backward(  # type: ignore[no-untyped-def]
 
     Parameters
     ----------
-    like, ticket, lists, longest, q, k, v, bias, out, lse, sizes, scale
+    like, ticket, lists, block, q, k, v, bias, out, lse, sizes, scale
         As in the forward pass.
     runs
         Tiles and keys of each run, :class:`geoattn.backends.cpu.schedule.Chunks`.
@@ -76,28 +77,36 @@ def backward(  # type: ignore[no-untyped-def]
     n_runs = len(runs.tiles) - 1
     n_rows = len(runs.keys)
     items = batch * key_heads * n_runs
-    capacity = longest + KEY_BLOCK
+    capacity = block + KEY_BLOCK
+    tokens = np.empty(capacity, np.int32)
     keys = np.empty((GROUPS, capacity), np.int32)
     slots = np.empty((GROUPS, capacity), np.int32)
     masks = np.empty((GROUPS, capacity), np.int32)
     biases = np.empty((GROUPS, capacity), type(like))
-    counts = np.empty(GROUPS, np.int64)
+    counts = np.empty(GROUPS + 1, np.int64)
     slot_of_key = np.empty(n_keys, np.int32)
     width = biases.itemsize
     keys_at, slots_at = keys.ctypes.data, slots.ctypes.data
     masks_at, biases_at = masks.ctypes.data, biases.ctypes.data
-    # one buffer of rows of lanes: two blocks of scores, operands by lanes, operands by rows
-    block = min(BLOCK, padded(longest))
-    buffer = aligned((2 * block + 2 * depth + value_depth + key_width + value_width + 2) * LANES, like)
-    probabilities = buffer.ctypes.data
-    score_gradients = probabilities + block * LANES * width
-    queries = score_gradients + block * LANES * width
-    query_gradients = queries + depth * LANES * width
-    gradients = query_gradients + depth * LANES * width
-    query_rows = gradients + value_depth * LANES * width
-    gradient_rows = query_rows + key_width * LANES * width
-    levels = gradient_rows + value_width * LANES * width
-    delta = levels + LANES * width
+    # one buffer: operands of a tile by rows and by lanes, rows of lanes, a block of scores and of keys
+    buffer = aligned(
+        TILE * (2 * key_width + depth + value_width + value_depth + 2)
+        + 2 * capacity * LANES
+        + block * (key_width + value_depth),
+        like,
+    )
+    query_rows = buffer.ctypes.data
+    query_gradients = query_rows + TILE * key_width * width
+    gradient_rows = query_gradients + TILE * key_width * width
+    queries = gradient_rows + TILE * value_width * width
+    gradients = queries + TILE * depth * width
+    levels = gradients + TILE * value_depth * width
+    delta = levels + TILE * width
+    probabilities = delta + TILE * width
+    score_gradients = probabilities + capacity * LANES * width
+    packed_keys = score_gradients + capacity * LANES * width
+    packed_values = packed_keys + block * key_width * width
+    fill(like, packed_keys, block * key_width, like * 0)  # what lies beyond the depth stays 0
     while True:
         item = micro.take_ticket(ticket)
         if item >= items:
@@ -112,10 +121,10 @@ def backward(  # type: ignore[no-untyped-def]
         v_at = v[0] + (b * v[1] + key_head * v[3]) * width
         bias_at = bias[0] + b * bias[1] * width if bias[0] != 0 else 0
         for tile in range(runs.tiles[run], runs.tiles[run + 1]):
-            list_keys(like, lists, tile, bias_at, keys, masks, biases, counts)
-            for group in range(GROUPS):
-                for at in range(counts[group]):
-                    slots[group, at] = slot_of_key[keys[group, at]]
+            order, start = lists.query_order, tile * TILE
+            number = lists.tile_class[tile]
+            first, last = lists.indptr[number], lists.indptr[number + 1]
+            listed, count = -1, 0
             for head in range(key_head * (heads // key_heads), (key_head + 1) * (heads // key_heads)):
                 q_at = q[0] + (b * q[1] + head * q[3]) * width
                 out_at = out[0] + (b * out[1] + head * out[3]) * width
@@ -123,72 +132,102 @@ def backward(  # type: ignore[no-untyped-def]
                 grad_at = grad_out[0] + (b * grad_out[1] + head * grad_out[3]) * width
                 grad_lse_at = grad_lse[0] + (b * grad_lse[1] + head * grad_lse[3]) * width
                 grad_q_at = grad_q[0] + (b * grad_q[1] + head * grad_q[3]) * width
-                for group in range(GROUPS):
-                    start = tile * TILE + group * LANES
-                    order = lists.query_order
-                    load_rows(like, order, start, q_at, q[2], depth, key_width, type(like)(scale), query_rows)
-                    load_rows(
-                        like,
-                        order,
-                        start,
-                        grad_at,
-                        grad_out[2],
-                        value_depth,
-                        value_width,
-                        type(like)(1),
-                        gradient_rows,
-                    )
-                    turn(like, query_rows, key_width, depth, type(like)(LOG2_E), queries)
-                    turn(like, gradient_rows, value_width, value_depth, type(like)(1), gradients)
-                    load_levels(
-                        like,
-                        order,
-                        start,
-                        (out_at, out[2]),
-                        (lse_at, lse[2]),
-                        (grad_lse_at if grad_lse[0] != 0 else 0, grad_lse[2]),
-                        (gradient_rows, value_width),
-                        value_depth,
-                        levels,
-                        delta,
-                    )
-                    fill(like, query_gradients, depth * LANES, like * 0)
-                    for begin in range(0, counts[group], BLOCK):
-                        count = min(BLOCK, counts[group] - begin)
-                        place = group * capacity + begin
-                        listed, listed_slots = keys_at + place * 4, slots_at + place * 4
+                one = type(like)(1)
+                load_rows(like, order, start, q_at, q[2], depth, key_width, type(like)(scale), query_rows)
+                load_rows(
+                    like, order, start, grad_at, grad_out[2], value_depth, value_width, one, gradient_rows
+                )
+                turn(like, query_rows, key_width, depth, type(like)(LOG2_E), queries)
+                turn(like, gradient_rows, value_width, value_depth, one, gradients)
+                load_levels(
+                    like,
+                    order,
+                    start,
+                    (out_at, out[2]),
+                    (lse_at, lse[2]),
+                    (grad_lse_at if grad_lse[0] != 0 else 0, grad_lse[2]),
+                    (gradient_rows, value_width),
+                    value_depth,
+                    levels,
+                    delta,
+                )
+                fill(like, query_gradients, TILE * key_width, like * 0)
+                for begin in range(first, last, block):
+                    if listed != begin:  # short lists serve all heads, and keys stay packed
+                        end = min(last, begin + block)
+                        count = list_keys(
+                            like, lists, tile, begin, end, bias_at, tokens, keys, masks, biases, counts
+                        )
+                        for group in range(GROUPS):
+                            for at in range(padded(counts[group])):
+                                slots[group, at] = slot_of_key[tokens[keys[group, at]]]
+                        micro.pack(like, k_at, k[2], tokens.ctypes.data, count, depth, packed_keys, key_width)
+                        micro.pack(
+                            like,
+                            v_at,
+                            v[2],
+                            tokens.ctypes.data,
+                            count,
+                            value_depth,
+                            packed_values,
+                            value_depth,
+                        )
+                        listed = begin
+                    for group in range(GROUPS):
+                        count = counts[group]
+                        lanes = group * LANES * width
+                        place = group * capacity
+                        listed_keys, listed_slots = keys_at + place * 4, slots_at + place * 4
                         micro.probabilities(
                             like,
-                            k_at,
-                            k[2],
-                            listed,
+                            packed_keys,
+                            key_width,
+                            listed_keys,
                             padded(count),
-                            queries,
+                            queries + lanes * depth,
                             depth,
                             biases_at + place * width,
                             masks_at + place * 4,
-                            levels,
+                            levels + lanes,
                             probabilities,
                         )
                         micro.score_gradients(
                             like,
-                            v_at,
-                            v[2],
-                            listed,
+                            packed_values,
+                            value_depth,
+                            listed_keys,
                             padded(count),
-                            gradients,
+                            gradients + lanes * value_depth,
                             value_depth,
                             probabilities,
-                            delta,
+                            delta + lanes,
                             score_gradients,
                         )
-                        micro.gather(like, k_at, k[2], listed, count, score_gradients, query_gradients, depth)
-                        scatter(like, score_gradients, count, query_rows, key_width, own, row, listed_slots)
+                        micro.gather(
+                            like,
+                            packed_keys,
+                            key_width,
+                            listed_keys,
+                            count,
+                            score_gradients,
+                            query_gradients + lanes * key_width,
+                            key_width,
+                        )
+                        scatter(
+                            like,
+                            score_gradients,
+                            padded(count),
+                            query_rows + lanes * key_width,
+                            key_width,
+                            own,
+                            row,
+                            listed_slots,
+                        )
                         scatter(
                             like,
                             probabilities,
-                            count,
-                            gradient_rows,
+                            padded(count),
+                            gradient_rows + lanes * value_width,
                             value_width,
                             own + key_width * width,
                             row,
@@ -196,10 +235,15 @@ def backward(  # type: ignore[no-untyped-def]
                         )
                         if bias_width:
                             columns = own + (key_width + value_width) * width
-                            add_bias(like, score_gradients, count, slots, place, columns, row)
-                    store_rows(
-                        like, order, start, query_gradients, depth, type(like)(scale), grad_q_at, grad_q[2]
-                    )
+                            add_bias(like, score_gradients, count, slots, group, columns, row)
+                for lane in range(TILE):
+                    token = order[start + lane]
+                    if token >= 0:
+                        for d in range(depth):
+                            value = micro.load(like, query_gradients, lane * key_width + d) * type(like)(
+                                scale
+                            )
+                            micro.store(like, grad_q_at, token * grad_q[2] + d, value)
 
 
 @kernel
@@ -209,43 +253,12 @@ def scatter(like, weights, count, rows, row_width, base, stride, slots):  # type
 
 
 @kernel
-def load_rows(like, order, start, base, stride, depth, width, factor, rows):  # type: ignore[no-untyped-def]
-    """rows[l, 0:width] = factor * x[order[start + l]], 0 beyond depth and for padding."""
-    for lane in range(LANES):
-        token = order[start + lane]
-        seen = depth if token >= 0 else 0
-        for d in range(seen):
-            micro.store(like, rows, lane * width + d, micro.load(like, base, token * stride + d) * factor)
-        for d in range(seen, width):
-            micro.store(like, rows, lane * width + d, like * 0)
-
-
-@kernel
-def turn(like, rows, width, depth, factor, by_lanes):  # type: ignore[no-untyped-def]
-    """by_lanes[d, l] = factor * rows[l, d]."""
-    for lane in range(LANES):
-        for d in range(depth):
-            micro.store(like, by_lanes, d * LANES + lane, micro.load(like, rows, lane * width + d) * factor)
-
-
-@kernel
-def store_rows(like, order, start, by_lanes, depth, factor, base, stride):  # type: ignore[no-untyped-def]
-    """x[order[start + l], d] = factor * by_lanes[d, l], padding left out."""
-    for lane in range(LANES):
-        token = order[start + lane]
-        if token >= 0:
-            for d in range(depth):
-                value = micro.load(like, by_lanes, d * LANES + lane) * factor
-                micro.store(like, base, token * stride + d, value)
-
-
-@kernel
 def load_levels(like, order, start, out, lse, grad_lse, gradients, depth, levels, delta):  # type: ignore[no-untyped-def]
-    """Log-sum-exps in units of log 2, and δ = out·dout − dlse, of the lanes of one group.
+    """Log-sum-exps in units of log 2, and δ = out·dout − dlse, of a tile.
 
     ``out``, ``lse``, ``grad_lse`` and ``gradients`` are (address, row stride).
     """
-    for lane in range(LANES):
+    for lane in range(TILE):
         token = order[start + lane]
         micro.store(like, levels, lane, type(like)(HIGHEST))
         micro.store(like, delta, lane, like * 0)
@@ -265,14 +278,13 @@ def load_levels(like, order, start, out, lse, grad_lse, gradients, depth, levels
 
 
 @kernel
-def add_bias(like, score_gradients, count, slots, place, base, stride):  # type: ignore[no-untyped-def]
+def add_bias(like, score_gradients, count, slots, group, base, stride):  # type: ignore[no-untyped-def]
     """Add the score gradients of all lanes to the bias column of each key's row."""
-    group, first = place // slots.shape[1], place % slots.shape[1]
     for at in range(count):
         total = like * 0
         for lane in range(LANES):
             total += micro.load(like, score_gradients, at * LANES + lane)
-        column = slots[group, first + at] * stride
+        column = slots[group, at] * stride
         micro.store(like, base, column, micro.load(like, base, column) + total)
 
 

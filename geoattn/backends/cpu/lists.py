@@ -8,11 +8,9 @@ from geoattn.backends.cpu import micro
 from geoattn.backends.cpu.compiled import kernel
 
 LANES, KEY_BLOCK = micro.LANES, micro.KEY_BLOCK
-#: queries of a tile, and groups of lanes that make it up
-TILE = 32
+TILE = micro.TILE
+#: groups of lanes that make up a tile
 GROUPS = TILE // LANES
-#: keys of a list that are worked on together, so that their scores stay in the first-level cache
-BLOCK = 16 * KEY_BLOCK
 LOG2_E = 1.4426950408889634
 
 
@@ -25,12 +23,14 @@ def aligned(size, like):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def list_keys(like, plan, tile, bias, keys, masks, biases, counts):  # type: ignore[no-untyped-def]
-    """Write, for each group of lanes, the keys that any of its lanes sees.
+def list_keys(like, plan, tile, first, last, bias, tokens, keys, masks, biases, counts):  # type: ignore[no-untyped-def]
+    """Read entries ``first`` to ``last`` of the plan for one tile; returns how many keys they hold.
 
     A query tile lists all keys of its 32 queries; a group of 8 or 16 lanes sees about two thirds
     of them, and passing over the rest costs little beside the arithmetic it saves. Keys whose bias
     is −∞ are left out too: what they hold (NaN over land, say) never meets the arithmetic.
+
+    Room is needed for one entry more than there are. A ring of the plan turns as a whole.
 
     Parameters
     ----------
@@ -38,45 +38,38 @@ def list_keys(like, plan, tile, bias, keys, masks, biases, counts):  # type: ign
         See :class:`geoattn.backends.cpu.schedule.Lists`.
     bias
         Address of the additive vector, 0 for none.
+    tokens
+        Result: the keys of the tile.
     keys, masks, biases
-        Results ``[GROUPS, capacity]``: token, visible lanes of the group, bias in units of log 2.
-        Each list is padded to a multiple of ``KEY_BLOCK`` with keys that no lane sees.
+        Results ``[GROUPS, capacity]``, of the keys that any lane of the group sees: place among
+        ``tokens``, visible lanes, bias in units of log 2. Each list is padded to a multiple of
+        ``KEY_BLOCK`` with keys that no lane sees.
     counts
-        Results ``[GROUPS]``: entries without the padding.
+        Results ``[GROUPS + 1]``: entries without the padding, and the length of ``tokens``.
     """
-    counts[:] = 0
-    number = plan.tile_class[tile]
-    shift = plan.tile_shift[tile]
-    group_bits = np.uint32((1 << LANES) - 1)
-    ring_end = plan.ring
-    offset = like * 0
-    for entry in range(plan.indptr[number], plan.indptr[number + 1]):
-        position = plan.key_tiles[entry]
-        while position >= ring_end:
-            ring_end += plan.ring
-        position += shift
-        if position >= ring_end:
-            position -= plan.ring
-        key = plan.key_order[position]
-        if bias != 0:
-            offset = micro.load(like, bias, key)
-            if offset == -np.inf:
-                continue
-            offset *= type(like)(LOG2_E)
-        seen = plan.lanes[entry]
-        for group in range(GROUPS):
-            bits = (seen >> np.uint32(group * LANES)) & group_bits
-            at = counts[group]
-            keys[group, at] = key
-            masks[group, at] = bits
-            biases[group, at] = offset
-            counts[group] = at + (bits != 0)
+    micro.split(
+        like,
+        plan.key_tiles.ctypes.data + 4 * first,
+        plan.lanes.ctypes.data + 4 * first,
+        last - first,
+        plan.key_order.ctypes.data,
+        plan.ring,
+        plan.tile_shift[tile],
+        bias,
+        keys.shape[1],
+        tokens.ctypes.data,
+        keys.ctypes.data,
+        masks.ctypes.data,
+        biases.ctypes.data,
+        counts.ctypes.data,
+    )
     for group in range(GROUPS):
         count = counts[group]
         for at in range(count, padded(count)):
-            keys[group, at] = keys[group, 0]
+            keys[group, at] = 0
             masks[group, at] = 0
             biases[group, at] = 0
+    return counts[GROUPS]
 
 
 @kernel
@@ -93,10 +86,23 @@ def fill(like, address, count, value):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def load_lanes(like, order, start, base, stride, depth, factor, by_lanes):  # type: ignore[no-untyped-def]
-    """by_lanes[d, l] = factor * x[order[start + l], d], 0 for padding, for the lanes of one group."""
-    for lane in range(LANES):
+def load_rows(like, order, start, base, stride, depth, width, factor, rows):  # type: ignore[no-untyped-def]
+    """rows[l, 0:width] = factor * x[order[start + l]] for a tile; 0 beyond depth and for padding."""
+    for lane in range(TILE):
         token = order[start + lane]
-        for d in range(depth):
-            value = like * 0 if token < 0 else micro.load(like, base, token * stride + d) * factor
-            micro.store(like, by_lanes, d * LANES + lane, value)
+        seen = depth if token >= 0 else 0
+        for d in range(seen):
+            micro.store(like, rows, lane * width + d, micro.load(like, base, token * stride + d) * factor)
+        for d in range(seen, width):
+            micro.store(like, rows, lane * width + d, like * 0)
+
+
+@kernel
+def turn(like, rows, width, depth, factor, by_lanes):  # type: ignore[no-untyped-def]
+    """by_lanes[group, d, l] = factor * rows[group, l, d] for the groups of a tile."""
+    for group in range(GROUPS):
+        for lane in range(LANES):
+            source, target = (group * LANES + lane) * width, group * depth * LANES + lane
+            for d in range(depth):
+                value = micro.load(like, rows, source + d) * factor
+                micro.store(like, by_lanes, target + d * LANES, value)

@@ -1,9 +1,9 @@
-"""The micro-kernels: seven vector loops that carry all the arithmetic of attention.
+"""The micro-kernels: the vector loops that carry all the arithmetic of attention.
 
 Queries are the vector lanes. A group of ``LANES`` queries meets a list of gathered keys; a matrix
-"by lanes" holds one row of ``LANES`` elements for each key of the list, or for each channel. Rows of
-k and v are read where they lie and broadcast, so nothing is packed, permuted or summed across lanes.
-Lists are padded to a multiple of ``KEY_BLOCK`` with keys that no lane sees.
+"by lanes" holds one row of ``LANES`` elements for each key of the list, or for each channel. Numbers
+of the other operand are broadcast, so that nothing is summed across lanes. Lists are padded to a
+multiple of ``KEY_BLOCK`` with keys that no lane sees.
 
 All addresses are integers, strides count elements, and lists of tokens and masks are int32. The
 first argument, ``like``, is any value of the element type (float32 or float64): numba compiles one
@@ -13,6 +13,7 @@ version of each kernel for each.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,8 +26,10 @@ from geoattn.backends.cpu.vector_ir import INDEX, Value, Vectors, host_machine, 
 MACHINE = host_machine()
 #: queries that run side by side
 LANES = MACHINE.lanes
+#: queries of a tile
+TILE = 32
 #: lists of keys are padded to a multiple of this
-KEY_BLOCK = 12
+KEY_BLOCK = 4
 
 
 def intrinsic(function: Callable[..., Any]) -> Any:
@@ -78,14 +81,16 @@ def _dot_products(v: Vectors, rows: Sequence[Value], columns: Value, depth: Valu
     return [loop.values[r * v.per_row : (r + 1) * v.per_row] for r in range(len(rows))]
 
 
-def _keys_at_once(v: Vectors) -> int:
-    """Keys whose dot products fit the registers; it divides ``KEY_BLOCK``."""
-    return min(KEY_BLOCK, v.accumulators // v.per_row)
+def _keys_at_once(v: Vectors) -> tuple[int, ...]:
+    """Numbers of keys whose dot products fit the registers, falling; the last divides ``KEY_BLOCK``."""
+    most = v.accumulators // v.per_row
+    return (12, 4) if most >= 12 else (4,) if most >= 4 else (2,)
 
 
-def _row(v: Vectors, matrix: Value, row: Value, vector: int) -> Value:
-    """Pointer to one vector of one row of a matrix by lanes."""
-    return v.at(matrix, v.builder.mul(row, index(v.lanes)), index(vector * v.width))
+def _row(v: Vectors, matrix: Value, row: Value, vector: int, lane: Value = None) -> Value:
+    """Pointer to one vector of one row of a matrix by lanes, or to one lane of it."""
+    place = v.at(matrix, v.builder.mul(row, index(v.lanes)), index(vector * v.width))
+    return place if lane is None else v.at(place, lane)
 
 
 def _mask(v: Vectors, masks: Value, key: Value) -> Value:
@@ -110,9 +115,8 @@ def _emit_scores(
     base, queries, bias, scores, maxima = (v.pointer(a) for a in (base, queries, bias, scores, maxima))
     tokens, masks = (v.pointer(a, ir.IntType(32)) for a in (tokens, masks))
     hidden = v.constant(float("-inf"))
-    block = _keys_at_once(v)
     running = [v.load(v.at(maxima, index(i * v.width))) for i in range(v.per_row)]
-    with v.loop(index(0), count, block, running) as keys:
+    for keys, block in v.strips(count, _keys_at_once(v), running):
         rows = _list_rows(v, base, stride, tokens, keys.counter, block)
         for r, row in enumerate(_dot_products(v, rows, queries, depth)):
             key = b.add(keys.counter, index(r))
@@ -121,7 +125,8 @@ def _emit_scores(
                 seen = b.select(v.visible(bits, i), b.fadd(score, offset), hidden)
                 v.store(seen, _row(v, scores, key, i))
                 keys.carry[i] = v.maximum(seen, keys.carry[i])
-    for i, value in enumerate(keys.values):
+        running = keys.values
+    for i, value in enumerate(running):
         v.store(value, v.at(maxima, index(i * v.width)))
 
 
@@ -154,22 +159,37 @@ def _emit_gather(
     sums: Value,
     depth: Value,
 ) -> None:
-    """sums[d, :] += sum_j x[tokens[j], d] * weights[j, :]."""
+    """sums[l, 0:depth] += sum_j weights[j, l] * x[tokens[j], 0:depth]; depth in whole vectors.
+
+    Here and in ``scatter`` the channels are the vector lanes. ``sums`` has rows of ``depth``.
+    """
+    b = v.builder
     base, weights, sums = (v.pointer(a) for a in (base, weights, sums))
     tokens = v.pointer(tokens, ir.IntType(32))
-    most = max(1, 2 * v.accumulators // 3 // v.per_row)
-    for d, size in v.strips(depth, sorted({most, min(most, 4), 1}, reverse=True)):
-        places = [_row(v, sums, v.builder.add(d, index(r)), i) for r in range(size) for i in range(v.per_row)]
-        with v.loop(index(0), count, 1, [v.load(place) for place in places]) as keys:
-            weight = [v.load(_row(v, weights, keys.counter, i)) for i in range(v.per_row)]
-            (row,) = _list_rows(v, base, stride, tokens, keys.counter, 1)
-            for r in range(size):
-                element = v.broadcast(v.at(row, d, index(r)))
-                for i in range(v.per_row):
-                    slot = r * v.per_row + i
-                    keys.carry[slot] = v.multiply_add(element, weight[i], keys.values[slot])
-        for place, value in zip(places, keys.values, strict=True):
-            v.store(value, place)
+    for strip, wide in v.strips(b.udiv(depth, index(v.width)), _widths(v)):
+        channel = b.mul(strip.counter, index(v.width))
+        for first, several in v.strips(index(v.lanes), (min(8, v.accumulators * 2 // 3 // wide),)):
+            places = [
+                v.at(sums, b.mul(b.add(first.counter, index(r)), depth), channel, index(c * v.width))
+                for r in range(several)
+                for c in range(wide)
+            ]
+            with v.loop(index(0), count, 1, [v.load(place) for place in places]) as keys:
+                (row,) = _list_rows(v, base, stride, tokens, keys.counter, 1)
+                values = [v.load(v.at(row, channel, index(c * v.width))) for c in range(wide)]
+                at = b.add(b.mul(keys.counter, index(v.lanes)), first.counter)
+                for r in range(several):
+                    weight = v.broadcast(v.at(weights, at, index(r)))
+                    for c in range(wide):
+                        slot = r * wide + c
+                        keys.carry[slot] = v.multiply_add(weight, values[c], keys.values[slot])
+            for place, value in zip(places, keys.values, strict=True):
+                v.store(value, place)
+
+
+def _widths(v: Vectors) -> tuple[int, ...]:
+    """Numbers of neighboring vectors of channels that are worked on together, falling to 1."""
+    return (2, 1) if v.accumulators == 12 else (4, 2, 1)
 
 
 def _emit_probabilities(
@@ -191,8 +211,7 @@ def _emit_probabilities(
         v.pointer(a) for a in (base, queries, bias, lse, probabilities)
     )
     tokens, masks = (v.pointer(a, ir.IntType(32)) for a in (tokens, masks))
-    block = _keys_at_once(v)
-    with v.loop(index(0), count, block) as keys:
+    for keys, block in v.strips(count, _keys_at_once(v)):
         rows = _list_rows(v, base, stride, tokens, keys.counter, block)
         for r, row in enumerate(_dot_products(v, rows, queries, depth)):
             key = b.add(keys.counter, index(r))
@@ -222,8 +241,7 @@ def _emit_score_gradients(
         v.pointer(a) for a in (base, out_gradients, probabilities, delta, gradients)
     )
     tokens = v.pointer(tokens, ir.IntType(32))
-    block = _keys_at_once(v)
-    with v.loop(index(0), count, block) as keys:
+    for keys, block in v.strips(count, _keys_at_once(v)):
         rows = _list_rows(v, base, stride, tokens, keys.counter, block)
         for r, row in enumerate(_dot_products(v, rows, out_gradients, depth)):
             key = b.add(keys.counter, index(r))
@@ -244,32 +262,122 @@ def _emit_scatter(
     slots: Value,
     depth: Value,
 ) -> None:
-    """x[slots[j], 0:depth] += sum_l weights[j, l] * rows[l, 0:depth]; depth a multiple of the vector width.
-
-    The one kernel with channels as its vector lanes: here the queries are summed over.
-    """
+    """x[slots[j], 0:depth] += sum_l weights[j, l] * rows[l, 0:depth]; depth in whole vectors."""
     b = v.builder
     weights, rows, base = (v.pointer(a) for a in (weights, rows, base))
     slots = v.pointer(slots, ir.IntType(32))
-    vectors = b.udiv(depth, index(v.width))
-    for first, wide in v.strips(vectors, (4, 2, 1)):
-        channel = b.mul(first, index(v.width))
-        for key, several in v.strips(count, (max(1, v.accumulators // wide // 1), 1)):
+    for strip, wide in v.strips(b.udiv(depth, index(v.width)), _widths(v)):
+        channel = b.mul(strip.counter, index(v.width))
+        for key, several in v.strips(count, (KEY_BLOCK,)):
             start = [v.constant(0.0)] * (several * wide)
             with v.loop(index(0), index(v.lanes), 1, start) as lane:
                 at = b.add(b.mul(lane.counter, row_stride), channel)
                 row = [v.load(v.at(rows, at, index(c * v.width))) for c in range(wide)]
                 for r in range(several):
-                    weight = v.broadcast(
-                        v.at(weights, b.mul(b.add(key, index(r)), index(v.lanes)), lane.counter)
-                    )
+                    weight = v.broadcast(_row(v, weights, b.add(key.counter, index(r)), 0, lane.counter))
                     for c in range(wide):
                         slot = r * wide + c
                         lane.carry[slot] = v.multiply_add(weight, row[c], lane.values[slot])
-            for r, target in enumerate(_list_rows(v, base, stride, slots, key, several)):
+            for r, target in enumerate(_list_rows(v, base, stride, slots, key.counter, several)):
                 for c in range(wide):
                     place = v.at(target, channel, index(c * v.width))
                     v.store(b.fadd(v.load(place), lane.values[r * wide + c]), place)
+
+
+def _emit_pack(
+    v: Vectors,
+    base: Value,
+    stride: Value,
+    tokens: Value,
+    count: Value,
+    depth: Value,
+    packed: Value,
+    width: Value,
+) -> None:
+    """packed[j, 0:depth] = x[tokens[j], 0:depth]; packed has rows of ``width``.
+
+    Rows to come are asked of memory early: they lie too far apart for the processor to guess them.
+    """
+    b = v.builder
+    base, packed = v.pointer(base), v.pointer(packed)
+    tokens = v.pointer(tokens, ir.IntType(32))
+    with v.loop(index(0), count, 1) as keys:
+        later = b.add(keys.counter, index(16))
+        later = b.select(b.icmp_signed("<", later, count), later, keys.counter)
+        (row,) = _list_rows(v, base, stride, tokens, keys.counter, 1)
+        (later_row,) = _list_rows(v, base, stride, tokens, later, 1)
+        target = v.at(packed, b.mul(keys.counter, width))
+        for channel, size in v.strips(depth, (v.width, 1)):
+            if size > 1:
+                v.prefetch(v.at(later_row, channel.counter))
+                v.store(v.load(v.at(row, channel.counter)), v.at(target, channel.counter))
+            else:
+                b.store(b.load(v.at(row, channel.counter)), v.at(target, channel.counter))
+
+
+def _emit_split(
+    v: Vectors,
+    entries: Value,
+    lanes: Value,
+    count: Value,
+    order: Value,
+    ring: Value,
+    shift: Value,
+    bias: Value,
+    capacity: Value,
+    tokens: Value,
+    keys: Value,
+    masks: Value,
+    biases: Value,
+    counts: Value,
+) -> None:
+    """Deal entries of a plan out to the groups of lanes; see :func:`geoattn.backends.cpu.lists.list_keys`."""
+    b = v.builder
+    word = ir.IntType(32)
+    entries, lanes, order, tokens, keys, masks = (
+        v.pointer(a, word) for a in (entries, lanes, order, tokens, keys, masks)
+    )
+    biased = b.icmp_unsigned("!=", bias, index(0))
+    # without a bias the first element of the results is read in its place, and not used
+    bias, biases, counts = (
+        v.pointer(b.select(biased, bias, biases)),
+        v.pointer(biases),
+        v.pointer(counts, INDEX),
+    )
+    groups = TILE // v.lanes
+    zero = index(0)
+    with v.loop(zero, count, 1, [zero] * (groups + 2)) as loop:
+        n_keys, ring_end, *filled = loop.values
+        position = v.load_index(v.at(entries, loop.counter))
+        beyond = b.icmp_signed(">=", position, ring_end)
+        with b.if_then(beyond, likely=False):
+            begun = b.mul(b.add(b.sdiv(position, ring), index(1)), ring)
+            leave = b.block
+        end = b.phi(INDEX)
+        end.add_incoming(begun, leave)
+        end.add_incoming(ring_end, beyond.parent)
+        moved = b.add(position, shift)
+        moved = b.select(b.icmp_signed(">=", moved, end), b.sub(moved, ring), moved)
+        token = b.load(v.at(order, moved))
+        place = b.select(biased, b.sext(token, INDEX), zero)
+        offset = b.select(biased, b.load(v.at(bias, place)), ir.Constant(v.element, 0.0))
+        hidden = b.fcmp_ordered("==", offset, ir.Constant(v.element, float("-inf")))
+        offset = b.fmul(offset, ir.Constant(v.element, math.log2(math.e)))
+        seen = b.select(hidden, ir.Constant(word, 0), b.load(v.at(lanes, loop.counter)))
+        b.store(token, v.at(tokens, n_keys))
+        for group in range(groups):
+            bits = b.lshr(seen, ir.Constant(word, group * v.lanes))
+            bits = b.and_(bits, ir.Constant(word, (1 << v.lanes) - 1))
+            at = b.add(filled[group], b.mul(capacity, index(group)))
+            b.store(b.trunc(n_keys, word), v.at(keys, at))
+            b.store(bits, v.at(masks, at))
+            b.store(offset, v.at(biases, at))
+            used = b.zext(b.icmp_unsigned("!=", bits, ir.Constant(word, 0)), INDEX)
+            loop.carry[2 + group] = b.add(filled[group], used)
+        loop.carry[0] = b.add(n_keys, b.zext(b.not_(hidden), INDEX))
+        loop.carry[1] = end
+    for place, value in enumerate([*loop.values[2:], loop.values[0]]):
+        b.store(value, v.at(counts, index(place)))
 
 
 scores = _kernel(_emit_scores)
@@ -278,6 +386,8 @@ gather = _kernel(_emit_gather)
 probabilities = _kernel(_emit_probabilities)
 score_gradients = _kernel(_emit_score_gradients)
 scatter = _kernel(_emit_scatter)
+pack = _kernel(_emit_pack)
+split = _kernel(_emit_split)
 
 
 @intrinsic

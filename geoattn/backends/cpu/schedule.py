@@ -48,8 +48,8 @@ class Schedule:
     lists: Lists
     n_queries: int
     n_keys: int
-    #: tiles, those with the longest lists first: the last ones then even out the threads
-    longest_first: Array
+    #: tiles in the order of work
+    order: Array
     longest: int
     #: key × lane places that the tiles hold, a measure of the work
     work: int
@@ -75,7 +75,7 @@ class Schedule:
             lists=lists,
             n_queries=n_queries,
             n_keys=n_keys,
-            longest_first=_frozen(np.argsort(-lengths, kind="stable").astype(np.int32)),
+            order=_frozen(_work_order(lengths)),
             longest=int(lengths.max(initial=0)),
             work=int(lengths.sum()) * plan.query_tile,
             _lengths=lengths,
@@ -91,6 +91,16 @@ class Schedule:
             indptr, keys = _touched(self.lists, tiles, self.n_keys)
             self._chunks[count] = Chunks(_frozen(tiles), _frozen(indptr), _frozen(keys))
         return self._chunks[count]
+
+
+def _work_order(lengths: NDArray[np.int64]) -> Array:
+    """Tiles with long lists first, so that the last ones even out the threads.
+
+    Lengths within a factor of two count as equal: those tiles keep the order of the plan, in which
+    neighbors share most of their keys.
+    """
+    magnitude = np.frexp(lengths.astype(np.float64))[1]
+    return np.argsort(-magnitude, kind="stable").astype(np.int32)
 
 
 def _frozen(array: NDArray[Any]) -> Any:

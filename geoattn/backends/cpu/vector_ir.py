@@ -126,6 +126,17 @@ class Vectors:
         """One element of memory in every place of a vector."""
         return self.splat(self.builder.load(pointer))
 
+    def prefetch(self, pointer: Value) -> None:
+        """Ask for a cache line that will be read soon."""
+        name, word = "llvm.prefetch.p0", ir.IntType(32)
+        byte = ir.IntType(8).as_pointer()
+        function = self.builder.module.globals.get(name)
+        if function is None:
+            kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+            function = ir.Function(self.builder.module, kind, name)
+        read, keep, data = (ir.Constant(word, flag) for flag in (0, 3, 1))
+        self.builder.call(function, [self.builder.bitcast(pointer, byte), read, keep, data])
+
     def load_index(self, pointer: Value) -> Value:
         """A stored int32 as an index."""
         return self.builder.sext(self.builder.load(pointer), INDEX)
@@ -189,14 +200,19 @@ class Vectors:
         yield loop
         loop.close(step)
 
-    def strips(self, stop: Value, sizes: Sequence[int]) -> Iterator[tuple[Value, int]]:
-        """Cover 0..stop by loops of falling step sizes; what the last size leaves over is left out."""
+    def strips(
+        self, stop: Value, sizes: Sequence[int], carried: Sequence[Value] = ()
+    ) -> Iterator[tuple[Loop, int]]:
+        """Cover 0..stop by loops of falling step sizes; what the last size leaves over is left out.
+
+        Each loop carries on the values that the one before it ended with.
+        """
         begin = index(0)
         for size in sizes:
             room = self.builder.sub(stop, index(size - 1))
-            with self.loop(begin, room, size) as loop:
-                yield loop.counter, size
-            begin = loop.counter
+            with self.loop(begin, room, size, carried) as loop:
+                yield loop, size
+            begin, carried = loop.counter, loop.values
 
 
 class Loop:
@@ -227,5 +243,14 @@ class Loop:
         self.counter.add_incoming(following, last)
         for phi, value in zip(self.values, self.carry, strict=True):
             phi.add_incoming(value, last)
-        self.builder.branch(self.head)
+        back = self.builder.branch(self.head)
+        back.set_metadata("llvm.loop", _as_written(self.builder.module))
         self.builder.position_at_end(self.after)
+
+
+def _as_written(module: Any) -> Any:
+    """Loop metadata that forbids unrolling: these loops fill the registers, and copies would spill."""
+    forbid = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    loop = module.add_metadata([forbid, ir.Constant(INDEX, len(module.metadata))])
+    loop.operands = (loop, forbid)  # LLVM tells loops apart by a reference to themselves
+    return loop
