@@ -21,13 +21,14 @@ from geoattn.neighborhoods.base import Neighborhood
 KNOWN: dict[str, tuple[str, str]] = {
     "sdpa": ("geoattn.backends.sdpa", "FusedDense"),
     "cpu": ("geoattn.backends.cpu.backend", "Cpu"),
+    "cuda": ("geoattn.backends.cuda.backend", "Cuda"),
     "reference": ("geoattn.backends.reference", "Reference"),
 }
 
 #: device type → backends in the order in which ``backend=None`` tries them; other devices: the reference
 AUTOMATIC: dict[str, tuple[str, ...]] = {
     "cpu": ("sdpa", "cpu", "reference"),
-    "cuda": ("sdpa", "reference"),
+    "cuda": ("sdpa", "cuda", "reference"),
 }
 
 _last: str | None = None

@@ -1,0 +1,175 @@
+// Forward pass: out = Σ e^{s − lse} v over the keys of each query's list, with a running maximum.
+//
+// A block takes ROWS queries of a query tile for one batch entry and head; each warp takes 16. It
+// walks the tile's list: while a step's keys are worked on, the next step's rows are on their way
+// to shared memory, and the tokens of the one after it.
+#include "walk.cuh"
+
+constexpr int SCORE_DIM = GEOATTN_SCORE_DIM, VALUE_DIM = GEOATTN_VALUE_DIM;
+constexpr bool KEPT = SCORE_DIM / PER_CHUNK <= (WIDE ? 8 : 16);
+
+struct Forward {
+    Plan plan;
+    View q, k, v, out, lse;
+    const float* key_bias;  // [batch or 1, key], or null
+    i64 key_bias_batch;
+    int batch, heads, shared_by;  // shared_by query heads use one key head
+    int score_dim, value_dim;
+    float scale;
+};
+
+struct Memory {
+    static constexpr u32 q = 0;
+    static constexpr u32 k = q + Tile<ROWS, SCORE_DIM>::BYTES;
+    static constexpr u32 v = k + 2 * Tile<STEP, SCORE_DIM>::BYTES;
+    static constexpr u32 bias = v + 2 * Tile<STEP, VALUE_DIM>::BYTES;
+    static constexpr u32 tokens = bias + 2 * STEP * 4;
+    static constexpr u32 bytes = tokens + 2 * STEP * 4;
+};
+static_assert(Memory::bytes == GEOATTN_SHARED_BYTES, "the launch reserves as much");
+
+struct Softmax {
+    float top[2] = {-infinity(), -infinity()};  // largest score so far of the lane's two rows
+    float offset[2] = {0.f, 0.f};           // top · log₂ e as rounded, 0 before the first key
+    float total[2] = {0.f, 0.f};            // the lane's share of Σ 2^{s log₂ e − offset}
+    float sums[VALUE_DIM / 8][4] = {};      // Σ 2^{s log₂ e − offset} v
+
+    template <bool PARTIAL>
+    DEVICE void step(const RowOperand<ROWS, SCORE_DIM, KEPT>& q, u32 k, u32 v, u32 bias, u32 groups, const Seen& seen,
+                     float scale) {
+        const int pair = thread_index() % 4;
+        float p[STEP / 16][2][4] = {};  // of skipped groups it stays 0
+        float new_top[2] = {top[0], top[1]};
+#pragma unroll
+        for (int m = 0; m < STEP / 16; ++m) {
+            multiply_rows<PARTIAL, STEP>(p[m], q, k, m, groups >> 2 * m);
+#pragma unroll
+            for (int g = 0; g < 2; ++g) {
+                const int n = 2 * m + g;
+                if (PARTIAL && !(groups >> n & 1)) continue;
+                const float2 b = load_shared<float2>(bias + (8 * n + 2 * pair) * 4);
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    float score = p[m][g][i] * scale + (i % 2 ? b.y : b.x);
+                    if (PARTIAL) score = seen(n, i) ? score : -infinity();
+                    p[m][g][i] = score;
+                    new_top[i / 2] = maximum(new_top[i / 2], score);
+                }
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            new_top[i] = maximum(new_top[i], from_lane_xor(new_top[i], 1));
+            new_top[i] = maximum(new_top[i], from_lane_xor(new_top[i], 2));
+        }
+        if (any_lane(new_top[0] > top[0] || new_top[1] > top[1])) {  // rare after the first few steps
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                const float new_offset = new_top[i] == -infinity() ? 0.f : new_top[i] * LOG2_E;
+                const float shrink = top[i] == -infinity() ? 0.f : power_of_two(offset[i] - new_offset);
+                top[i] = new_top[i];
+                offset[i] = new_offset;
+                total[i] *= shrink;
+#pragma unroll
+                for (int d = 0; d < VALUE_DIM / 8; ++d) {
+                    sums[d][2 * i] *= shrink;
+                    sums[d][2 * i + 1] *= shrink;
+                }
+            }
+        }
+#pragma unroll
+        for (int m = 0; m < STEP / 16; ++m) {
+#pragma unroll
+            for (int g = 0; g < 2; ++g) {
+                if (PARTIAL && !(groups >> (2 * m + g) & 1)) continue;
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    p[m][g][i] = power_of_two(p[m][g][i] * LOG2_E - offset[i / 2]);
+                    total[i / 2] += p[m][g][i];
+                }
+            }
+            if (PARTIAL && !(groups >> 2 * m & 3)) continue;
+            add_weighted<STEP, VALUE_DIM>(sums, p[m], v, m);
+        }
+    }
+};
+
+KERNEL(THREADS, GEOATTN_BLOCKS) forward(const Forward arguments) {
+    const Forward& a = arguments;
+    const u32 memory = shared_memory();
+    const int lane = thread_index() % 32, warp = thread_index() / 32;
+    const Block block(a.plan, a.heads, a.batch * a.heads);
+    const int first_row = block.part * ROWS;
+    const int* row_order = a.plan.row_order + (i64)block.tile * TILE + first_row;
+    const int key_head = block.head / a.shared_by;
+    const Storage* k = a.k.row<const Storage>(block.batch, key_head);
+    const Storage* v = a.v.row<const Storage>(block.batch, key_head);
+    const float* bias = a.key_bias ? a.key_bias + block.batch * a.key_bias_batch : nullptr;
+
+    auto copy_keys = [&](const Step& step, int stage) {
+        if (step.first < 0) return;
+        const u32 tokens = memory + Memory::tokens + stage * STEP * 4;
+        auto token_of = [&](int column) { return (int)load_shared<u32>(tokens + column * 4); };
+        copy_tile<THREADS, STEP, SCORE_DIM>(memory + Memory::k + stage * Tile<STEP, SCORE_DIM>::BYTES, k, a.k.token,
+                                            a.score_dim, token_of);
+        copy_tile<THREADS, STEP, VALUE_DIM>(memory + Memory::v + stage * Tile<STEP, VALUE_DIM>::BYTES, v, a.v.token,
+                                            a.value_dim, token_of);
+        for (int column = thread_index(); column < STEP; column += THREADS) {
+            const int token = token_of(column);
+            copy_async<4>(memory + Memory::bias + (stage * STEP + column) * 4, bias + token, bias && token >= 0);
+        }
+    };
+
+    Walk walk(a.plan, block.tile, 1);
+    Step now = walk.next(), next = walk.next(), ahead = walk.next();
+    copy_tile<THREADS, ROWS, SCORE_DIM>(memory + Memory::q, a.q.row<const Storage>(block.batch, block.head), a.q.token,
+                                        a.score_dim, [&](int row) { return load(row_order + row); });
+    walk.copy_tokens(now, memory + Memory::tokens);
+    commit_copies();
+    wait_for_copies<0>();
+    barrier();
+    RowOperand<ROWS, SCORE_DIM, KEPT> q;
+    q.prepare(memory + Memory::q);
+    copy_keys(now, 0);
+    walk.copy_tokens(next, memory + Memory::tokens + STEP * 4);
+    commit_copies();
+
+    Softmax softmax;
+    for (int stage = 0; now.first >= 0; stage ^= 1) {
+        wait_for_copies<0>();
+        barrier();  // this step's keys are there, and all warps are done with the last step's
+        copy_keys(next, stage ^ 1);
+        walk.copy_tokens(ahead, memory + Memory::tokens + stage * STEP * 4);
+        commit_copies();
+        const Step far = walk.next();  // read now, used one step later
+        const u32 groups = now.groups_of(first_row + 16 * warp);
+        const Seen seen = walk.seen(now, first_row + 16 * warp);  // on its way while scores are computed
+
+        const u32 k_tile = memory + Memory::k + stage * Tile<STEP, SCORE_DIM>::BYTES;
+        const u32 v_tile = memory + Memory::v + stage * Tile<STEP, VALUE_DIM>::BYTES;
+        const u32 bias_row = memory + Memory::bias + stage * STEP * 4;
+        if (!MASKED || now.mask < 0)
+            softmax.step<false>(q, k_tile, v_tile, bias_row, groups, seen, a.scale);
+        else if (groups)
+            softmax.step<true>(q, k_tile, v_tile, bias_row, groups, seen, a.scale);
+        now = next, next = ahead, ahead = far;
+    }
+
+    Storage* out = a.out.row<Storage>(block.batch, block.head);
+    float* lse = a.lse.row<float>(block.batch, block.head);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        float total = softmax.total[i];
+        total += from_lane_xor(total, 1);
+        total += from_lane_xor(total, 2);
+        const float inverse = total == 0.f ? 0.f : 1.f / total;  // a query without keys gives 0
+        const int token = load(row_order + warp * 16 + lane / 4 + 8 * i);
+        if (token < 0) continue;
+        if (lane % 4 == 0) store(lse + token * a.lse.token, total == 0.f ? -infinity() : softmax.offset[i] / LOG2_E + natural_log(total));
+        Storage* row = out + token * a.out.token;
+#pragma unroll
+        for (int d = 0; d < VALUE_DIM / 8; ++d)
+            if (d * 8 + lane % 4 * 2 < a.value_dim)
+                Element::store_pair(row + d * 8 + lane % 4 * 2, softmax.sums[d][2 * i] * inverse, softmax.sums[d][2 * i + 1] * inverse);
+    }
+}

@@ -1,0 +1,220 @@
+// Backward pass over one list: gradients of the rows, whose outputs stay in registers.
+//
+// With rows = queries this gives dQ; with rows = keys, over the plan of the transposed neighborhood,
+// dK, dV and the gradient of the key bias. Both compute p = e^{s − lse} anew,
+//
+//     dp_ij = dO_i · v_j,   ds_ij = p_ij (dp_ij − delta_i),
+//     dQ_i = scale Σ_j ds_ij k_j,   dK_j = scale Σ_i ds_ij q_i,   dV_j = Σ_i p_ij dO_i,   db_j = Σ_i ds_ij.
+//
+// No two blocks write the same place and every sum has one fixed order: results repeat bit for bit.
+#include "walk.cuh"
+
+constexpr int SCORE_DIM = GEOATTN_SCORE_DIM, VALUE_DIM = GEOATTN_VALUE_DIM;
+constexpr bool ROWS_ARE_KEYS = GEOATTN_ROWS_ARE_KEYS;
+// What is computed: Σ ds (dQ or dK, and db) and Σ p dO (dV). Wide heads take a launch for each.
+constexpr bool SCORE_SIDE = GEOATTN_SCORE_SIDE, VALUE_SIDE = GEOATTN_VALUE_SIDE;
+constexpr bool KEPT = (SCORE_DIM > VALUE_DIM ? SCORE_DIM : VALUE_DIM) / PER_CHUNK <= 8;
+
+// What the backward pass needs to know of a query beside its vectors (see delta.cu).
+struct Statistics {
+    float minus_lse;  // −lse · log₂ e; −∞ where the query sees nothing
+    float delta;      // dO · out − dlse
+};
+
+struct Gradients {
+    Plan plan;
+    View row_score, row_value;        // q and dO, or k and v
+    View column_score, column_value;  // k and v, or q and dO
+    View row_score_gradient, row_value_gradient;
+    const Statistics* statistics;  // [batch, head, query]
+    const float* key_bias;         // [batch or 1, key], or null
+    i64 key_bias_batch;
+    float* key_bias_gradient;  // [batch, key head, key], or null
+    int batch, heads, shared_by;
+    int queries, keys;
+    int score_dim, value_dim;
+    float scale;
+};
+
+// What a column brings beside its vectors: statistics of a query, or the bias of a key.
+constexpr int COLUMN_BYTES = ROWS_ARE_KEYS ? 8 : 4;
+
+struct Memory {
+    static constexpr u32 row_score = 0;
+    static constexpr u32 row_value = row_score + Tile<ROWS, SCORE_DIM>::BYTES;
+    static constexpr u32 column_score = row_value + (SCORE_SIDE ? Tile<ROWS, VALUE_DIM>::BYTES : 0);
+    static constexpr u32 column_value = column_score + 2 * Tile<STEP, SCORE_DIM>::BYTES;
+    static constexpr u32 column = column_value + 2 * Tile<STEP, VALUE_DIM>::BYTES;
+    static constexpr u32 tokens = column + 2 * STEP * COLUMN_BYTES;
+    static constexpr u32 bytes = tokens + 2 * STEP * 4;
+};
+static_assert(Memory::bytes == GEOATTN_SHARED_BYTES, "the launch reserves as much");
+
+struct Sums {
+    float score[SCORE_DIM / 8][4] = {};
+    float value[VALUE_DIM / 8][4] = {};
+    float bias_gradient[2] = {0.f, 0.f};
+    // of the lane's two rows: bias of a key, or statistics of a query
+    float row_bias[2];
+    Statistics row_statistics[2];
+
+    template <bool PARTIAL>
+    DEVICE void step(const RowOperand<ROWS, SCORE_DIM, KEPT>& row_score,
+                     const RowOperand<ROWS, VALUE_DIM, KEPT>& row_value, u32 column_score, u32 column_value,
+                     u32 column, u32 groups, const Seen& seen, float scale) {
+        const int pair = thread_index() % 4;
+#pragma unroll
+        for (int m = 0; m < STEP / 16; ++m) {
+            if (PARTIAL && !(groups >> 2 * m & 3)) continue;
+            float p[2][4] = {}, ds[2][4] = {};
+            multiply_rows<PARTIAL, STEP>(p, row_score, column_score, m, groups >> 2 * m);
+            if constexpr (SCORE_SIDE) multiply_rows<PARTIAL, STEP>(ds, row_value, column_value, m, groups >> 2 * m);
+#pragma unroll
+            for (int g = 0; g < 2; ++g) {
+                const int n = 2 * m + g;
+                if (PARTIAL && !(groups >> n & 1)) continue;
+                float bias[2];
+                Statistics statistics[2];
+                if constexpr (ROWS_ARE_KEYS) {
+#pragma unroll
+                    for (int j = 0; j < 2; ++j) {
+                        const float2 x = load_shared<float2>(column + (8 * n + 2 * pair + j) * 8);
+                        statistics[j] = {x.x, x.y};
+                    }
+                } else {
+                    const float2 x = load_shared<float2>(column + (8 * n + 2 * pair) * 4);
+                    bias[0] = x.x, bias[1] = x.y;
+                }
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    const Statistics query = ROWS_ARE_KEYS ? statistics[i % 2] : row_statistics[i / 2];
+                    const float score = p[g][i] * scale + (ROWS_ARE_KEYS ? row_bias[i / 2] : bias[i % 2]);
+                    p[g][i] = power_of_two(score * LOG2_E + query.minus_lse);
+                    if (PARTIAL) p[g][i] = seen(n, i) ? p[g][i] : 0.f;
+                    if constexpr (SCORE_SIDE) {
+                        ds[g][i] = p[g][i] * (ds[g][i] - query.delta);
+                        if (ROWS_ARE_KEYS) bias_gradient[i / 2] += ds[g][i];
+                    }
+                }
+            }
+            if constexpr (SCORE_SIDE) add_weighted<STEP, SCORE_DIM>(score, ds, column_score, m);
+            if constexpr (VALUE_SIDE) add_weighted<STEP, VALUE_DIM>(value, p, column_value, m);
+        }
+    }
+
+};
+
+template <int DIM>
+DEVICE void write_row(const View& view, const Block& block, int token, const float (&sums)[DIM / 8][4], int i, int dim,
+                      float factor) {
+    Storage* row = view.row<Storage>(block.batch, block.head) + token * view.token;
+    const int channel = thread_index() % 4 * 2;
+#pragma unroll
+    for (int d = 0; d < DIM / 8; ++d)
+        if (d * 8 + channel < dim)
+            Element::store_pair(row + d * 8 + channel, sums[d][2 * i] * factor, sums[d][2 * i + 1] * factor);
+}
+
+KERNEL(THREADS, GEOATTN_BLOCKS) gradients(const Gradients arguments) {
+    const Gradients& a = arguments;
+    const u32 memory = shared_memory();
+    const int lane = thread_index() % 32, warp = thread_index() / 32;
+    const int row_heads = ROWS_ARE_KEYS ? a.heads / a.shared_by : a.heads;
+    const Block block(a.plan, row_heads, a.batch * row_heads);
+    const int first_row = block.part * ROWS;
+    const int* row_order = a.plan.row_order + (i64)block.tile * TILE + first_row;
+    const float* key_bias = a.key_bias ? a.key_bias + block.batch * a.key_bias_batch : nullptr;
+
+    auto copy_columns = [&](const Step& step, int stage) {
+        if (step.first < 0) return;
+        // a key head meets the query heads that share it one after the other
+        const int head = ROWS_ARE_KEYS ? block.head * a.shared_by + step.head : block.head / a.shared_by;
+        const u32 tokens = memory + Memory::tokens + stage * STEP * 4;
+        auto token_of = [&](int column) { return (int)load_shared<u32>(tokens + column * 4); };
+        copy_tile<THREADS, STEP, SCORE_DIM>(memory + Memory::column_score + stage * Tile<STEP, SCORE_DIM>::BYTES,
+                                            a.column_score.row<const Storage>(block.batch, head),
+                                            a.column_score.token, a.score_dim, token_of);
+        copy_tile<THREADS, STEP, VALUE_DIM>(memory + Memory::column_value + stage * Tile<STEP, VALUE_DIM>::BYTES,
+                                            a.column_value.row<const Storage>(block.batch, head),
+                                            a.column_value.token, a.value_dim, token_of);
+        const Statistics* statistics = a.statistics + ((i64)block.batch * a.heads + head) * a.queries;
+        for (int column = thread_index(); column < STEP; column += THREADS) {
+            const int token = token_of(column);
+            const u32 place = memory + Memory::column + (stage * STEP + column) * COLUMN_BYTES;
+            if constexpr (ROWS_ARE_KEYS)
+                copy_async<8>(place, statistics + token, token >= 0);
+            else
+                copy_async<4>(place, key_bias + token, key_bias && token >= 0);
+        }
+    };
+
+    Walk walk(a.plan, block.tile, ROWS_ARE_KEYS ? a.shared_by : 1);
+    Step now = walk.next(), next = walk.next(), ahead = walk.next();
+    auto token_of_row = [&](int row) { return load(row_order + row); };
+    copy_tile<THREADS, ROWS, SCORE_DIM>(memory + Memory::row_score,
+                                        a.row_score.row<const Storage>(block.batch, block.head), a.row_score.token,
+                                        a.score_dim, token_of_row);
+    if constexpr (SCORE_SIDE)
+        copy_tile<THREADS, ROWS, VALUE_DIM>(memory + Memory::row_value,
+                                            a.row_value.row<const Storage>(block.batch, block.head),
+                                            a.row_value.token, a.value_dim, token_of_row);
+    walk.copy_tokens(now, memory + Memory::tokens);
+    commit_copies();
+    Sums sums;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const int token = token_of_row(warp * 16 + lane / 4 + 8 * i);
+        sums.row_bias[i] = 0.f;
+        sums.row_statistics[i] = {-infinity(), 0.f};
+        if (token < 0) continue;
+        if (ROWS_ARE_KEYS) {
+            if (key_bias) sums.row_bias[i] = load(key_bias + token);
+        } else {
+            sums.row_statistics[i] = load(a.statistics + ((i64)block.batch * a.heads + block.head) * a.queries + token);
+        }
+    }
+    wait_for_copies<0>();
+    barrier();
+    RowOperand<ROWS, SCORE_DIM, KEPT> row_score;
+    RowOperand<ROWS, VALUE_DIM, KEPT> row_value;
+    row_score.prepare(memory + Memory::row_score);
+    if constexpr (SCORE_SIDE) row_value.prepare(memory + Memory::row_value);
+    copy_columns(now, 0);
+    walk.copy_tokens(next, memory + Memory::tokens + STEP * 4);
+    commit_copies();
+
+    for (int stage = 0; now.first >= 0; stage ^= 1) {
+        wait_for_copies<0>();
+        barrier();  // this step's columns are there, and all warps are done with the last step's
+        copy_columns(next, stage ^ 1);
+        walk.copy_tokens(ahead, memory + Memory::tokens + stage * STEP * 4);
+        commit_copies();
+        const Step far = walk.next();  // read now, used one step later
+        const u32 groups = now.groups_of(first_row + 16 * warp);
+        const Seen seen = walk.seen(now, first_row + 16 * warp);  // on its way while scores are computed
+
+        const u32 score_tile = memory + Memory::column_score + stage * Tile<STEP, SCORE_DIM>::BYTES;
+        const u32 value_tile = memory + Memory::column_value + stage * Tile<STEP, VALUE_DIM>::BYTES;
+        const u32 column = memory + Memory::column + stage * STEP * COLUMN_BYTES;
+        if (!MASKED || now.mask < 0)
+            sums.step<false>(row_score, row_value, score_tile, value_tile, column, groups, seen, a.scale);
+        else if (groups)
+            sums.step<true>(row_score, row_value, score_tile, value_tile, column, groups, seen, a.scale);
+        now = next, next = ahead, ahead = far;
+    }
+
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        float bias = sums.bias_gradient[i];
+        bias += from_lane_xor(bias, 1);
+        bias += from_lane_xor(bias, 2);
+        const int token = token_of_row(warp * 16 + lane / 4 + 8 * i);
+        if (token < 0) continue;
+        if constexpr (SCORE_SIDE)
+            write_row<SCORE_DIM>(a.row_score_gradient, block, token, sums.score, i, a.score_dim, a.scale);
+        if constexpr (VALUE_SIDE)
+            write_row<VALUE_DIM>(a.row_value_gradient, block, token, sums.value, i, a.value_dim, 1.f);
+        if (SCORE_SIDE && ROWS_ARE_KEYS && a.key_bias_gradient && lane % 4 == 0)
+            store(a.key_bias_gradient + ((i64)block.batch * row_heads + block.head) * a.keys + token, bias);
+    }
+}

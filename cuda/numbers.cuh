@@ -1,0 +1,66 @@
+// The element types of the operands, and their products on tensor cores with float32 sums.
+//
+// A fragment word holds 32 bits of a row: two 16-bit elements or one float32. In words, the
+// operand fragments of all three types are laid out alike, so that one set of loads serves them.
+#pragma once
+#include "device.cuh"
+
+struct BFloat16 {
+    using Storage = u16;
+    static DEVICE u32 pack(float low, float high) { return pack_bf16(low, high); }
+    static DEVICE void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) { multiply_bf16(c, a, b0, b1); }
+    // Σ x·y over the elements of a word
+    static DEVICE float dot(u32 x, u32 y) {
+        return float_of(x << 16) * float_of(y << 16) + float_of(x & 0xffff0000u) * float_of(y & 0xffff0000u);
+    }
+    // two neighboring elements of a row, to global memory
+    static DEVICE void store_pair(Storage* address, float first, float second) {
+        store((u32*)address, pack(first, second));
+    }
+};
+
+struct Float16 {
+    using Storage = u16;
+    static DEVICE u32 pack(float low, float high) { return pack_f16(low, high); }
+    static DEVICE void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) { multiply_f16(c, a, b0, b1); }
+    static DEVICE float dot(u32 x, u32 y) {
+        return unpack_f16(x & 0xffffu) * unpack_f16(y & 0xffffu) + unpack_f16(x >> 16) * unpack_f16(y >> 16);
+    }
+    static DEVICE void store_pair(Storage* address, float first, float second) {
+        store((u32*)address, pack(first, second));
+    }
+};
+
+// float32 as the sum of two tf32 numbers, whose product keeps three of its four terms: the error
+// is about 2⁻²² of the product, where plain tf32 would leave 2⁻¹¹.
+struct Float32 {
+    using Storage = float;
+    struct Split {
+        u32 high, low;
+    };
+    static DEVICE Split split(u32 bits) {
+        const u32 high = round_tf32(float_of(bits));
+        return {high, round_tf32(float_of(bits) - float_of(high))};
+    }
+    static DEVICE void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+        const Split s0 = split(a[0]), s1 = split(a[1]), s2 = split(a[2]), s3 = split(a[3]);
+        const u32 high[4] = {s0.high, s1.high, s2.high, s3.high}, low[4] = {s0.low, s1.low, s2.low, s3.low};
+        multiply_split(c, high, low, b0, b1);
+    }
+    static DEVICE void multiply_split(float (&c)[4], const u32 (&high)[4], const u32 (&low)[4], u32 b0, u32 b1) {
+        const Split s0 = split(b0), s1 = split(b1);
+        multiply_tf32(c, low, s0.high, s1.high);  // small terms first
+        multiply_tf32(c, high, s0.low, s1.low);
+        multiply_tf32(c, high, s0.high, s1.high);
+    }
+    static DEVICE float dot(u32 x, u32 y) { return float_of(x) * float_of(y); }
+    static DEVICE void store_pair(Storage* address, float first, float second) {
+        store((float2*)address, float2{first, second});
+    }
+};
+
+using Element = GEOATTN_ELEMENT;
+using Storage = Element::Storage;
+// Elements in the 16 bytes that are copied and addressed together.
+constexpr int PER_CHUNK = 16 / sizeof(Storage);
+constexpr bool WIDE = sizeof(Storage) == 4;

@@ -1,0 +1,163 @@
+// Tiles of token rows in shared memory, and their products.
+//
+// Names of positions within a warp's 16×8 product: lane = 4·line + pair; the lane holds elements
+// (line, 2·pair), (line, 2·pair + 1), (line + 8, 2·pair), (line + 8, 2·pair + 1).
+#pragma once
+#include "numbers.cuh"
+
+// A tensor [batch, token, head, channel] where it lies: strides in elements, that of channels is 1.
+struct View {
+    void* data;
+    i64 batch, token, head;
+
+    template <class T>
+    DEVICE T* row(i64 b, i64 h) const {
+        return (T*)data + b * batch + h * head;
+    }
+};
+
+// ROWS × DIM elements in chunks of 16 bytes. The chunks of a row are permuted by the row number, so
+// that eight rows of one column of chunks lie in different banks, as do eight chunks of a row.
+template <int ROWS, int DIM>
+struct Tile {
+    static constexpr int CHUNKS = DIM / PER_CHUNK;
+    static constexpr int BYTES = ROWS * CHUNKS * 16;
+    static constexpr int PERIOD = (CHUNKS & -CHUNKS) > 8 ? 8 : (CHUNKS & -CHUNKS);
+
+    static DEVICE u32 address(int row, int chunk) {
+        return (row * CHUNKS + (chunk ^ (row / (8 / PERIOD) % PERIOD))) * 16;
+    }
+    // Eight rows further down the permutation is the same.
+    static constexpr u32 EIGHT_ROWS = 8 * CHUNKS * 16;
+
+    // Chunks of one row, for a lane that reads chunk c + offset for many constants c, multiples of a
+    // power of two above the offset: nothing but the last term of the sum is left for run time.
+    struct Row {
+        u32 start, twist;
+        DEVICE Row(u32 tile, int row, int offset)
+            : start(tile + row * CHUNKS * 16), twist((offset ^ (row / (8 / PERIOD) % PERIOD)) * 16) {}
+        DEVICE u32 operator()(int c) const { return start + c / 8 * 128 + (c % 8 * 16 ^ twist); }
+    };
+};
+
+// Starts the copy of a tile. token_of(row) is the token of a row, negative for padding.
+template <int THREADS, int ROWS, int DIM, class TokenOf>
+DEVICE void copy_tile(u32 tile, const Storage* base, i64 stride, int dim, TokenOf token_of) {
+    using T = Tile<ROWS, DIM>;
+    constexpr int COPIES = (ROWS * T::CHUNKS + THREADS - 1) / THREADS;
+#pragma unroll(COPIES < 8 ? COPIES : 4)  // unrolled further, the addresses crowd the registers
+    for (int i = 0; i < COPIES; ++i) {
+        const int x = thread_index() + i * THREADS;
+        if (ROWS * T::CHUNKS % THREADS && x >= ROWS * T::CHUNKS) break;
+        const int row = x / T::CHUNKS, chunk = x % T::CHUNKS;
+        const int token = token_of(row);
+        const bool valid = token >= 0 && chunk * PER_CHUNK < dim;
+        copy_async<16>(tile + T::address(row, chunk), base + token * stride + chunk * PER_CHUNK, valid);
+    }
+}
+
+// The left operand of a product: 16 rows of a tile, one warp's share. Narrow rows stay in registers.
+template <int ROWS, int DIM, bool KEPT>
+struct RowOperand {
+    using T = Tile<ROWS, DIM>;
+    static constexpr int STEPS = T::CHUNKS / 2;
+    u32 tile;
+    u32 kept[KEPT ? STEPS : 1][4];
+
+    DEVICE void fetch(u32 (&words)[4], int step) const {
+        const int lane = thread_index() % 32, warp = thread_index() / 32;
+        const typename T::Row row(tile + warp * 2 * T::EIGHT_ROWS, lane % 16, lane / 16);
+        load_matrices(words, row(2 * step));
+    }
+    DEVICE void prepare(u32 address) {
+        tile = address;
+        if constexpr (KEPT) {
+#pragma unroll
+            for (int step = 0; step < STEPS; ++step) fetch(kept[step], step);
+        }
+    }
+    DEVICE void fragment(u32 (&words)[4], int step) const {
+        if constexpr (KEPT) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) words[i] = kept[step][i];
+        } else {
+            fetch(words, step);
+        }
+    }
+};
+
+// products[g] += rows · columnsᵀ for the two groups of eight columns of column pair m; PARTIAL
+// skips the groups whose bit is 0.
+template <bool PARTIAL, int COLUMNS, int ROWS, int DIM, bool KEPT>
+DEVICE void multiply_rows(float (&products)[2][4], const RowOperand<ROWS, DIM, KEPT>& rows, u32 tile, int m,
+                          u32 bits) {
+    using T = Tile<COLUMNS, DIM>;
+    const int lane = thread_index() % 32;
+    const typename T::Row row(tile + 2 * m * T::EIGHT_ROWS, lane % 8, lane / 8);
+#pragma unroll(KEPT ? T::CHUNKS / 4 : 2)
+    for (int quarter = 0; quarter < T::CHUNKS / 4; ++quarter) {  // four chunks of every row
+        u32 a[2][4];
+        rows.fragment(a[0], 2 * quarter);
+        rows.fragment(a[1], 2 * quarter + 1);
+#pragma unroll
+        for (int g = 0; g < 2; ++g) {
+            if (PARTIAL && !(bits >> g & 1)) continue;
+            u32 b[4];
+            load_matrices(b, row(4 * quarter) + g * T::EIGHT_ROWS);
+            Element::multiply(products[g], a[0], b[0], b[1]);
+            Element::multiply(products[g], a[1], b[2], b[3]);
+        }
+    }
+    if constexpr (T::CHUNKS % 4) {
+        u32 a[4];
+        rows.fragment(a, T::CHUNKS / 2 - 1);
+        const typename T::Row pair(tile + 2 * m * T::EIGHT_ROWS, lane % 8, lane / 8 % 2);
+#pragma unroll
+        for (int g = 0; g < 2; ++g) {
+            if (PARTIAL && !(bits >> g & 1)) continue;
+            u32 b[2];
+            load_two_matrices(b, pair(T::CHUNKS - 2) + g * T::EIGHT_ROWS);
+            Element::multiply(products[g], a, b[0], b[1]);
+        }
+    }
+}
+
+// sums += weights · columns for the 16 columns of pair m, whose weights are products as above.
+template <int COLUMNS, int DIM, class Element = ::Element>
+DEVICE void add_weighted(float (&sums)[DIM / 8][4], const float (&weights)[2][4], u32 tile, int m) {
+    using T = Tile<COLUMNS, DIM>;
+    const int lane = thread_index() % 32;
+    if constexpr (!WIDE) {
+        // a product's layout, rounded, is that of a left operand
+        const u32 a[4] = {Element::pack(weights[0][0], weights[0][1]), Element::pack(weights[0][2], weights[0][3]),
+                          Element::pack(weights[1][0], weights[1][1]), Element::pack(weights[1][2], weights[1][3])};
+        const typename T::Row row(tile + 2 * m * T::EIGHT_ROWS, lane % 16, lane / 16);
+#pragma unroll
+        for (int d = 0; d < DIM / 16; ++d) {
+            u32 b[4];
+            load_matrices_transposed(b, row(2 * d));
+            Element::multiply(sums[2 * d], a, b[0], b[1]);
+            Element::multiply(sums[2 * d + 1], a, b[2], b[3]);
+        }
+    } else {
+        // a product holds columns 2·pair and 2·pair + 1 where a left operand holds pair and pair + 4:
+        // the eight terms of the sum are taken in that order, and the right operand's rows likewise
+        const int line = lane / 4, pair = lane % 4;
+#pragma unroll
+        for (int g = 0; g < 2; ++g) {
+            u32 high[4], low[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const typename Element::Split s = Element::split(bits_of(weights[g][i % 2 * 2 + i / 2]));
+                high[i] = s.high, low[i] = s.low;
+            }
+            const u32 group = tile + (2 * m + g) * T::EIGHT_ROWS + line % 4 * 4;
+            const typename T::Row first(group, 2 * pair, line / 4), second(group, 2 * pair + 1, line / 4);
+#pragma unroll
+            for (int d = 0; d < DIM / 8; ++d) {
+                const u32 b0 = load_shared<u32>(first(2 * d)), b1 = load_shared<u32>(second(2 * d));
+                Element::multiply_split(sums[d], high, low, b0, b1);
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+// The list of column tiles that a row tile visits, walked a step of columns at a time.
+#pragma once
+#include "tiles.cuh"
+
+constexpr int TILE = 64;
+constexpr int WARPS = GEOATTN_WARPS;      // 16 rows each; several blocks share a row tile if fewer than 4
+constexpr int THREADS = 32 * WARPS;
+constexpr int ROWS = 16 * WARPS;
+constexpr int PARTS = TILE / ROWS;
+constexpr int STEP = GEOATTN_STEP;        // columns in shared memory at once, twice
+constexpr int SLICES = TILE / STEP;
+constexpr bool MASKED = GEOATTN_MASKED;   // whether the plan has any tile that is not full
+
+// A visited tile. It stands for column_tile + shift, where the shift of the row tile wraps around
+// within the ring that ends before ring_end.
+struct Entry {
+    int column_tile, ring_end;
+    int mask;    // −1 where every row sees every column
+    u32 groups;  // bit 8·(i / 16) + j / 8: whether row i and column j may be in a visible pair
+};
+
+// A plan as it lies in device memory; see geoattn/plans/base.py.
+struct Plan {
+    const int *row_order, *column_order;  // position → token, −1 for padding
+    const int* schedule;                  // row tiles, those with the longest lists first
+    const int *tile_class, *tile_shift;
+    const i64* starts;  // of the list of each class
+    const Entry* entries;
+    const u32* masks;  // [mask, row, 2]: bit j % 32 of word j / 32 for column j
+    int ring;
+};
+
+// One step: STEP columns from position first, or the end of the walk where first is negative.
+struct Step {
+    int first, mask, head;
+    u32 groups;  // shifted so that bit 8·(i / 16) belongs to the first eight columns
+
+    DEVICE int first_in_tile() const { return first % TILE; }
+    // Bit n: whether the 16 rows from `row` on may see any of columns 8n to 8n + 7.
+    DEVICE u32 groups_of(int row) const { return groups >> row / 16 * 8 & ((1u << STEP / 8) - 1); }
+};
+
+// Which of a step's columns the lane's two rows see: bit 8·n + j of seen[i] (counting over words)
+// for element j of group n in line + 8·i.
+struct Seen {
+    u32 words[2][(STEP + 31) / 32];
+    DEVICE bool operator()(int n, int element) const {
+        return words[element / 2][n / 4] >> (n % 4 * 8 + element % 2) & 1;
+    }
+};
+
+struct Walk {
+    const Plan& plan;
+    const Entry* entries;
+    int count, shift, heads;
+    int entry = 0, slice = 0, head = 0;
+
+    // The same list is walked once for each of the heads.
+    DEVICE Walk(const Plan& plan, int tile, int heads) : plan(plan), heads(heads) {
+        const int label = load(plan.tile_class + tile);
+        const i64 start = load(plan.starts + label);
+        entries = plan.entries + start;
+        count = (int)(load(plan.starts + label + 1) - start);
+        shift = load(plan.tile_shift + tile);
+    }
+
+    DEVICE Step next() {
+        if (head == heads || count == 0) return {-1, -1, 0, 0};
+        const Entry e = load(entries + entry);
+        int tile = e.column_tile + shift;
+        if (tile >= e.ring_end) tile -= plan.ring;
+        const Step step = {tile * TILE + slice * STEP, e.mask, head, e.groups >> slice * (STEP / 8)};
+        if (++slice == SLICES) {
+            slice = 0;
+            if (++entry == count) entry = 0, ++head;
+        }
+        return step;
+    }
+
+    // For the 16 rows from `row` on.
+    DEVICE Seen seen(const Step& step, int row) const {
+        Seen result = {};
+        if (MASKED && step.mask >= 0) {
+            const int lane = thread_index() % 32;
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                const u32* words =
+                    plan.masks + ((i64)step.mask * TILE + row + lane / 4 + 8 * i) * 2 + step.first_in_tile() / 32;
+#pragma unroll
+                for (int w = 0; w < (STEP + 31) / 32; ++w)
+                    result.words[i][w] = load(words + w) >> (step.first_in_tile() % 32 + lane % 4 * 2);
+            }
+        }
+        return result;
+    }
+
+    // Starts the copy of the step's tokens.
+    DEVICE void copy_tokens(const Step& step, u32 destination) const {
+        const int t = thread_index() * 4;
+        if (step.first >= 0 && t < STEP) copy_async<16>(destination + t * 4, plan.column_order + step.first + t, true);
+    }
+};
+
+// Which part of the work a block does: all blocks of the longest lists come first.
+struct Block {
+    int tile, part, batch, head;
+    DEVICE Block(const Plan& plan, int heads, int pairs) {  // pairs = batch × heads
+        const u32 rest = block_index() / pairs, bh = block_index() % pairs;
+        tile = load(plan.schedule + rest / PARTS);
+        part = rest % PARTS;
+        batch = bh / heads;
+        head = bh % heads;
+    }
+};

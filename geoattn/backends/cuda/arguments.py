@@ -1,0 +1,67 @@
+"""The kernels' arguments as they lie in memory: each class is the struct of that name in ``cuda/``."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import ClassVar
+
+from torch import Tensor
+
+from geoattn.backends.cuda.plans import DevicePlan
+
+_pointer, _long, _int, _float = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
+
+
+class View(ctypes.Structure):
+    """A tensor ``[batch, token, head, channel]`` where it lies; the stride of channels is 1."""
+
+    _fields_: ClassVar = [("data", _pointer), ("batch", _long), ("token", _long), ("head", _long)]
+
+    @classmethod
+    def of(cls, x: Tensor) -> View:
+        return cls(x.data_ptr(), *x.stride()[:3])
+
+
+class Plan(ctypes.Structure):
+    _fields_: ClassVar = [
+        *((name, _pointer) for name in DevicePlan.ARRAYS),
+        ("ring", _int),
+    ]
+
+    @classmethod
+    def of(cls, plan: DevicePlan) -> Plan:
+        return cls(*(getattr(plan, name).data_ptr() for name in DevicePlan.ARRAYS), plan.ring)
+
+
+class Forward(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("plan", Plan),
+        *((name, View) for name in ("q", "k", "v", "out", "lse")),
+        ("key_bias", _pointer),
+        ("key_bias_batch", _long),
+        *((name, _int) for name in ("batch", "heads", "shared_by", "score_dim", "value_dim")),
+        ("scale", _float),
+    ]
+
+
+class Gradients(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("plan", Plan),
+        *((name, View) for name in ("row_score", "row_value", "column_score", "column_value")),
+        *((name, View) for name in ("row_score_gradient", "row_value_gradient")),
+        ("statistics", _pointer),
+        ("key_bias", _pointer),
+        ("key_bias_batch", _long),
+        ("key_bias_gradient", _pointer),
+        *((n, _int) for n in ("batch", "heads", "shared_by", "queries", "keys", "score_dim", "value_dim")),
+        ("scale", _float),
+    ]
+
+
+class Delta(ctypes.Structure):
+    _fields_: ClassVar = [
+        *((name, View) for name in ("out", "out_gradient", "lse", "lse_gradient")),
+        ("statistics", _pointer),
+        ("rows", _long),
+        *((name, _int) for name in ("heads", "queries", "value_dim")),
+    ]

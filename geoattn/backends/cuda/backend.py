@@ -1,0 +1,175 @@
+"""The operator on tensor cores: plans of 64×64 tiles, kernels from the folder ``cuda``."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from geoattn.backends.base import Forward, Gradients
+from geoattn.backends.cuda import arguments, device, variants
+from geoattn.backends.cuda.arguments import View
+from geoattn.backends.cuda.plans import DevicePlan, device_plan
+from geoattn.backends.cuda.variants import Variant
+from geoattn.neighborhoods.base import Neighborhood
+
+#: rows start at multiples of this many bytes, and hold as many elements that their bytes are one too
+ALIGNMENT = 16
+
+
+class Cuda:
+    """Block-sparse attention with running softmax on tensor cores, float32 inputs in split precision."""
+
+    name = "cuda"
+    device_type = "cuda"
+
+    def unavailable(self) -> str | None:
+        return device.unavailable()
+
+    def refuses(self, q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> str | None:
+        if q.device.type != self.device_type:
+            return f"tensors are on {q.device}, not on a {self.device_type} device"
+        if q.dtype not in variants.ELEMENTS:
+            known = ", ".join(str(dtype).removeprefix("torch.") for dtype in variants.ELEMENTS)
+            return f"dtype {str(q.dtype).removeprefix('torch.')} is not among {known}"
+        widest = max(q.shape[-1], v.shape[-1])
+        if widest > variants.HEAD_DIMS[-1]:
+            return f"head dim {widest} is above {variants.HEAD_DIMS[-1]}"
+        return None
+
+    def launch(
+        self, variant: Variant, blocks: int, structure: ctypes.Structure, tensors: Sequence[Tensor]
+    ) -> None:
+        """Run ``blocks`` blocks of a kernel; ``tensors`` are those that the structure points into."""
+        device.launch(variant, blocks, structure, tensors[0].device)
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, hood: Neighborhood, scale: float
+    ) -> Forward:
+        batch, queries, heads, score_dim = q.shape
+        value_dim = v.shape[-1]
+        plan = device_plan(hood, q.device)
+        q, k, v = _readable(q), _readable(k), _readable(v)
+        out = q.new_empty(batch, queries, heads, v.shape[-1])
+        lse = q.new_empty(batch, queries, heads, dtype=torch.float32)
+        bias = _contiguous(key_bias)
+        structure = arguments.Forward(
+            arguments.Plan.of(plan),
+            View.of(q),
+            View.of(k),
+            View.of(v),
+            View.of(out),
+            View.of(lse),
+            *_bias(bias),
+            batch,
+            heads,
+            heads // k.shape[2],
+            q.shape[-1],
+            v.shape[-1],
+            scale,
+        )
+        variant = variants.forward(q.dtype, score_dim, value_dim, plan.masked)
+        tensors = (q, k, v, out, lse, *(() if bias is None else (bias,)), *plan.tensors)
+        self.launch(variant, plan.n_tiles * variant.parts * batch * heads, structure, tensors)
+        return Forward(out[..., :value_dim], lse)
+
+    def backward(
+        self,
+        grad_out: Tensor,
+        grad_lse: Tensor | None,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_bias: Tensor | None,
+        out: Tensor,
+        lse: Tensor,
+        hood: Neighborhood,
+        scale: float,
+        needs_key_bias: bool,
+    ) -> Gradients:
+        (batch, queries, heads, score_dim), (_, keys, key_heads, value_dim) = q.shape, v.shape
+        plan, transposed = device_plan(hood, q.device), device_plan(hood.transpose(), q.device)
+        q, k, v, out, grad_out = (_readable(x) for x in (q, k, v, out, grad_out))
+        bias = _contiguous(key_bias)
+        statistics = self._statistics(out, grad_out, lse, grad_lse)
+        dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+        db = q.new_empty(batch, key_heads, keys, dtype=torch.float32) if needs_key_bias else None
+
+        def run(variant: Variant, plan: DevicePlan, row_heads: int, views: Sequence[Tensor]) -> None:
+            structure = arguments.Gradients(
+                arguments.Plan.of(plan),
+                *(View.of(x) for x in views),
+                statistics.data_ptr(),
+                *_bias(bias),
+                None if db is None else db.data_ptr(),
+                batch,
+                heads,
+                heads // key_heads,
+                queries,
+                keys,
+                q.shape[-1],
+                v.shape[-1],
+                scale,
+            )
+            tensors = (*views, statistics, *(x for x in (bias, db) if x is not None), *plan.tensors)
+            self.launch(variant, plan.n_tiles * variant.parts * batch * row_heads, structure, tensors)
+
+        # queries have no gradient of a value: the place of that view is not written
+        run(
+            variants.query_gradient(q.dtype, score_dim, value_dim, plan.masked),
+            plan,
+            heads,
+            (q, grad_out, k, v, dq, grad_out),
+        )
+        for variant in variants.key_gradients(q.dtype, score_dim, value_dim, transposed.masked):
+            run(variant, transposed, key_heads, (k, v, q, grad_out, dk, dv))
+        if db is not None and key_bias is not None:
+            db = db.sum((0, 1)).unsqueeze(0) if key_bias.shape[0] == 1 else db.sum(1)
+        return Gradients(dq[..., :score_dim], dk[..., :score_dim], dv[..., :value_dim], db)
+
+    def _statistics(self, out: Tensor, grad_out: Tensor, lse: Tensor, grad_lse: Tensor | None) -> Tensor:
+        """−lse · log₂ e and delta of each query, ``[B, H, Nq, 2]``."""
+        batch, queries, heads, value_dim = out.shape
+        statistics = out.new_empty(batch, heads, queries, 2, dtype=torch.float32)
+        rows = batch * heads * queries
+        structure = arguments.Delta(
+            View.of(out),
+            View.of(grad_out),
+            View.of(lse),
+            View() if grad_lse is None else View.of(grad_lse),
+            statistics.data_ptr(),
+            rows,
+            heads,
+            queries,
+            value_dim,
+        )
+        tensors = (out, grad_out, lse, statistics, *(() if grad_lse is None else (grad_lse,)))
+        self.launch(variants.delta(out.dtype), math.ceil(rows / 16), structure, tensors)
+        return statistics
+
+
+def _readable(x: Tensor) -> Tensor:
+    """The tensor itself if kernels can read its rows in pieces of 16 bytes, else a padded copy.
+
+    Models meet the condition as soon as their head dims are multiples of 8 (of 4 in float32).
+    """
+    size = x.element_size()
+    starts = (x.data_ptr(), *(stride * size for stride in x.stride()[:-1]), x.shape[-1] * size)
+    if x.stride(-1) == 1 and all(start % ALIGNMENT == 0 for start in starts):
+        return x
+    padding = -x.shape[-1] % (ALIGNMENT // size)
+    return torch.nn.functional.pad(x, (0, padding)).contiguous()
+
+
+def _contiguous(key_bias: Tensor | None) -> Tensor | None:
+    return None if key_bias is None else key_bias.contiguous()
+
+
+def _bias(key_bias: Tensor | None) -> tuple[int | None, int]:
+    """Pointer and batch stride of the additive key vector."""
+    if key_bias is None:
+        return None, 0
+    return key_bias.data_ptr(), 0 if key_bias.shape[0] == 1 else key_bias.shape[1]

@@ -1,0 +1,136 @@
+"""The variants of the kernels: what is fixed when they are compiled, and how they are launched."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+#: element type of the operands in the kernel sources
+ELEMENTS = {torch.bfloat16: "BFloat16", torch.float16: "Float16", torch.float32: "Float32"}
+
+#: head dims with a variant of their own; others run in the next larger one, whose rest is zero
+HEAD_DIMS = (16, 32, 64, 96, 128, 192, 256)
+
+#: shared memory of a block that every device since compute capability 8.0 grants
+MOST_SHARED_BYTES = 99 * 1024
+#: two such blocks fit a multiprocessor of every device since 8.0, but for those with 100 KB
+COMFORTABLE_SHARED_BYTES = 80 * 1024
+
+#: bytes of a key and a value whose gradients' sums fit the registers of one launch
+MOST_KEY_BYTES = 384
+
+REGISTERS = 65536  # of a multiprocessor
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One kernel as it is compiled and launched."""
+
+    #: name of the kernel and of its source file
+    kernel: str
+    #: macros that its source reads
+    definitions: tuple[tuple[str, str], ...]
+    #: threads of a block
+    threads: int
+    #: bytes of dynamic shared memory of a block
+    shared_bytes: int = 0
+    #: blocks that share a row tile of the plan
+    parts: int = 1
+
+    def __str__(self) -> str:
+        return " ".join([self.kernel, *(f"{name.lower()}={value}" for name, value in self.definitions)])
+
+
+def padded(head_dim: int) -> int:
+    """The head dim of the variant that runs ``head_dim``.
+
+    Raises
+    ------
+    ValueError
+        If no variant is as wide.
+    """
+    for wide in HEAD_DIMS:
+        if head_dim <= wide:
+            return wide
+    raise ValueError(f"head dim {head_dim} is above {HEAD_DIMS[-1]}, the widest of the CUDA kernels")
+
+
+def forward(dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool) -> Variant:
+    """Output and lse. ``masked``: whether the plan has tiles that are not full."""
+    score, value = padded(score_dim), padded(value_dim)
+    return _tiled("forward", dtype, score, value, masked, row_channels=score, column_bytes=4)
+
+
+def query_gradient(dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool) -> Variant:
+    """Gradient of the queries."""
+    return _gradients(dtype, padded(score_dim), padded(value_dim), masked, False, ("SCORE_SIDE",))
+
+
+def key_gradients(dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool) -> tuple[Variant, ...]:
+    """Gradients of keys (with the key bias) and values: in one launch, or one each for wide heads."""
+    score, value = padded(score_dim), padded(value_dim)
+    sides: tuple[tuple[str, ...], ...] = (("SCORE_SIDE", "VALUE_SIDE"),)
+    if (score + value) * dtype.itemsize > MOST_KEY_BYTES:
+        sides = ("SCORE_SIDE",), ("VALUE_SIDE",)
+    return tuple(_gradients(dtype, score, value, masked, True, side) for side in sides)
+
+
+def delta(dtype: torch.dtype) -> Variant:
+    """What the backward pass needs to know of each query."""
+    return Variant("delta", (("ELEMENT", ELEMENTS[dtype]),), threads=128)
+
+
+def _gradients(
+    dtype: torch.dtype, score: int, value: int, masked: bool, rows_are_keys: bool, sides: tuple[str, ...]
+) -> Variant:
+    definitions = {
+        "ROWS_ARE_KEYS": _flag(rows_are_keys),
+        "SCORE_SIDE": _flag("SCORE_SIDE" in sides),
+        "VALUE_SIDE": _flag("VALUE_SIDE" in sides),
+    }
+    row_channels = score + value if "SCORE_SIDE" in sides else score
+    column_bytes = 8 if rows_are_keys else 4
+    return _tiled("gradients", dtype, score, value, masked, row_channels, column_bytes, definitions)
+
+
+def _tiled(
+    kernel: str,
+    dtype: torch.dtype,
+    score: int,
+    value: int,
+    masked: bool,
+    row_channels: int,
+    column_bytes: int,
+    more: dict[str, str] | None = None,
+) -> Variant:
+    """A kernel over a plan, with as many rows and columns in shared memory as fit."""
+
+    def shared_bytes(warps: int, step: int) -> int:
+        rows = 16 * warps * row_channels
+        columns = step * (score + value)
+        return (rows + 2 * columns) * dtype.itemsize + 2 * step * (column_bytes + 4)
+
+    shapes = [(warps, step) for warps in (4, 2, 1) for step in (32, 16)]
+    warps, step = next(
+        shape
+        for limit in (COMFORTABLE_SHARED_BYTES, MOST_SHARED_BYTES)
+        for shape in shapes
+        if shared_bytes(*shape) <= limit
+    )
+    definitions = {
+        "ELEMENT": ELEMENTS[dtype],
+        "SCORE_DIM": str(score),
+        "VALUE_DIM": str(value),
+        "MASKED": _flag(masked),
+        "WARPS": str(warps),
+        "STEP": str(step),
+        "BLOCKS": str(REGISTERS // (32 * warps * 255)),
+        "SHARED_BYTES": str(shared_bytes(warps, step)),
+        **(more or {}),
+    }
+    return Variant(kernel, tuple(definitions.items()), 32 * warps, shared_bytes(warps, step), 4 // warps)
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"
