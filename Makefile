@@ -15,7 +15,7 @@ demo: $(READY)
 	$(BIN)/geoattn demo $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/plans.py

@@ -41,8 +41,8 @@ class DemoConfig:
     dim: int = 64
     depth: int = 4
     heads: int = 4
-    features: int = 8
-    steps: int = 300
+    features: int = 4
+    steps: int = 240
     batch_size: int = 8
     learning_rate: float = 3e-3
     seed: int = 0
@@ -161,7 +161,7 @@ def _trajectories(output: Path, config: DemoConfig, grid: ga.grids.Gaussian) -> 
         )
         began = time.perf_counter()
         simulated = generate_trajectories(
-            grid, count, config.saved_steps, config.step_hours, seed=config.seed
+            grid, count, config.saved_steps, config.step_hours, config.seed, dtype=torch.float32
         )
         attributes = {"title": "shallow-water trajectories", "source": f"geoattn {ga.__version__}"}
         write_zarr(to_dataset(simulated, grid, config.step_hours, attributes), path)
