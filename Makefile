@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= 2.13.0
 HARMONICS ?= 0.9.3
+NATTEN ?= 0.21.7
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-torch-$(TORCH)
@@ -34,11 +35,14 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info
 
 # torch-harmonics is installed without its dependencies: it pins torch to one minor release,
-# which geoattn does not; it runs on every torch from 2.11 on all the same (the tests show it).
+# which geoattn does not; it runs on other releases all the same. NATTEN is a witness in tests and a
+# peer in benchmarks; where it cannot be built (hence the dash) those parts are skipped and say so.
 $(READY): requirements-dev.txt pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "geoattn needs Python >= 3.11, found " + sys.version)'
+	@echo "Installing torch $(TORCH) and the rest into $(VENV), which takes some minutes the first time ..."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH) -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torch-harmonics==$(HARMONICS)
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation natten==$(NATTEN)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
