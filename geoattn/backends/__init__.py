@@ -22,13 +22,14 @@ KNOWN: dict[str, tuple[str, str]] = {
     "sdpa": ("geoattn.backends.sdpa", "FusedDense"),
     "cpu": ("geoattn.backends.cpu.backend", "Cpu"),
     "cuda": ("geoattn.backends.cuda.backend", "Cuda"),
+    "flex": ("geoattn.backends.flex", "Flex"),
     "reference": ("geoattn.backends.reference", "Reference"),
 }
 
 #: device type → backends in the order in which ``backend=None`` tries them; other devices: the reference
 AUTOMATIC: dict[str, tuple[str, ...]] = {
     "cpu": ("sdpa", "cpu", "reference"),
-    "cuda": ("sdpa", "cuda", "reference"),
+    "cuda": ("sdpa", "cuda", "flex", "reference"),
 }
 
 _last: str | None = None

@@ -1,0 +1,256 @@
+"""torch's FlexAttention on the tiles of a plan: for CUDA devices that our own kernels do not serve.
+
+Tokens are laid out in plan order, the plan's lists become a ``BlockMask``, and the masks of its tiles
+are read bit by bit. The backward pass is torch's own. It runs the forward pass once more, because an
+op hands over its outputs only, and sums the gradient of the key vector with atomic additions, the one
+result of this backend that may differ in its last bits from run to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
+
+from geoattn.backends.base import Forward, Gradients
+from geoattn.backends.cache import BoundedCache
+from geoattn.backends.reference import accumulation_dtype
+from geoattn.neighborhoods.base import Neighborhood
+from geoattn.plans import Plan, plan
+from geoattn.plans.expand import visited
+
+#: side of a plan's tiles: a row of a mask is one 64-bit word
+TILE = 64
+#: side of FlexAttention's blocks: its kernels take steps of up to 128 and refuse smaller blocks
+BLOCK = 128
+#: every pair of tiles, visited or not, has a number in a table
+MAX_TILE_PAIRS = 2**26
+HEAD_DIMS = range(16, 257)
+MAX_PROGRAMS = 2**12
+
+
+class Layout(NamedTuple):
+    """A plan on a device, in the form that FlexAttention reads. Positions are padded to blocks."""
+
+    #: position → token, with token 0 in padded positions, which nothing sees and which see nothing
+    query_order: Tensor
+    key_order: Tensor
+    #: token → position
+    query_place: Tensor
+    key_place: Tensor
+    block_mask: BlockMask
+
+
+_layouts: BoundedCache[tuple[str, torch.device], Layout] = BoundedCache(max_bytes=2**30)
+
+
+class Flex:
+    """FlexAttention with a block mask from the plan and the key vector as a score modification."""
+
+    name = "flex"
+
+    @cached_property
+    def attention(self) -> Any:
+        # one graph or an error: torch's way out of a failed compilation is to hold all scores at once
+        return torch.compile(flex_attention, fullgraph=True, dynamic=False)
+
+    def unavailable(self) -> str | None:
+        if not torch.cuda.is_available():
+            return "it runs on CUDA devices, and torch finds none"
+        if find_spec("triton") is None:
+            return "torch compiles FlexAttention with triton, which is not installed"
+        return None
+
+    def refuses(self, q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> str | None:
+        if q.device.type == "cpu":
+            return "on cpu FlexAttention has no backward pass, and compiled no log-sum-exp"
+        if q.device.type != "cuda":
+            return f"it runs on cuda devices, not on {q.device.type}"
+        if q.dtype == torch.float64:
+            return "FlexAttention's kernels do not take float64"
+        dims = q.shape[-1], v.shape[-1]
+        if not all(dim in HEAD_DIMS for dim in dims):
+            return f"it takes head dimensions from {HEAD_DIMS[0]} to {HEAD_DIMS[-1]}, got {dims}"
+        pairs = -(-hood.query_grid.size // TILE) * -(-hood.key_grid.size // TILE)
+        if pairs > MAX_TILE_PAIRS:
+            return f"its block mask would number {pairs} pairs of tiles, more than {MAX_TILE_PAIRS}"
+        return None
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, hood: Neighborhood, scale: float
+    ) -> Forward:
+        layout = layout_of(hood, q.device)
+        with _outside_of_ops(), torch.no_grad():
+            out, lse = self._attend(*arrange(layout, q, k, v, key_bias), layout, scale)
+        return Forward(out, lse.to(accumulation_dtype(q.dtype)))
+
+    def backward(
+        self,
+        grad_out: Tensor,
+        grad_lse: Tensor | None,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_bias: Tensor | None,
+        out: Tensor,
+        lse: Tensor,
+        hood: Neighborhood,
+        scale: float,
+        needs_key_bias: bool,
+    ) -> Gradients:
+        layout = layout_of(hood, q.device)
+        arranged = arrange(layout, q, k, v, key_bias)
+        leaves = [x for x in arranged[: 4 if needs_key_bias else 3] if x is not None]
+        with _outside_of_ops(), torch.enable_grad():
+            for leaf in leaves:
+                leaf.requires_grad_()
+            outputs = self._attend(*arranged, layout, scale)
+            upstream = [grad_out]
+            if grad_lse is not None:
+                upstream.append(grad_lse.masked_fill(lse == float("-inf"), 0.0))
+            dq, dk, dv, *rest = torch.autograd.grad(outputs[: len(upstream)], leaves, upstream)
+        dq = dq.index_select(1, layout.query_place)
+        dk, dv = (x.index_select(1, layout.key_place) for x in (dk, dv))
+        db = None
+        if rest and key_bias is not None:
+            db = rest[0].index_select(-1, layout.key_place).reshape(key_bias.shape)
+        return Gradients(dq, dk, dv, db)
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, additive: Tensor | None, layout: Layout, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """out ``[B, Nq, H, Dv]`` and lse ``[B, Nq, H]`` of tokens, from operands at positions."""
+        out, aux = self.attention(
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            score_mod=None if additive is None else add_per_key(additive),
+            block_mask=layout.block_mask,
+            scale=scale,
+            enable_gqa=q.shape[2] != k.shape[2],
+            return_aux=AuxRequest(lse=True),
+        )
+        out, lse = (x.transpose(1, 2).index_select(1, layout.query_place) for x in (out, aux.lse))
+        return out, lse
+
+
+def arrange(
+    layout: Layout, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Operands ``[B, positions, H, D]`` and the key vector ``[B, positions]`` or ``[positions]``.
+
+    All are fresh tensors: compiled, FlexAttention loses the gradient of a captured one that is a view.
+    """
+    q = q.detach().index_select(1, layout.query_order)
+    k, v = (x.detach().index_select(1, layout.key_order) for x in (k, v))
+    if key_bias is not None:
+        key_bias = key_bias.detach().squeeze(0).index_select(-1, layout.key_order)
+    return q, k, v, key_bias
+
+
+def add_per_key(additive: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
+    if additive.ndim == 1:
+        return lambda score, batch, head, query, key: score + additive[key]
+    return lambda score, batch, head, query, key: score + additive[batch, key]
+
+
+@contextmanager
+def _outside_of_ops() -> Iterator[None]:
+    """Autograd and compilation as they are outside of an op.
+
+    Inside, the dispatcher leaves autograd out. The switches of autocast lie beside those of autograd
+    and must stay as they are: clearing all of them makes every product one of half precision.
+    Compiled programs are one for each set of shapes, of which torch would allow eight.
+    """
+    autograd = torch._C.DispatchKey.AutogradFunctionality
+    limits = dict.fromkeys(("recompile_limit", "accumulated_recompile_limit"), MAX_PROGRAMS)
+    with torch._C._SetExcludeDispatchKeyGuard(autograd, False), torch._dynamo.config.patch(limits):
+        yield
+
+
+def layout_of(hood: Neighborhood, device: torch.device) -> Layout:
+    """The layout of a neighborhood on a device; those of recent calls are kept."""
+    kept = _layouts.get((hood.digest, device))
+    if kept is not None:
+        return kept
+    tiles = plan(hood, TILE, TILE)
+    assert tiles.masks is not None
+    query_order, key_order = (_padded(order) for order in (tiles.query_order, tiles.key_order))
+    number_of_pair = _mask_numbers(tiles, len(query_order) // TILE, len(key_order) // TILE)
+    hidden, full = len(tiles.masks), len(tiles.masks) + 1
+    words = np.concatenate(
+        (tiles.masks, np.repeat(np.array([0, ~np.uint64(0)], np.uint64), TILE).reshape(2, TILE))
+    )
+
+    def on_device(values: NDArray[Any]) -> Tensor:
+        return torch.as_tensor(values).to(device)
+
+    numbers, masks = on_device(number_of_pair), on_device(words.view(np.int64))
+
+    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        word = masks[numbers[query // TILE, key // TILE], query % TILE]
+        return (word >> (key % TILE)) & 1 == 1
+
+    side = BLOCK // TILE
+    blocks = number_of_pair.reshape(len(query_order) // BLOCK, side, len(key_order) // BLOCK, side)
+    all_full, some = (blocks == full).all((1, 3)), (blocks != hidden).any((1, 3))
+    block_mask = BlockMask.from_kv_blocks(
+        *_lists(on_device(some & ~all_full)),
+        *_lists(on_device(all_full)),
+        BLOCK_SIZE=BLOCK,
+        mask_mod=sees,
+        seq_lengths=(len(query_order), len(key_order)),
+    )
+    made = Layout(
+        on_device(np.maximum(query_order, 0).astype(np.int64)),
+        on_device(np.maximum(key_order, 0).astype(np.int64)),
+        on_device(_places(query_order)),
+        on_device(_places(key_order)),
+        block_mask,
+    )
+    _layouts.put((hood.digest, device), made, 10 * number_of_pair.size + words.nbytes)
+    return made
+
+
+def _padded(order: NDArray[np.int32]) -> NDArray[np.int32]:
+    return np.pad(order, (0, -len(order) % BLOCK), constant_values=-1)
+
+
+def _places(order: NDArray[np.int32]) -> NDArray[np.int64]:
+    """token → position, from position → token or −1."""
+    valid = np.flatnonzero(order >= 0)
+    places = np.empty(len(valid), dtype=np.int64)
+    places[order[valid]] = valid
+    return places
+
+
+def _mask_numbers(tiles: Plan, n_queries: int, n_keys: int) -> NDArray[np.int32]:
+    """The row of masks that says who sees whom in each pair of tiles, ``[n_queries, n_keys]``.
+
+    After the rows of the plan follow two more: that of a pair that is not visited, and that of a pair
+    where all see all. So the mask alone says what the lists say: torch's path without compilation
+    reads no lists.
+    """
+    assert tiles.masks is not None
+    assert tiles.mask_ids is not None
+    hidden, full = len(tiles.masks), len(tiles.masks) + 1
+    numbers = np.full((n_queries, n_keys), hidden, dtype=np.int32)
+    for tile in range(len(tiles.tile_class)):
+        entries, key_tiles = visited(tiles, tile)
+        ids = tiles.mask_ids[entries]
+        numbers[tile, key_tiles] = np.where(ids < 0, full, ids)
+    return numbers
+
+
+def _lists(marked: Tensor) -> tuple[Tensor, Tensor]:
+    """How many blocks are marked in each row of ``[n_queries, n_keys]``, and their indices, first in line."""
+    order = marked.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+    return marked.sum(1).to(torch.int32)[None, None], order.to(torch.int32)[None, None]
