@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,10 @@ class Forecaster(lightning.LightningModule):
 
 
 class TrainingBar(TQDMProgressBar):
-    """One line of progress: without a second bar for the short validation."""
+    """One line of progress with the losses, and no second bar for the short validation."""
+
+    def get_metrics(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> dict[str, Any]:
+        return {k: v for k, v in super().get_metrics(trainer, module).items() if k != "v_num"}
 
     def init_validation_tqdm(self) -> Tqdm:
         return Tqdm(disable=True)
@@ -139,6 +143,7 @@ def train(
         Trajectories in physical units, ``[n, steps + 1, C, *grid.shape]``.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips, not its warnings
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec", module="lightning")  # its own affair
     lightning.seed_everything(seed, verbose=False)
     transitions = Transitions(training, unroll)
     # orders samples by (seed, epoch), so that a resumed run sees what an uninterrupted one would have
