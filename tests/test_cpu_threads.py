@@ -1,0 +1,125 @@
+"""The thread pool of the CPU backend: forks, concurrent callers, failures; and the code cache."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+import geoattn as ga
+from geoattn.backends.cpu import threads
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+HOOD = ga.window(ga.grids.cartesian((48, 48)), 7)
+
+
+def attend(seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    q, k, v = (torch.randn(1, 48, 48, 4, 16, generator=generator) for _ in range(3))
+    return ga.attention(q, k, v, HOOD, backend="cpu")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_computes_the_same(two_threads):
+    expected = attend(0)  # starts the pool in the parent
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        same = torch.equal(attend(0), expected)
+        os.write(writer, b"1" if same else b"0")
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    assert os.read(reader, 1) == b"1"
+    os.close(reader)
+
+
+def test_callers_in_several_threads_do_not_disturb_each_other(two_threads):
+    expected = [attend(seed) for seed in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        for _ in range(3):
+            for found, right in zip(pool.map(attend, range(6)), expected, strict=True):
+                assert torch.equal(found, right)
+
+
+def test_every_share_of_work_is_done_once_whoever_comes():
+    for count in (1, 2, 5):
+        todo, done, lock = iter(range(1000)), [], threading.Lock()
+
+        def task(todo=todo, done=done, lock=lock):
+            while True:
+                with lock:
+                    share = next(todo, None)
+                    if share is None:
+                        return
+                    done.append(share)
+
+        threads.run(task, count)
+        assert sorted(done) == list(range(1000))
+
+
+def test_an_error_in_any_thread_reaches_the_caller():
+    meeting = threading.Barrier(2)
+    caller = threading.get_ident()
+
+    def task():
+        meeting.wait(timeout=30)  # both take part
+        if threading.get_ident() != caller:
+            raise ArithmeticError("not mine to swallow")
+
+    with pytest.raises(ArithmeticError, match="not mine"):
+        threads.run(task, 2)
+
+
+PROGRAM = """
+import logging, time, torch, geoattn as ga
+hood = ga.window(ga.grids.cartesian((8, 8)), 3)
+q = torch.randn(1, 8, 8, 1, 4)
+start = time.perf_counter()
+ga.attention(q, q, q, hood, backend="cpu")
+print(time.perf_counter() - start)
+"""
+
+
+@pytest.mark.slow
+def test_compilation_is_announced_and_kept(tmp_path):
+    environment = {**os.environ, "GEOATTN_CACHE": str(tmp_path)}
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True
+        )
+        for _ in range(2)
+    ]
+    assert "compiles its CPU kernels" in runs[0].stderr
+    assert str(tmp_path) in runs[0].stderr
+    assert "compiles" not in runs[1].stderr
+    assert float(runs[1].stdout) < float(runs[0].stdout)
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32" or not hasattr(os, "geteuid") or os.geteuid() == 0,
+    reason="everything is writable here",
+)
+def test_without_a_writable_cache_it_compiles_anew_and_says_so(tmp_path):
+    tmp_path.chmod(0o500)
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, "GEOATTN_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "anew in each process" in run.stderr
