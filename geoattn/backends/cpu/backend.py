@@ -146,7 +146,8 @@ def _whole_vectors(depth: int, dtype: torch.dtype) -> int:
 
 def _block(work: Schedule, channels: int) -> int:
     """Keys to work on together: as many as leave their k and v in a core's cache."""
-    return min(work.longest, max(_CACHED_NUMBERS // channels, 48))
+    # at least one, as a neighborhood may hold no edge at all
+    return max(1, min(work.longest, max(_CACHED_NUMBERS // channels, 48)))
 
 
 def _runs(independent: int, n_threads: int) -> int:
