@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import matrix
+import numpy as np
 import pytest
 import torch
 
@@ -77,6 +78,17 @@ def test_long_lists_are_worked_on_in_blocks():
             strict=True,
         ):
             torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_neighborhood_without_edges_gives_zeros():
+    grid = ga.grids.cartesian((5, 7))
+    hood = ga.from_edges(grid, grid, np.zeros(grid.size + 1, np.int64), np.zeros(0, np.int64))
+    q = torch.randn(1, 5, 7, 2, 3, requires_grad=True)
+    out, lse = ga.attention(q, q, q, hood, return_lse=True, backend="cpu")
+    assert not out.any()
+    assert (lse == float("-inf")).all()
+    (gradient,) = torch.autograd.grad(out.sum(), q)
+    assert not gradient.any()
 
 
 def test_it_is_chosen_for_tensors_on_the_cpu():

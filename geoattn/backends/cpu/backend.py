@@ -172,7 +172,7 @@ def _bias_gradient(columns: Tensor, runs: Chunks, key_bias: Tensor) -> Tensor:
 
 
 def _schedule(hood: Neighborhood) -> Schedule:
-    return schedule(plan(hood, 32, 1), hood.query_grid.size, hood.key_grid.size)
+    return schedule(plan(hood, 32, 1), hood.key_grid.size)
 
 
 def _threads(multiply_adds: int) -> int:

@@ -46,7 +46,6 @@ class Schedule:
     """One plan, ready for the kernels."""
 
     lists: Lists
-    n_queries: int
     n_keys: int
     #: tiles in the order of work
     order: Array
@@ -57,7 +56,7 @@ class Schedule:
     _chunks: dict[int, Chunks]
 
     @classmethod
-    def of(cls, plan: Plan, n_queries: int, n_keys: int) -> Schedule:
+    def of(cls, plan: Plan, n_keys: int) -> Schedule:
         assert plan.lanes is not None
         shifted = bool(plan.tile_shift.any())
         lists = Lists(
@@ -73,7 +72,6 @@ class Schedule:
         lengths = np.diff(plan.indptr)[plan.tile_class]
         return cls(
             lists=lists,
-            n_queries=n_queries,
             n_keys=n_keys,
             order=_frozen(_work_order(lengths)),
             longest=int(lengths.max(initial=0)),
@@ -143,9 +141,9 @@ def _touched(lists, tiles, n_keys):  # type: ignore[no-untyped-def]
 _schedules: weakref.WeakKeyDictionary[Plan, Schedule] = weakref.WeakKeyDictionary()
 
 
-def schedule(plan: Plan, n_queries: int, n_keys: int) -> Schedule:
+def schedule(plan: Plan, n_keys: int) -> Schedule:
     """The schedule of a plan, made at its first use and kept as long as the plan lives."""
     found = _schedules.get(plan)
     if found is None:
-        found = _schedules[plan] = Schedule.of(plan, n_queries, n_keys)
+        found = _schedules[plan] = Schedule.of(plan, n_keys)
     return found

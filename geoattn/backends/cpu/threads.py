@@ -39,8 +39,8 @@ class _Job:
         """Wait for those that took part; threads that wake later are not waited for."""
         with self.lock:
             self.closed = True
-        for _ in range(self.started):
-            error = self.finished.get()
+        errors = [self.finished.get() for _ in range(self.started)]
+        for error in errors:
             if error is not None:
                 raise error
 
