@@ -277,6 +277,8 @@ def main() -> None:
         show(results[-1])
         gc.collect()
     report = {
+        "date": time.strftime("%Y-%m-%d"),
+        "command": " ".join(["python", *sys.argv]),
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "vector": repr(_machine()),
         "threads": options.threads,
