@@ -12,7 +12,7 @@ struct Delta {
 
 constexpr int THREADS = 128, LANES = 8;
 
-KERNEL(THREADS, 8) delta(const Delta arguments) {
+KERNEL(THREADS, 4) delta(const Delta arguments) {
     const Delta& a = arguments;
     const i64 row = (i64)block_index() * (THREADS / LANES) + thread_index() / LANES;
     const bool valid = row < a.rows;  // lanes without a row still take part in the sums

@@ -114,7 +114,7 @@ KERNEL(THREADS, GEOATTN_BLOCKS) forward(const Forward arguments) {
                                             a.score_dim, token_of);
         copy_tile<THREADS, STEP, VALUE_DIM>(memory + Memory::v + stage * Tile<STEP, VALUE_DIM>::BYTES, v, a.v.token,
                                             a.value_dim, token_of);
-        for (int column = thread_index(); column < STEP; column += THREADS) {
+        if (const int column = thread_index(); column < STEP) {
             const int token = token_of(column);
             copy_async<4>(memory + Memory::bias + (stage * STEP + column) * 4, bias + token, bias && token >= 0);
         }

@@ -138,7 +138,7 @@ KERNEL(THREADS, GEOATTN_BLOCKS) gradients(const Gradients arguments) {
                                             a.column_value.row<const Storage>(block.batch, head),
                                             a.column_value.token, a.value_dim, token_of);
         const Statistics* statistics = a.statistics + ((i64)block.batch * a.heads + head) * a.queries;
-        for (int column = thread_index(); column < STEP; column += THREADS) {
+        if (const int column = thread_index(); column < STEP) {
             const int token = token_of(column);
             const u32 place = memory + Memory::column + (stage * STEP + column) * COLUMN_BYTES;
             if constexpr (ROWS_ARE_KEYS)

@@ -94,7 +94,7 @@ DEVICE void multiply_rows(float (&products)[2][4], const RowOperand<ROWS, DIM, K
     using T = Tile<COLUMNS, DIM>;
     const int lane = thread_index() % 32;
     const typename T::Row row(tile + 2 * m * T::EIGHT_ROWS, lane % 8, lane / 8);
-#pragma unroll(KEPT ? T::CHUNKS / 4 : 2)
+#pragma unroll(KEPT ? T::CHUNKS / 4 : WIDE ? 1 : 4)
     for (int quarter = 0; quarter < T::CHUNKS / 4; ++quarter) {  // four chunks of every row
         u32 a[2][4];
         rows.fragment(a[0], 2 * quarter);

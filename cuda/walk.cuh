@@ -9,6 +9,7 @@ constexpr int ROWS = 16 * WARPS;
 constexpr int PARTS = TILE / ROWS;
 constexpr int STEP = GEOATTN_STEP;        // columns in shared memory at once, twice
 constexpr int SLICES = TILE / STEP;
+static_assert(STEP <= THREADS, "a thread looks after one column at most");
 constexpr bool MASKED = GEOATTN_MASKED;   // whether the plan has any tile that is not full
 
 // A visited tile. It stands for column_tile + shift, where the shift of the row tile wraps around

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from geoattn import backends
@@ -43,6 +44,9 @@ class Emulated(Cuda):
 
     def unavailable(self) -> str | None:
         return None if shutil.which("g++") else "g++ is not installed"
+
+    def architecture(self, device: torch.device) -> int:
+        return 90
 
     def launch(
         self, variant: Variant, blocks: int, structure: ctypes.Structure, tensors: Sequence[Tensor]

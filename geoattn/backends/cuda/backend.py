@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from geoattn.backends.base import Forward, Gradients
-from geoattn.backends.cuda import arguments, device, variants
+from geoattn.backends.cuda import arguments, variants
+from geoattn.backends.cuda import device as cuda_device
 from geoattn.backends.cuda.arguments import View
 from geoattn.backends.cuda.plans import DevicePlan, device_plan
 from geoattn.backends.cuda.variants import Variant
@@ -27,7 +28,7 @@ class Cuda:
     device_type = "cuda"
 
     def unavailable(self) -> str | None:
-        return device.unavailable()
+        return cuda_device.unavailable()
 
     def refuses(self, q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> str | None:
         if q.device.type != self.device_type:
@@ -40,11 +41,15 @@ class Cuda:
             return f"head dim {widest} is above {variants.HEAD_DIMS[-1]}"
         return None
 
+    def architecture(self, device: torch.device) -> int:
+        """Compute capability that variants are chosen for, such as 90 for 9.0."""
+        return cuda_device.architecture(device)
+
     def launch(
         self, variant: Variant, blocks: int, structure: ctypes.Structure, tensors: Sequence[Tensor]
     ) -> None:
         """Run ``blocks`` blocks of a kernel; ``tensors`` are those that the structure points into."""
-        device.launch(variant, blocks, structure, tensors[0].device)
+        cuda_device.launch(variant, blocks, structure, tensors[0].device)
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, hood: Neighborhood, scale: float
@@ -71,7 +76,7 @@ class Cuda:
             v.shape[-1],
             scale,
         )
-        variant = variants.forward(q.dtype, score_dim, value_dim, plan.masked)
+        variant = variants.forward(q.dtype, score_dim, value_dim, plan.masked, self.architecture(q.device))
         tensors = (q, k, v, out, lse, *(() if bias is None else (bias,)), *plan.tensors)
         self.launch(variant, plan.n_tiles * variant.parts * batch * heads, structure, tensors)
         return Forward(out[..., :value_dim], lse)
@@ -117,14 +122,16 @@ class Cuda:
             tensors = (*views, statistics, *(x for x in (bias, db) if x is not None), *plan.tensors)
             self.launch(variant, plan.n_tiles * variant.parts * batch * row_heads, structure, tensors)
 
+        shape = (q.dtype, score_dim, value_dim)
+        architecture = self.architecture(q.device)
         # queries have no gradient of a value: the place of that view is not written
         run(
-            variants.query_gradient(q.dtype, score_dim, value_dim, plan.masked),
+            variants.query_gradient(*shape, plan.masked, architecture),
             plan,
             heads,
             (q, grad_out, k, v, dq, grad_out),
         )
-        for variant in variants.key_gradients(q.dtype, score_dim, value_dim, transposed.masked):
+        for variant in variants.key_gradients(*shape, transposed.masked, architecture):
             run(variant, transposed, key_heads, (k, v, q, grad_out, dk, dv))
         if db is not None and key_bias is not None:
             db = db.sum((0, 1)).unsqueeze(0) if key_bias.shape[0] == 1 else db.sum(1)

@@ -52,7 +52,7 @@ def unfit(index: int) -> str | None:
     label = f"cuda:{index} ({torch.cuda.get_device_name(index)}, capability {_dot(capability)})"
     if capability < OLDEST:
         return f"{label} is older than capability {_dot(OLDEST)}"
-    if _architecture(index) not in compiler().architectures():
+    if architecture(index) not in compiler().architectures():
         return f"{label} is not known to {compiler().version}"
     return None
 
@@ -106,15 +106,16 @@ def _function(variant: Variant, index: int) -> Any:
     reason = unfit(index)
     if reason is not None:
         raise DriverError(reason)
-    module = _call("ModuleLoadData", cubin(variant, _architecture(index)))
+    module = _call("ModuleLoadData", cubin(variant, architecture(index)))
     function = _call("ModuleGetFunction", module, variant.kernel.encode())
     attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     _call("FuncSetAttribute", function, attribute, variant.shared_bytes)
     return function
 
 
-def _architecture(index: int) -> int:
-    major, minor = torch.cuda.get_device_capability(index)
+def architecture(device: torch.device | int) -> int:
+    """Compute capability of a device, such as 90 for 9.0."""
+    major, minor = torch.cuda.get_device_capability(device)
     return 10 * major + minor
 
 

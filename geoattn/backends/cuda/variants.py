@@ -14,11 +14,11 @@ HEAD_DIMS = (16, 32, 64, 96, 128, 192, 256)
 
 #: shared memory of a block that every device since compute capability 8.0 grants
 MOST_SHARED_BYTES = 99 * 1024
-#: two such blocks fit a multiprocessor of every device since 8.0, but for those with 100 KB
-COMFORTABLE_SHARED_BYTES = 80 * 1024
+#: shared memory of a multiprocessor by compute capability; 100 KB where it is not named
+SHARED_KILOBYTES = {80: 164, 87: 164, 90: 228, 100: 228, 103: 228, 110: 228}
 
 #: bytes of a key and a value whose gradients' sums fit the registers of one launch
-MOST_KEY_BYTES = 384
+MOST_KEY_BYTES = 320
 
 REGISTERS = 65536  # of a multiprocessor
 
@@ -56,24 +56,44 @@ def padded(head_dim: int) -> int:
     raise ValueError(f"head dim {head_dim} is above {HEAD_DIMS[-1]}, the widest of the CUDA kernels")
 
 
-def forward(dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool) -> Variant:
-    """Output and lse. ``masked``: whether the plan has tiles that are not full."""
+def forward(dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, architecture: int) -> Variant:
+    """Output and lse.
+
+    ``masked`` says whether the plan has tiles that are not full; ``architecture`` is a compute
+    capability, such as 90 for 9.0.
+    """
     score, value = padded(score_dim), padded(value_dim)
-    return _tiled("forward", dtype, score, value, masked, row_channels=score, column_bytes=4)
+    return _tiled(
+        "forward",
+        dtype,
+        score,
+        value,
+        masked,
+        architecture,
+        row_channels=score,
+        column_bytes=4,
+        most_columns=32 if score == 96 or dtype.itemsize == 4 else 64,  # with more, registers spill
+    )
 
 
-def query_gradient(dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool) -> Variant:
+def query_gradient(
+    dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, architecture: int
+) -> Variant:
     """Gradient of the queries."""
-    return _gradients(dtype, padded(score_dim), padded(value_dim), masked, False, ("SCORE_SIDE",))
+    return _gradients(
+        dtype, padded(score_dim), padded(value_dim), masked, architecture, False, ("SCORE_SIDE",)
+    )
 
 
-def key_gradients(dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool) -> tuple[Variant, ...]:
+def key_gradients(
+    dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, architecture: int
+) -> tuple[Variant, ...]:
     """Gradients of keys (with the key bias) and values: in one launch, or one each for wide heads."""
     score, value = padded(score_dim), padded(value_dim)
     sides: tuple[tuple[str, ...], ...] = (("SCORE_SIDE", "VALUE_SIDE"),)
     if (score + value) * dtype.itemsize > MOST_KEY_BYTES:
         sides = ("SCORE_SIDE",), ("VALUE_SIDE",)
-    return tuple(_gradients(dtype, score, value, masked, True, side) for side in sides)
+    return tuple(_gradients(dtype, score, value, masked, architecture, True, side) for side in sides)
 
 
 def delta(dtype: torch.dtype) -> Variant:
@@ -82,16 +102,31 @@ def delta(dtype: torch.dtype) -> Variant:
 
 
 def _gradients(
-    dtype: torch.dtype, score: int, value: int, masked: bool, rows_are_keys: bool, sides: tuple[str, ...]
+    dtype: torch.dtype,
+    score: int,
+    value: int,
+    masked: bool,
+    architecture: int,
+    rows_are_keys: bool,
+    sides: tuple[str, ...],
 ) -> Variant:
+    variant = _tiled(
+        "gradients",
+        dtype,
+        score,
+        value,
+        masked,
+        architecture,
+        row_channels=score + value if "SCORE_SIDE" in sides else score,
+        column_bytes=8 if rows_are_keys else 4,
+        most_columns=32,
+    )
     definitions = {
         "ROWS_ARE_KEYS": _flag(rows_are_keys),
         "SCORE_SIDE": _flag("SCORE_SIDE" in sides),
         "VALUE_SIDE": _flag("VALUE_SIDE" in sides),
     }
-    row_channels = score + value if "SCORE_SIDE" in sides else score
-    column_bytes = 8 if rows_are_keys else 4
-    return _tiled("gradients", dtype, score, value, masked, row_channels, column_bytes, definitions)
+    return dataclasses.replace(variant, definitions=(*variant.definitions, *definitions.items()))
 
 
 def _tiled(
@@ -100,23 +135,29 @@ def _tiled(
     score: int,
     value: int,
     masked: bool,
+    architecture: int,
     row_channels: int,
     column_bytes: int,
-    more: dict[str, str] | None = None,
+    most_columns: int,
 ) -> Variant:
-    """A kernel over a plan, with as many rows and columns in shared memory as fit."""
+    """A kernel over a plan.
+
+    It holds as many rows, and then columns, in shared memory as let two blocks share a
+    multiprocessor, and as the registers bear (``most_columns``).
+    """
 
     def shared_bytes(warps: int, step: int) -> int:
         rows = 16 * warps * row_channels
         columns = step * (score + value)
         return (rows + 2 * columns) * dtype.itemsize + 2 * step * (column_bytes + 4)
 
-    shapes = [(warps, step) for warps in (4, 2, 1) for step in (32, 16)]
+    shapes = [(warps, step) for warps in (4, 2, 1) for step in (64, 32, 16) if step <= most_columns]
+    half = 1024 * (SHARED_KILOBYTES.get(architecture, 100) // 2 - 1)  # the system takes 1 KB of a block
     warps, step = next(
         shape
-        for limit in (COMFORTABLE_SHARED_BYTES, MOST_SHARED_BYTES)
+        for limit in (min(half, MOST_SHARED_BYTES), MOST_SHARED_BYTES)
         for shape in shapes
-        if shared_bytes(*shape) <= limit
+        if shared_bytes(*shape) <= limit and shape[1] <= 32 * shape[0]
     )
     definitions = {
         "ELEMENT": ELEMENTS[dtype],
@@ -127,10 +168,21 @@ def _tiled(
         "STEP": str(step),
         "BLOCKS": str(REGISTERS // (32 * warps * 255)),
         "SHARED_BYTES": str(shared_bytes(warps, step)),
-        **(more or {}),
     }
     return Variant(kernel, tuple(definitions.items()), 32 * warps, shared_bytes(warps, step), 4 // warps)
 
 
 def _flag(value: bool) -> str:
     return "true" if value else "false"
+
+
+def every(architecture: int) -> list[Variant]:
+    """All variants for equal head dims of keys and values, and some for unequal ones."""
+    pairs = [(dim, dim) for dim in HEAD_DIMS] + [(32, 64), (64, 32), (64, 128), (128, 64), (256, 16)]
+    variants = [delta(dtype) for dtype in ELEMENTS]
+    for dtype in ELEMENTS:
+        for score, value in pairs:
+            for masked in (True, False):
+                problem = (dtype, score, value, masked, architecture)
+                variants += [forward(*problem), query_gradient(*problem), *key_gradients(*problem)]
+    return variants
