@@ -34,7 +34,7 @@ _LATE = {
     "merge": "geoattn.functional",
     "picture": "geoattn.pictures",
 }
-_LATE_MODULES = {"backends", "nn", "models", "tasks", "plans"}
+_LATE_MODULES = {"backends", "nn", "models", "tasks", "plans", "xarray"}
 
 __all__ = [
     "attention",

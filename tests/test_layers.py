@@ -22,6 +22,7 @@ LAYERS = [
     ["functional"],
     ["nn"],
     ["models"],
+    ["xarray"],
     ["tasks"],
     ["__main__", "demo"],
 ]
