@@ -9,30 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoattn.grids.latlon import LatLonGrid
-
-
-def edges_of(axis: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cell edges midway between the points of an axis, the ends extrapolated."""
-    middle = (axis[1:] + axis[:-1]) / 2
-    return np.concatenate(([2 * axis[0] - middle[0]], middle, [2 * axis[-1] - middle[-1]]))
-
-
-def mollweide(axes: Any, grid: LatLonGrid, field: NDArray[np.floating], **style: Any) -> Any:
-    """Draw ``field [nlat, nlon]`` as cells on Mollweide axes, whatever longitude the grid starts at."""
-    longitude = (grid.lon_axis + 180) % 360 - 180
-    order = np.argsort(longitude)
-    # the column that straddles the edge of the map is drawn at both ends
-    longitude = np.concatenate((longitude[order], longitude[order[:1]] + 360))
-    mesh = axes.pcolormesh(
-        np.radians(np.clip(edges_of(longitude), -180, 180)),
-        np.radians(np.clip(edges_of(grid.lat_axis), -90, 90)),
-        field[:, np.concatenate((order, order[:1]))],
-        rasterized=True,
-        **style,
-    )
-    axes.set_xticks([])
-    axes.set_yticks([])
-    return mesh
+from geoattn.tasks import maps
 
 
 def forecast_picture(
@@ -67,9 +44,10 @@ def forecast_picture(
     largest = max(float(np.abs(f - truth).max()) for f in forecasts.values())
 
     def show(place: Any, title: str, field: NDArray[np.floating], **style: Any) -> None:
-        axes = figure.add_subplot(place, projection="mollweide")
+        axes = figure.add_subplot(place)
         axes.set_title(title)
-        figure.colorbar(mollweide(axes, grid, field, **style), ax=axes, shrink=0.7, label=quantity)
+        image = maps.draw(axes, grid, field, "mollweide", **style)
+        figure.colorbar(image, ax=axes, shrink=0.7, label=quantity)
 
     show(places[0, 0], "truth", truth, cmap="viridis", vmin=low, vmax=high)
     growth = figure.add_subplot(places[0, 1])

@@ -1,0 +1,157 @@
+"""Panoramas of rooms on any grid of the sphere: colours, depth along the ray, classes."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoattn.grids import SphericalGrid
+from geoattn.grids.sphere import Floats, Ints
+from geoattn.tasks.panoramas.camera import Camera
+from geoattn.tasks.panoramas.classes import CLASSES
+from geoattn.tasks.panoramas.rooms import Room, random_room
+
+SHELL_LABELS = np.array([CLASSES.index(n) for n in ("floor", "ceiling", *["wall"] * 4)], dtype=np.uint8)
+
+
+class Panorama(NamedTuple):
+    """What a camera sees through each point of a grid, without or with leading axes."""
+
+    #: colours, uint8 ``[*grid.shape, 3]``
+    rgb: NDArray[np.uint8]
+    #: distance along the ray in metres, float32 ``[*grid.shape]``
+    depth: NDArray[np.float32]
+    #: index into :data:`CLASSES`, uint8 ``[*grid.shape]``
+    label: NDArray[np.uint8]
+
+
+def render(room: Room, grid: SphericalGrid, camera: Camera | None = None, *, noise: float = 0.02) -> Panorama:
+    """Cast one ray through each point of the grid.
+
+    Parameters
+    ----------
+    room
+        From :func:`random_room`, or made by hand.
+    grid
+        ``ga.grids.equiangular(nlat, nlon, poles=False)`` is the grid of an equirectangular image of
+        nlat rows; any other grid of the sphere will do. Rows run from above to below, columns to the
+        right; longitude 0 looks forward.
+    camera
+        Instead of the room's own.
+    noise
+        Standard deviation of the sensor's noise, of a full scale of 1.
+
+    Returns
+    -------
+    Panorama
+        Depth and class are exact for the ray through the point; so is the colour, but for noise and
+        the 255 levels. Point lights cast hard shadows; light is not passed on from surface to surface.
+
+    Raises
+    ------
+    ValueError
+        If the camera is outside the room.
+    """
+    from geoattn.tasks.panoramas.casting import cast
+
+    camera = room.camera if camera is None else camera
+    if not all(0.0 < c < s for c, s in zip(camera.position, room.size, strict=True)):
+        raise ValueError(f"the camera at {camera.position} is outside the room of size {room.size}")
+    rgb = np.empty((grid.size, 3), dtype=np.uint8)
+    depth = np.empty(grid.size, dtype=np.float32)
+    label = np.empty(grid.size, dtype=np.uint8)
+    points = np.concatenate((np.array(camera.position)[None], room.lights[:, :3]))
+    cast(
+        camera.rays(grid),
+        points,
+        _sights(room, points),
+        np.array(room.size),
+        (room.shapes, room.halves, room.turns, room.first_part),
+        (room.labels, room.finishes, SHELL_LABELS, room.shell_finishes),
+        (np.ascontiguousarray(room.lights[:, 3:]), room.ambient),
+        room.exposure,
+        noise,
+        room.seed,
+        rgb,
+        depth,
+        label,
+    )
+    return Panorama(rgb.reshape(*grid.shape, 3), depth.reshape(grid.shape), label.reshape(grid.shape))
+
+
+def _sights(room: Room, points: Floats) -> tuple[Floats, Floats, Ints]:
+    """What rays that leave each of some points need to know.
+
+    Returns
+    -------
+    origins, ``[points, parts, 3]``
+        The point in the frame of each part.
+    cones, ``[points, things, 5]``
+        Direction of each thing's bounding sphere, cosine of its angular radius, and distance to it.
+        By distance, nearest first.
+    order, ``[points, things]``
+        Which thing each cone is of.
+    """
+    offset = points[:, None] - room.centres
+    cosine, sine = room.turns.T
+    origins = np.stack(
+        (
+            cosine * offset[..., 0] + sine * offset[..., 1],
+            cosine * offset[..., 1] - sine * offset[..., 0],
+            offset[..., 2],
+        ),
+        axis=-1,
+    )
+    starts = room.first_part[:-1]
+    radius = np.linalg.norm(room.halves, axis=-1)[:, None]
+    low = np.minimum.reduceat(room.centres - radius, starts)
+    high = np.maximum.reduceat(room.centres + radius, starts)
+    middle = 0.5 * (low + high)
+    of_part = np.repeat(np.arange(len(starts)), np.diff(room.first_part))
+    reach = np.linalg.norm(room.centres - middle[of_part], axis=-1) + radius[:, 0]
+    reach = np.maximum.reduceat(reach, starts)
+
+    toward = middle - points[:, None]
+    distance = np.linalg.norm(toward, axis=-1)
+    outside = distance > 1.001 * reach
+    apart = np.where(outside, distance, np.inf)
+    cones = np.empty((len(points), len(starts), 5))
+    cones[..., :3] = toward / np.maximum(distance, 1e-12)[..., None]
+    cones[..., 3] = np.where(outside, np.sqrt(np.maximum(1.0 - (reach / apart) ** 2, 0.0)) - 1e-9, -2.0)
+    cones[..., 4] = np.where(outside, distance - reach, 0.0)
+    order = np.argsort(cones[..., 4], axis=-1, kind="stable")
+    return origins, np.take_along_axis(cones, order[..., None], axis=1), order
+
+
+def render_rooms(
+    grid: SphericalGrid,
+    count: int,
+    split: str = "train",
+    seed: int = 0,
+    *,
+    first: int = 0,
+    tilt: float = 0.0,
+    noise: float = 0.02,
+    threads: int | None = None,
+) -> Panorama:
+    """Panoramas of rooms number ``first`` … ``first + count − 1`` of a split, stacked.
+
+    The result does not depend on the number of threads, and a panorama on no other. ``threads`` is by
+    default the number of processors; the remaining arguments are those of :func:`random_room` and
+    :func:`render`.
+
+    Returns
+    -------
+    Panorama
+        ``rgb [count, *grid.shape, 3]``, ``depth`` and ``label [count, *grid.shape]``.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    indices = range(first, first + count)
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        seen = pool.map(lambda i: render(random_room(split, i, seed, tilt=tilt), grid, noise=noise), indices)
+        return Panorama(*(np.stack(parts) for parts in zip(*seen, strict=True)))
