@@ -1,6 +1,31 @@
 """The bridge to xarray: data sets to tensors and back, statistics, streaming data sets for torch."""
 
-from geoattn.xarray.schema import Schema, Variable
-from geoattn.xarray.tensors import to_tensor, to_xarray
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Schema", "Variable", "to_tensor", "to_xarray"]
+from geoattn.xarray.schema import Schema, Variable
+from geoattn.xarray.statistics import Moments, Statistics, statistics
+from geoattn.xarray.tensors import to_tensor, to_xarray
+from geoattn.xarray.windows import Windows
+
+if TYPE_CHECKING:
+    from geoattn.xarray.data_module import DataModule as DataModule
+
+__all__ = [
+    "DataModule",
+    "Moments",
+    "Schema",
+    "Statistics",
+    "Variable",
+    "Windows",
+    "statistics",
+    "to_tensor",
+    "to_xarray",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DataModule":  # the only one that needs lightning
+        from geoattn.xarray.data_module import DataModule
+
+        return DataModule
+    raise AttributeError(f"module 'geoattn.xarray' has no attribute {name!r}")

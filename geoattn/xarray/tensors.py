@@ -53,7 +53,7 @@ def to_tensor(
         finite where the schema declares no mask.
     """
     dims = schema.dims_in(ds)
-    _check_there(ds, schema)
+    check_there(ds, schema)
     leading = _leading(ds, schema, dims)
     sizes = tuple(int(ds.sizes[dim]) for dim in leading)
     natural = np.result_type(np.float32, *(variable.dtype for variable in schema.variables))
@@ -180,6 +180,8 @@ def fill_missing(
         If values are missing where the schema does not allow that, or are infinite.
     """
     finite = np.isfinite(values)
+    if variable.mask != "static" and finite.all():
+        return
     if variable.mask == "none":
         wrong, remedy = ~finite, f"the schema declares no mask: Schema.of(ds, masked=[{variable.name!r}])"
     elif variable.mask == "static":
@@ -202,7 +204,8 @@ def fill_missing(
         mask[...] = finite
 
 
-def _check_there(ds: Any, schema: Schema) -> None:
+def check_there(ds: Any, schema: Schema) -> None:
+    """Refuse a data set that lacks variables or levels of the schema."""
     for variable in schema.variables:
         if variable.name not in ds.variables:
             raise ValueError(

@@ -1,0 +1,84 @@
+"""Windows of a store for Lightning. Imported on use: lightning is slow to load."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler
+
+from geoattn.xarray.schema import Schema
+from geoattn.xarray.statistics import Statistics
+from geoattn.xarray.windows import Windows
+
+
+class DataModule(lightning.LightningDataModule):
+    """Batches of :class:`Windows` for training, validation and test.
+
+    The order of training samples depends on ``seed`` and the epoch alone, however many workers read
+    them; among processes the samples are divided. Validation and test run in the order of time.
+
+    Parameters
+    ----------
+    stores, schema
+        As for :class:`Windows`.
+    train, validation, test
+        First and last time of each part, ``slice("1979", "2015")``; None leaves a part out.
+    batch_size, num_workers
+        As for ``torch.utils.data.DataLoader``.
+    seed
+        Of the order of training samples.
+    multiprocessing_context
+        How workers start: ``"fork"``, ``"forkserver"`` or ``"spawn"``; the platform's default if None.
+    **windows
+        Options of :class:`Windows`, such as ``target_steps`` and ``normalise``.
+    """
+
+    def __init__(
+        self,
+        stores: Any,
+        schema: Schema,
+        *,
+        train: slice,
+        validation: slice | None = None,
+        test: slice | None = None,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        seed: int = 0,
+        multiprocessing_context: str | None = None,
+        **windows: Any,
+    ) -> None:
+        super().__init__()
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.multiprocessing_context = multiprocessing_context if num_workers else None
+        parts = {"train": train, "validation": validation, "test": test}
+        #: the windows of each part
+        self.windows = {
+            name: Windows(stores, schema, times=times, **windows)
+            for name, times in parts.items()
+            if times is not None
+        }
+        self.statistics: Statistics | None = self.windows["train"].statistics
+
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Tensor]] | list[Any]:
+        return self._loader("validation") if "validation" in self.windows else []
+
+    def test_dataloader(self) -> DataLoader[dict[str, Tensor]] | list[Any]:
+        return self._loader("test") if "test" in self.windows else []
+
+    def _loader(self, part: str, shuffle: bool = False) -> DataLoader[dict[str, Tensor]]:
+        # without a trainer, or with one process, this sampler is a shuffle that knows its epoch
+        replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        windows = self.windows[part]
+        return DataLoader(
+            windows,
+            batch_size=self.batch_size,
+            sampler=DistributedSampler(windows, replicas, rank, shuffle=shuffle, seed=self.seed),
+            num_workers=self.num_workers,
+            multiprocessing_context=self.multiprocessing_context,
+            persistent_workers=self.num_workers > 0,
+        )

@@ -1,0 +1,227 @@
+"""Steps of a store, or of several that follow one another, as the arrays that a schema describes."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import xarray
+from numpy.typing import NDArray
+
+from geoattn.xarray.schema import Schema, Variable
+from geoattn.xarray.store import Store
+from geoattn.xarray.tensors import check_there, fill_missing
+from geoattn.xarray.times import check_times
+
+Masked = tuple[NDArray[Any], NDArray[np.bool_] | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """Levels of one variable that are read at once, and the channels they fill."""
+
+    variable: Variable
+    #: levels of the file; the whole axis if there is none
+    levels: slice
+    #: which of the levels read the channels take
+    chosen: tuple[int, ...]
+    channels: tuple[int, ...]
+
+
+class Reader:
+    """Reads steps of time from stores, checking all that the schema says about them.
+
+    Opened lazily in each process; pickles to locations and schema.
+
+    Parameters
+    ----------
+    stores
+        Path, URL or zarr store; or several of them that follow one another in time.
+    schema
+        The channels to read.
+    times
+        First and last time to use, ``slice("1979", "2015")``: both are included. All by default.
+
+    Raises
+    ------
+    ValueError
+        If the schema does not fit, or the times are missing, repeated, unsorted or none.
+    """
+
+    def __init__(self, stores: Any, schema: Schema, times: slice | None = None) -> None:
+        if len(schema.sample_dims) != 1:
+            raise ValueError(
+                f"samples must follow one another along one dimension, but those of the schema have "
+                f"{schema.sample_dims or 'none'}: select one value of the others and save that"
+            )
+        if all(variable.static for variable in schema.variables):
+            raise ValueError(f"no variable of the schema changes along {schema.sample_dims[0]!r}: {schema!r}")
+        listed = stores if isinstance(stores, list | tuple) else [stores]
+        self.stores = tuple(Store(location) for location in listed)
+        self.schema = schema
+        (self.dim,) = schema.sample_dims
+        axes, self._grid_dims = [], []
+        for store in self.stores:
+            ds = store.dataset
+            if self.dim not in ds.coords:
+                raise ValueError(
+                    f"dimension {self.dim!r} of the {store} has no coordinate: ds.assign_coords({self.dim}=…)"
+                )
+            check_there(ds, schema)
+            self._grid_dims.append(schema.dims_in(ds))
+            axes.append(ds[self.dim].values)
+        whole = np.concatenate(axes)
+        check_times(whole, self.dim)
+        index = xarray.Dataset(coords={self.dim: whole}).indexes[self.dim]
+        used = index.slice_indexer(times.start, times.stop) if times else slice(None)
+        first, stop, _ = used.indices(len(whole))
+        self._first = int(first)
+        #: the times of the steps
+        self.times: NDArray[Any] = whole[self._first : stop]
+        if not len(self.times):
+            raise ValueError(f"no {self.dim} lies in {times}: the store has {whole[0]} to {whole[-1]}")
+        self._borders = np.cumsum([0, *map(len, axes)]).tolist()
+        self._runs = [list(_runs(store, schema)) for store in self.stores]
+        self._static: Masked | None = None
+        #: of the values read: at least 32 bits, and exact for every variable
+        self.dtype = np.result_type(np.float32, *(variable.dtype for variable in schema.variables))
+
+    def __len__(self) -> int:
+        """Number of steps."""
+        return len(self.times)
+
+    def read(self, steps: slice) -> Masked:
+        """Values ``[n, C, *grid.shape]`` of some steps, missing ones filled, and where there were values.
+
+        The second is None if the schema declares no mask.
+
+        Raises
+        ------
+        ValueError
+            If a value is missing where the schema declares no mask, naming variable, level and time.
+        """
+        chosen = range(len(self))[steps]
+        values = np.empty((len(chosen), len(self.schema), *self.schema.grid.shape), self.dtype)
+        mask = np.ones(values.shape, bool) if self.schema.masked else None
+        for part, own, places in self._parts(chosen):
+            runs = [run for run in self._runs[part] if not run.variable.static]
+            self._read_runs(part, runs, own, values[places])
+
+        def place(index: Sequence[int]) -> str:
+            return f"{self.dim} {self.times[chosen[index[0]]]}"
+
+        self._fill(values, mask, place, static=False)
+        self._put_static(values, mask)
+        return values, mask
+
+    def select(self, names: Iterable[str]) -> Reader:
+        """A reader of some of the variables, without the checks that have been made."""
+        other = copy.copy(self)
+        other.schema = self.schema.select(names)
+        other._runs = [list(_runs(store, other.schema)) for store in self.stores]
+        other._static = None
+        other.dtype = np.result_type(np.float32, *(v.dtype for v in other.schema.variables))
+        return other
+
+    def blocks(self, size: int) -> Iterator[slice]:
+        """All steps in blocks of about that many bytes, cut where the chunks of the first store end."""
+        step_bytes = len(self.schema) * self.schema.grid.size * self.dtype.itemsize
+        changing = [v.name for v in self.schema.variables if not v.static]
+        chunk = max((self.stores[0].chunk(name, self.dim) for name in changing), default=1)
+        length = chunk * max(1, size // (step_bytes * chunk))
+        start, stop = 0, length - self._first % chunk
+        while start < len(self):
+            yield slice(start, min(stop, len(self)))
+            start, stop = stop, stop + length
+
+    def fingerprint(self) -> str:
+        """A digest that changes when the stores change; see :meth:`Store.fingerprint`."""
+        parts = [store.fingerprint(self.schema.names) for store in self.stores]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    def _parts(self, chosen: range) -> Iterator[tuple[int, slice, slice]]:
+        """Which store, which of its steps, and where they go, for the chosen steps."""
+        absolute = np.asarray(chosen, dtype=np.int64) + self._first
+        for part, (start, stop) in enumerate(pairwise(self._borders)):
+            first, end = np.searchsorted(absolute, (start, stop)).tolist()
+            if first < end:
+                own = slice(int(absolute[first] - start), int(absolute[end - 1] - start) + 1, chosen.step)
+                yield part, own, slice(first, end)
+
+    def _read_runs(self, part: int, runs: list[_Run], steps: slice, values: NDArray[Any]) -> None:
+        """Read into ``values [n, C, *grid.shape]``."""
+        store, grid_dims, shape = self.stores[part], self._grid_dims[part], self.schema.grid.shape
+        selections = []
+        for run in runs:
+            lengths = {self.dim: steps, run.variable.level_dim: run.levels}
+            dims = store.dims(run.variable.name)
+            selections.append((run.variable.name, tuple(lengths.get(dim, slice(None)) for dim in dims)))
+        for run, given in zip(runs, store.read(selections), strict=True):
+            dims = store.dims(run.variable.name)
+            wanted = [d for d in (self.dim, run.variable.level_dim) if d in dims] + list(grid_dims)
+            given = given.transpose([dims.index(dim) for dim in wanted])
+            lead = 1 if run.variable.static else len(values)
+            given = given.reshape(lead, -1, *shape)
+            channels = run.channels
+            if run.chosen != tuple(range(given.shape[1])):
+                given = given[:, list(run.chosen)]
+            if channels == tuple(range(channels[0], channels[-1] + 1)):
+                values[:, channels[0] : channels[-1] + 1] = given
+            else:
+                values[:, list(channels)] = given
+
+    def _fill(self, values: NDArray[Any], mask: NDArray[np.bool_] | None, place: Any, static: bool) -> None:
+        for variable, channels in zip(self.schema.variables, self.schema.slices, strict=True):
+            if variable.static == static:
+                hidden = None if mask is None else mask[:, channels]
+                fill_missing(values[:, channels], hidden, variable, self.schema, place)
+
+    def _put_static(self, values: NDArray[Any], mask: NDArray[np.bool_] | None) -> None:
+        """Put the static variables into every step; they are read once."""
+        names = [variable.name for variable in self.schema.variables if variable.static]
+        if not names:
+            return
+        channels = self.schema.channels(names)
+        if self._static is None:
+            whole = np.zeros((1, *values.shape[1:]), self.dtype)
+            visible = None if mask is None else np.ones(whole.shape, bool)
+            self._read_runs(0, [run for run in self._runs[0] if run.variable.static], slice(None), whole)
+            self._fill(whole, visible, lambda index: "", static=True)
+            self._static = whole[:, channels], None if visible is None else visible[:, channels]
+        static, shown = self._static
+        values[:, channels] = static
+        if mask is not None and shown is not None:
+            mask[:, channels] = shown
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_static": None}
+
+
+def _runs(store: Store, schema: Schema) -> Iterator[_Run]:
+    """The reads of a store: levels are read together unless that would read a whole chunk in vain."""
+    for variable, channels in zip(schema.variables, schema.slices, strict=True):
+        if not variable.level_dim:
+            yield _Run(variable, slice(None), (0,), (channels.start,))
+            continue
+        there = store.dataset[variable.level_dim].values.tolist()
+        chunk = store.chunk(variable.name, variable.level_dim)
+        wanted = sorted((there.index(level), channels.start + i) for i, level in enumerate(variable.levels))
+        group = wanted[:1]
+        for position, channel in wanted[1:]:
+            if position // chunk - group[-1][0] // chunk > 1:
+                yield _run(variable, group)
+                group = []
+            group.append((position, channel))
+        yield _run(variable, group)
+
+
+def _run(variable: Variable, group: list[tuple[int, int]]) -> _Run:
+    start = group[0][0]
+    positions, channels = zip(*group, strict=True)
+    chosen = tuple(position - start for position in positions)
+    return _Run(variable, slice(start, positions[-1] + 1), chosen, channels)

@@ -1,0 +1,153 @@
+"""A store on disk: described by xarray, read by the fastest route that gives the same values."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray
+from numpy.typing import NDArray
+
+#: name of a variable, and what is read of each of its dimensions
+Selection = tuple[str, tuple[slice, ...]]
+
+
+class Store:
+    """One zarr store (format 2 or 3) or netCDF file.
+
+    Holds the location only: it is opened on first use in each process, never carried across a fork,
+    and pickles to its location. Zarr arrays are read directly, all arrays of a request at once, and
+    packed values are decoded by xarray's own rules; netCDF is read through xarray without dask.
+
+    Parameters
+    ----------
+    location
+        Path or URL of a zarr store, path of a netCDF file, or an object of ``zarr.abc.store.Store``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at a path.
+    """
+
+    def __init__(self, location: Any) -> None:
+        if isinstance(location, xarray.Dataset | xarray.DataArray):
+            raise TypeError(
+                f"expected the path of a store, so that every worker opens it by itself; got an opened "
+                f"{type(location).__name__}. Pass the path, or save it first: ds.to_zarr(path)"
+            )
+        self.location = os.fspath(location) if isinstance(location, Path) else location
+        self.local = isinstance(self.location, str) and "://" not in self.location
+        if self.local and not os.path.exists(self.location):
+            raise FileNotFoundError(f"there is no store at {self.location!r}")
+        self.is_zarr = not (self.local and os.path.isfile(self.location))
+        self._opened: dict[str, Any] = {}
+        self._process = -1
+
+    @property
+    def dataset(self) -> xarray.Dataset:
+        """The decoded data set, without dask: data are read where they are asked for."""
+        dataset: xarray.Dataset = self._open()["dataset"]
+        return dataset
+
+    def read(self, selections: Sequence[Selection]) -> list[NDArray[Any]]:
+        """The decoded values of several selections, each in the order of its variable's dimensions."""
+        opened = self._open()
+        if not self.is_zarr:
+            return [self.dataset[name].variable[index].values for name, index in selections]
+        from zarr.core.sync import sync
+
+        arrays, packed = opened["arrays"], opened["packed"]
+
+        async def gather() -> list[Any]:
+            return await asyncio.gather(*(arrays[name].getitem(index) for name, index in selections))
+
+        values = sync(gather())
+        return [
+            _decode(name, np.asarray(given), packed[name]) if name in packed else np.asarray(given)
+            for (name, _), given in zip(selections, values, strict=True)
+        ]
+
+    def dims(self, name: str) -> tuple[str, ...]:
+        """The dimensions of a variable, in the order of :meth:`read`."""
+        return tuple(map(str, self.dataset.variables[name].dims))
+
+    def chunk(self, name: str, dim: str) -> int:
+        """Length of the stored chunks of a variable along a dimension; 1 if it is stored in one piece."""
+        variable = self.dataset.variables[name]
+        chunks = variable.encoding.get("chunks") or variable.encoding.get("chunksizes")
+        return int(chunks[variable.dims.index(dim)]) if chunks else 1
+
+    def fingerprint(self, names: Sequence[str]) -> str:
+        """A digest that changes when the variables or their coordinates do.
+
+        It covers names, dimensions, types, attributes and the values of the coordinates; of a store
+        on a local disk also name, size and time of modification of every file that holds the variables.
+        """
+        digest = hashlib.sha256()
+        coords = sorted({str(c) for name in names for c in self.dataset[name].coords})
+        for name in (*names, *coords):
+            variable = self.dataset[name]
+            digest.update(f"{name}{variable.dims}{variable.shape}{variable.dtype}{variable.attrs}".encode())
+            if name in coords:
+                digest.update(repr(variable.values.tolist()).encode())
+        if self.local:
+            root = Path(self.location)
+            files = [f for name in names for f in (root / name).rglob("*")] if self.is_zarr else [root]
+            for file in sorted(files):
+                status = file.stat()
+                if file.is_file():
+                    digest.update(
+                        f"{file.relative_to(root)} {status.st_size} {status.st_mtime_ns}\n".encode()
+                    )
+        return digest.hexdigest()
+
+    def _open(self) -> dict[str, Any]:
+        if self._process != os.getpid():  # what was opened before a fork belongs to the parent
+            self._opened = self._open_zarr() if self.is_zarr else self._open_netcdf()
+            self._process = os.getpid()
+        return self._opened
+
+    def _open_zarr(self) -> dict[str, Any]:
+        import zarr
+
+        group = zarr.open_group(self.location, mode="r")
+        options: dict[str, Any] = {"engine": "zarr", "chunks": None, "decode_timedelta": False}
+        options["consolidated"] = group.metadata.consolidated_metadata is not None
+        dataset = xarray.open_dataset(self.location, **options)
+        stored = xarray.open_dataset(self.location, **options, decode_cf=False)
+        return {
+            "dataset": dataset,
+            "arrays": {name: array.async_array for name, array in group.arrays()},
+            "packed": {n: v.variable for n, v in stored.data_vars.items() if _is_packed(v, dataset[n])},
+        }
+
+    def _open_netcdf(self) -> dict[str, Any]:
+        return {"dataset": xarray.open_dataset(self.location, chunks=None, decode_timedelta=False)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": {}, "_process": -1}
+
+    def __repr__(self) -> str:
+        return f"{'zarr store' if self.is_zarr else 'netCDF file'} {self.location!s}"
+
+
+def _is_packed(stored: Any, decoded: Any) -> bool:
+    """Whether the stored numbers are others than the decoded ones."""
+    fills = [stored.attrs.get(key) for key in ("_FillValue", "missing_value")]
+    return (
+        stored.dtype != decoded.dtype
+        or any(key in stored.attrs for key in ("scale_factor", "add_offset", "_Unsigned"))
+        or any(fill is not None and not np.isnan(fill).all() for fill in fills)
+    )
+
+
+def _decode(name: str, values: NDArray[Any], stored: xarray.Variable) -> NDArray[Any]:
+    raw = xarray.Variable(stored.dims, values, stored.attrs)
+    decoded: NDArray[Any] = xarray.conventions.decode_cf_variable(name, raw).values
+    return decoded

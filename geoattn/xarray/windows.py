@@ -1,0 +1,133 @@
+"""Windows in time of a store, as a torch data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from geoattn.xarray.reader import Reader
+from geoattn.xarray.schema import Schema
+from geoattn.xarray.statistics import Statistics
+from geoattn.xarray.times import segments
+
+
+class Windows(Dataset[dict[str, Tensor]]):
+    """Short stretches of a store in time, for training rollouts: a map-style data set.
+
+    Sample i is a dictionary of
+
+    - ``input [input_steps, C, *grid.shape]`` and ``target [target_steps, C_target, *grid.shape]``,
+      consecutive in time;
+    - ``input_mask`` and ``target_mask``, shaped like them and True where there is a value, if the schema
+      declares masks;
+    - ``index``, the number i.
+
+    A sample reads its own steps and nothing else. Files are opened on first use in each process: under
+    fork, forkserver and spawn alike, whatever the parent has read before. It pickles to paths and schema.
+
+    Parameters
+    ----------
+    stores
+        Path, URL or zarr store; or several of them that follow one another in time.
+    schema
+        The channels of the inputs.
+    input_steps, target_steps
+        Steps given, and steps after them to predict.
+    step
+        Steps of the store from one step of a window to the next.
+    stride
+        Steps of the store from the start of one window to that of the next.
+    times
+        First and last time to use, ``slice("1979", "2015")``: no window leaves them.
+    targets
+        Names of the variables to predict: by default all that change in time.
+    gaps
+        ``"error"`` refuses gaps in time; ``"split"`` lets no window cross them.
+    normalise
+        Statistics of these stores and this schema: samples are then of zero mean and unit variance,
+        and 0 where a value is missing. By default samples are in physical units.
+    dtype
+        Type of the samples.
+
+    Raises
+    ------
+    ValueError
+        If the stores do not fit the schema or the statistics, times have gaps, or hold no window.
+    """
+
+    def __init__(
+        self,
+        stores: Any,
+        schema: Schema,
+        *,
+        input_steps: int = 1,
+        target_steps: int = 1,
+        step: int = 1,
+        stride: int = 1,
+        times: slice | None = None,
+        targets: list[str] | None = None,
+        gaps: str = "error",
+        normalise: Statistics | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        counts = {"input_steps": input_steps, "step": step, "stride": stride, "target_steps": target_steps}
+        for name, count in counts.items():
+            if count < (name != "target_steps"):
+                raise ValueError(f"{name} must be at least {int(name != 'target_steps')}, got {count}")
+        self.reader = Reader(stores, schema, times)
+        self.schema = schema
+        names = schema.changing.names if targets is None else targets
+        #: the channels of the targets, and which of the schema's they are
+        self.target_schema = schema.select(names)
+        self.target_channels = schema.channels(names)
+        if normalise is not None:
+            normalise.check(self.reader)
+        self.statistics = normalise
+        self.input_steps, self.target_steps, self.step, self.dtype = input_steps, target_steps, step, dtype
+        span = (input_steps + target_steps - 1) * step + 1
+        stretches = segments(self.reader.times, self.reader.dim, gaps)
+        self._starts: NDArray[np.int64] = np.concatenate(
+            [np.arange(start, max(start, stop - span + 1), stride) for start, stop in stretches]
+        )
+        if not len(self._starts):
+            longest = max(stop - start for start, stop in stretches)
+            raise ValueError(
+                f"no window of {span} steps fits: the longest stretch without gaps has {longest} of them"
+            )
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return len(self._starts)
+
+    def times_of(self, index: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The times of the inputs and of the targets of a sample."""
+        times = self.reader.times[self._steps(index)]
+        return times[: self.input_steps], times[self.input_steps :]
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        values, visible = self.reader.read(self._steps(index))
+        fields = torch.from_numpy(values).to(self.dtype)
+        mask = None if visible is None else torch.from_numpy(visible)
+        if self.statistics is not None:
+            fields = self.statistics.normalise(fields, mask)
+        sample = {"index": torch.tensor(range(len(self))[index])}
+        for name, whole in (("", fields), ("_mask", mask)):
+            if whole is not None:
+                sample["input" + name] = whole[: self.input_steps]
+                sample["target" + name] = whole[self.input_steps :, self.target_channels]
+        return sample
+
+    def _steps(self, index: int) -> slice:
+        start = int(self._starts[range(len(self))[index]])  # range refuses what is out of bounds
+        return slice(start, start + (self.input_steps + self.target_steps) * self.step, self.step)
+
+    def __repr__(self) -> str:
+        return (
+            f"{len(self)} windows of {self.input_steps} + {self.target_steps} steps, "
+            f"{self.reader.times[0]} to {self.reader.times[-1]}, of the {self.schema!r}"
+        )
