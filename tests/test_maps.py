@@ -74,7 +74,7 @@ def test_unknown_projections_and_other_grids_are_refused():
 
 
 def test_pictures_of_the_tasks_are_written(tmp_path):
-    pytest.importorskip("torchmetrics", reason="the tasks import torchmetrics")
+    pytest.importorskip("lightning", reason="the tasks import Lightning and torchmetrics")
     from geoattn.tasks.depth import depth_picture
     from geoattn.tasks.segmentation import segmentation_picture
 

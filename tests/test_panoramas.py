@@ -295,3 +295,11 @@ def test_samples_without_anything_valid_are_refused():
         sample_of("hall", **good() | {"label": np.full((4, 8), UNLABELLED)})
     with pytest.raises(ValueError, match=r"sample 'hall': rgb, depth and label must have shapes"):
         sample_of("hall", **good() | {"label": np.zeros((4, 9), np.uint8)})
+
+
+def test_the_same_places_may_be_seen_at_another_pitch_and_roll():
+    held = render_rooms(GRID, 2, "test", seed=3, tilt=20.0, pitch=15.0, roll=-5.0)
+    for i in range(2):
+        room = random_room("test", i, seed=3)
+        camera = dataclasses.replace(room.camera, pitch=15.0, roll=-5.0)
+        assert np.array_equal(held.rgb[i], render(room, GRID, camera).rgb)

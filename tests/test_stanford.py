@@ -195,3 +195,10 @@ def test_depths_of_eight_bits_and_three_channels_are_refused(root):
     Image.fromarray(np.zeros((16, 32, 3), np.uint8)).save(depth)
     with pytest.raises(ValueError, match="no 16-bit image of one channel, but of mode RGB"):
         data[0]
+
+
+def test_a_turned_camera_reads_the_image_at_turned_points(published):
+    """Upside down about the forward axis, (lat, lon) shows what was at (−lat, −lon)."""
+    upright, turned = (Stanford2D3DS(published, 1, GRID, "test", roll=r)[0] for r in (0.0, 180.0))
+    for part in ("depth", "label"):
+        assert torch.equal(turned[part], upright[part].flip(0, 1).roll(1, 1))

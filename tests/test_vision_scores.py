@@ -9,6 +9,7 @@ import torch
 import geoattn as ga
 from geoattn.tasks.panoramas import CLASSES, UNLABELLED, area_mean, area_of, rows_of
 
+pytest.importorskip("lightning", reason="the tasks train with Lightning")
 torchmetrics = pytest.importorskip("torchmetrics", reason="scores are torchmetrics' Metric objects")
 
 from geoattn.tasks.depth import DepthScores, RowMean, depth_loss, to_depth  # noqa: E402

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -135,14 +136,23 @@ def render_rooms(
     *,
     first: int = 0,
     tilt: float = 0.0,
+    pitch: float | None = None,
+    roll: float | None = None,
     noise: float = 0.02,
     threads: int | None = None,
 ) -> Panorama:
     """Panoramas of rooms number ``first`` … ``first + count − 1`` of a split, stacked.
 
-    The result does not depend on the number of threads, and a panorama on no other. ``threads`` is by
-    default the number of processors; the remaining arguments are those of :func:`random_room` and
-    :func:`render`.
+    The result does not depend on the number of threads, and a panorama on no other.
+
+    Parameters
+    ----------
+    grid, split, seed, tilt, noise
+        As for :func:`random_room` and :func:`render`.
+    pitch, roll
+        Hold every camera so, in degrees, instead of at random within ``tilt``; places stay the same.
+    threads
+        By default the number of processors.
 
     Returns
     -------
@@ -151,7 +161,15 @@ def render_rooms(
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
-    indices = range(first, first + count)
+
+    def one(index: int) -> Panorama:
+        room = random_room(split, index, seed, tilt=tilt)
+        at = room.camera
+        held = dataclasses.replace(
+            at, pitch=at.pitch if pitch is None else pitch, roll=at.roll if roll is None else roll
+        )
+        return render(room, grid, held, noise=noise)
+
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        seen = pool.map(lambda i: render(random_room(split, i, seed, tilt=tilt), grid, noise=noise), indices)
+        seen = pool.map(one, range(first, first + count))
         return Panorama(*(np.stack(parts) for parts in zip(*seen, strict=True)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -88,8 +88,10 @@ class RenderedRooms(Dataset[Sample]):
 
     Parameters
     ----------
-    grid, count, split, seed, first, tilt, noise, threads
+    grid, count, split, seed, first
         As for :func:`render_rooms`.
+    **options
+        Further arguments of :func:`render_rooms`.
     """
 
     def __init__(
@@ -100,14 +102,10 @@ class RenderedRooms(Dataset[Sample]):
         seed: int = 0,
         *,
         first: int = 0,
-        tilt: float = 0.0,
-        noise: float = 0.02,
-        threads: int | None = None,
+        **options: Any,
     ) -> None:
         self.grid, self.split, self.seed, self.first = grid, split, seed, first
-        self.panoramas = render_rooms(
-            grid, count, split, seed, first=first, tilt=tilt, noise=noise, threads=threads
-        )
+        self.panoramas = render_rooms(grid, count, split, seed, first=first, **options)
 
     def __len__(self) -> int:
         return len(self.panoramas.label)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from geoattn.grids import SphericalGrid
+from geoattn.grids.sphere import lat_lon
+from geoattn.tasks.panoramas.camera import Camera
 from geoattn.tasks.panoramas.classes import CLASSES, NO_DEPTH, UNLABELLED
 from geoattn.tasks.panoramas.samples import Sample, sample_of
 
@@ -48,6 +50,8 @@ class Stanford2D3DS(Dataset[Sample]):
         ``"test"``: all rooms of the fold's test areas. ``"train"`` and ``"val"``: the rooms of the
         other areas, about nine and one in ten; the panoramas of a room stay together, and which rooms
         are for validation depends on their names alone.
+    pitch, roll
+        Turn the camera by so many degrees: see :class:`Camera`.
 
     Notes
     -----
@@ -66,13 +70,24 @@ class Stanford2D3DS(Dataset[Sample]):
         If an image is truncated or no image, when it is read.
     """
 
-    def __init__(self, root: str | Path, fold: int, grid: SphericalGrid, split: str = "train") -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        fold: int,
+        grid: SphericalGrid,
+        split: str = "train",
+        *,
+        pitch: float = 0.0,
+        roll: float = 0.0,
+    ) -> None:
         if fold not in FOLDS:
             raise ValueError(f"fold must be 1, 2 or 3, got {fold!r}")
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(map(repr, SPLITS))}, got {split!r}")
         self.root, self.fold, self.grid, self.split = Path(root), fold, grid, split
         self.class_of_index = _class_table(self.root)
+        rays = Camera((0.0, 0.0, 0.0), 0.0, pitch, roll).rays(grid).reshape(*grid.shape, 3)
+        self._lat, self._lon = lat_lon(rays * np.array([1.0, -1.0, 1.0]))  # as the upright image has them
         testing = split == "test"
         areas = [area for area in AREAS if (area in FOLDS[fold]) == testing]
         self.images = [path for area in areas for path in self._panoramas(area)]
@@ -131,8 +146,8 @@ class Stanford2D3DS(Dataset[Sample]):
 
     def _blocks(self, height: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Row and column of the block at each point of the grid; column 0 has its middle at longitude 0."""
-        rows = np.floor((90.0 - self.grid.lat) / 180.0 * height).astype(np.int64)
-        columns = np.round(self.grid.lon / 360.0 * 2 * height).astype(np.int64)
+        rows = np.floor((90.0 - self._lat) / 180.0 * height).astype(np.int64)
+        columns = np.round(self._lon / 360.0 * 2 * height).astype(np.int64)
         return np.clip(rows, 0, height - 1), columns % (2 * height)
 
     def _classes(self, colours: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
