@@ -5,7 +5,8 @@
 // to shared memory, and the tokens of the one after it.
 #include "walk.cuh"
 
-constexpr int SCORE_DIM = GEOATTN_SCORE_DIM, VALUE_DIM = GEOATTN_VALUE_DIM;
+constexpr int SCORE_DIM = GEOATTN_SCORE_DIM;
+constexpr int VALUE_DIM = GEOATTN_VALUE_DIM / SLICES;  // of the block's slice
 constexpr bool KEPT = SCORE_DIM / PER_CHUNK <= (WIDE ? 8 : 16);
 
 struct Forward {
@@ -89,7 +90,7 @@ struct Softmax {
                 }
             }
             if (PARTIAL && !(groups >> 2 * m & 3)) continue;
-            add_weighted<STEP, VALUE_DIM>(sums, p[m], v, m);
+            add_weighted<STEP, VALUE_DIM, VALUE_DIM>(sums, p[m], v, m);
         }
     }
 };
@@ -101,19 +102,20 @@ KERNEL(THREADS, GEOATTN_BLOCKS) forward(const Forward arguments) {
     const Block block(a.plan, a.heads, a.batch * a.heads);
     const int first_row = block.part * ROWS;
     const int* row_order = a.plan.row_order + (i64)block.tile * TILE + first_row;
+    const int first_channel = block.slice * VALUE_DIM, value_dim = a.value_dim - first_channel;
     const int key_head = block.head / a.shared_by;
-    const Storage* k = a.k.row<const Storage>(block.batch, key_head);
-    const Storage* v = a.v.row<const Storage>(block.batch, key_head);
+    char* const k = a.k.start(block.batch, key_head);
+    char* const v = a.v.start(block.batch, key_head, first_channel);
     const float* bias = a.key_bias ? a.key_bias + block.batch * a.key_bias_batch : nullptr;
 
     auto copy_keys = [&](const Step& step, int stage) {
         if (step.first < 0) return;
         const u32 tokens = memory + Memory::tokens + stage * STEP * 4;
         auto token_of = [&](int column) { return (int)load_shared<u32>(tokens + column * 4); };
-        copy_tile<THREADS, STEP, SCORE_DIM>(memory + Memory::k + stage * Tile<STEP, SCORE_DIM>::BYTES, k, a.k.token,
-                                            a.score_dim, token_of);
-        copy_tile<THREADS, STEP, VALUE_DIM>(memory + Memory::v + stage * Tile<STEP, VALUE_DIM>::BYTES, v, a.v.token,
-                                            a.value_dim, token_of);
+        copy_rows<THREADS, STEP>(
+            token_of,
+            Source<SCORE_DIM>{memory + Memory::k + stage * Tile<STEP, SCORE_DIM>::BYTES, k, a.k.token, a.score_dim},
+            Source<VALUE_DIM>{memory + Memory::v + stage * Tile<STEP, VALUE_DIM>::BYTES, v, a.v.token, value_dim});
         if (const int column = thread_index(); column < STEP) {
             const int token = token_of(column);
             copy_async<4>(memory + Memory::bias + (stage * STEP + column) * 4, bias + token, bias && token >= 0);
@@ -122,8 +124,9 @@ KERNEL(THREADS, GEOATTN_BLOCKS) forward(const Forward arguments) {
 
     Walk walk(a.plan, block.tile, 1);
     Step now = walk.next(), next = walk.next(), ahead = walk.next();
-    copy_tile<THREADS, ROWS, SCORE_DIM>(memory + Memory::q, a.q.row<const Storage>(block.batch, block.head), a.q.token,
-                                        a.score_dim, [&](int row) { return load(row_order + row); });
+    copy_rows<THREADS, ROWS>(
+        [&](int row) { return load(row_order + row); },
+        Source<SCORE_DIM>{memory + Memory::q, a.q.start(block.batch, block.head), a.q.token, a.score_dim});
     walk.copy_tokens(now, memory + Memory::tokens);
     commit_copies();
     wait_for_copies<0>();
@@ -155,8 +158,8 @@ KERNEL(THREADS, GEOATTN_BLOCKS) forward(const Forward arguments) {
         now = next, next = ahead, ahead = far;
     }
 
-    Storage* out = a.out.row<Storage>(block.batch, block.head);
-    float* lse = a.lse.row<float>(block.batch, block.head);
+    char* const out = a.out.start(block.batch, block.head, first_channel);
+    char* const lse = a.lse.start(block.batch, block.head);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
         float total = softmax.total[i];
@@ -165,11 +168,9 @@ KERNEL(THREADS, GEOATTN_BLOCKS) forward(const Forward arguments) {
         const float inverse = total == 0.f ? 0.f : 1.f / total;  // a query without keys gives 0
         const int token = load(row_order + warp * 16 + lane / 4 + 8 * i);
         if (token < 0) continue;
-        if (lane % 4 == 0) store(lse + token * a.lse.token, total == 0.f ? -infinity() : softmax.offset[i] / LOG2_E + natural_log(total));
-        Storage* row = out + token * a.out.token;
-#pragma unroll
-        for (int d = 0; d < VALUE_DIM / 8; ++d)
-            if (d * 8 + lane % 4 * 2 < a.value_dim)
-                Element::store_pair(row + d * 8 + lane % 4 * 2, softmax.sums[d][2 * i] * inverse, softmax.sums[d][2 * i + 1] * inverse);
+        if (lane % 4 == 0 && block.slice == 0)
+            store(row_at<float>(lse, a.lse.token, token),
+                  total == 0.f ? -infinity() : softmax.offset[i] / LOG2_E + natural_log(total));
+        write_row<VALUE_DIM>(row_at<Storage>(out, a.out.token, token), softmax.sums, i, value_dim, inverse);
     }
 }

@@ -13,6 +13,11 @@ constexpr int SCORE_DIM = GEOATTN_SCORE_DIM, VALUE_DIM = GEOATTN_VALUE_DIM;
 constexpr bool ROWS_ARE_KEYS = GEOATTN_ROWS_ARE_KEYS;
 // What is computed: Σ ds (dQ or dK, and db) and Σ p dO (dV). Wide heads take a launch for each.
 constexpr bool SCORE_SIDE = GEOATTN_SCORE_SIDE, VALUE_SIDE = GEOATTN_VALUE_SIDE;
+// The channels of those sums that a block owns, and those of the value columns it needs: all for dp.
+constexpr int SCORE_CHANNELS = SCORE_DIM / SLICES, VALUE_CHANNELS = VALUE_DIM / SLICES;
+constexpr int COLUMN_VALUE_DIM = SCORE_SIDE ? VALUE_DIM : VALUE_CHANNELS;
+static_assert(SLICES == 1 || !SCORE_SIDE || !VALUE_SIDE && SCORE_CHANNELS * sizeof(Storage) % 128 == 0,
+              "slices are for one kind of sums, in tiles of a whole period");
 constexpr bool KEPT = (SCORE_DIM > VALUE_DIM ? SCORE_DIM : VALUE_DIM) / PER_CHUNK <= 8;
 
 // What the backward pass needs to know of a query beside its vectors (see delta.cu).
@@ -44,16 +49,17 @@ struct Memory {
     static constexpr u32 row_value = row_score + Tile<ROWS, SCORE_DIM>::BYTES;
     static constexpr u32 column_score = row_value + (SCORE_SIDE ? Tile<ROWS, VALUE_DIM>::BYTES : 0);
     static constexpr u32 column_value = column_score + 2 * Tile<STEP, SCORE_DIM>::BYTES;
-    static constexpr u32 column = column_value + 2 * Tile<STEP, VALUE_DIM>::BYTES;
+    static constexpr u32 column = column_value + 2 * Tile<STEP, COLUMN_VALUE_DIM>::BYTES;
     static constexpr u32 tokens = column + 2 * STEP * COLUMN_BYTES;
     static constexpr u32 bytes = tokens + 2 * STEP * 4;
 };
 static_assert(Memory::bytes == GEOATTN_SHARED_BYTES, "the launch reserves as much");
 
 struct Sums {
-    float score[SCORE_DIM / 8][4] = {};
-    float value[VALUE_DIM / 8][4] = {};
+    float score[SCORE_CHANNELS / 8][4] = {};
+    float value[VALUE_CHANNELS / 8][4] = {};
     float bias_gradient[2] = {0.f, 0.f};
+    int slice;
     // of the lane's two rows: bias of a key, or statistics of a query
     float row_bias[2];
     Statistics row_statistics[2];
@@ -63,7 +69,9 @@ struct Sums {
                      const RowOperand<ROWS, VALUE_DIM, KEPT>& row_value, u32 column_score, u32 column_value,
                      u32 column, u32 groups, const Seen& seen, float scale) {
         const int pair = thread_index() % 4;
-#pragma unroll
+        // where the slice begins: the chunks of a row are permuted within 128 bytes
+        const u32 score_slice = column_score + slice * SCORE_CHANNELS * (int)sizeof(Storage);
+#pragma unroll(WIDE ? 1 : STEP / 16)
         for (int m = 0; m < STEP / 16; ++m) {
             if (PARTIAL && !(groups >> 2 * m & 3)) continue;
             float p[2][4] = {}, ds[2][4] = {};
@@ -97,23 +105,14 @@ struct Sums {
                     }
                 }
             }
-            if constexpr (SCORE_SIDE) add_weighted<STEP, SCORE_DIM>(score, ds, column_score, m);
-            if constexpr (VALUE_SIDE) add_weighted<STEP, VALUE_DIM>(value, p, column_value, m);
+            if constexpr (SCORE_SIDE)
+                add_weighted<STEP, SCORE_DIM, SCORE_CHANNELS>(score, ds, score_slice, m);
+            if constexpr (VALUE_SIDE)
+                add_weighted<STEP, COLUMN_VALUE_DIM, VALUE_CHANNELS>(value, p, column_value, m);
         }
     }
 
 };
-
-template <int DIM>
-DEVICE void write_row(const View& view, const Block& block, int token, const float (&sums)[DIM / 8][4], int i, int dim,
-                      float factor) {
-    Storage* row = view.row<Storage>(block.batch, block.head) + token * view.token;
-    const int channel = thread_index() % 4 * 2;
-#pragma unroll
-    for (int d = 0; d < DIM / 8; ++d)
-        if (d * 8 + channel < dim)
-            Element::store_pair(row + d * 8 + channel, sums[d][2 * i] * factor, sums[d][2 * i + 1] * factor);
-}
 
 KERNEL(THREADS, GEOATTN_BLOCKS) gradients(const Gradients arguments) {
     const Gradients& a = arguments;
@@ -123,6 +122,8 @@ KERNEL(THREADS, GEOATTN_BLOCKS) gradients(const Gradients arguments) {
     const Block block(a.plan, row_heads, a.batch * row_heads);
     const int first_row = block.part * ROWS;
     const int* row_order = a.plan.row_order + (i64)block.tile * TILE + first_row;
+    const int first_score_channel = block.slice * SCORE_CHANNELS, first_value_channel = block.slice * VALUE_CHANNELS;
+    const int first_column_channel = SCORE_SIDE ? 0 : first_value_channel;
     const float* key_bias = a.key_bias ? a.key_bias + block.batch * a.key_bias_batch : nullptr;
 
     auto copy_columns = [&](const Step& step, int stage) {
@@ -131,12 +132,13 @@ KERNEL(THREADS, GEOATTN_BLOCKS) gradients(const Gradients arguments) {
         const int head = ROWS_ARE_KEYS ? block.head * a.shared_by + step.head : block.head / a.shared_by;
         const u32 tokens = memory + Memory::tokens + stage * STEP * 4;
         auto token_of = [&](int column) { return (int)load_shared<u32>(tokens + column * 4); };
-        copy_tile<THREADS, STEP, SCORE_DIM>(memory + Memory::column_score + stage * Tile<STEP, SCORE_DIM>::BYTES,
-                                            a.column_score.row<const Storage>(block.batch, head),
-                                            a.column_score.token, a.score_dim, token_of);
-        copy_tile<THREADS, STEP, VALUE_DIM>(memory + Memory::column_value + stage * Tile<STEP, VALUE_DIM>::BYTES,
-                                            a.column_value.row<const Storage>(block.batch, head),
-                                            a.column_value.token, a.value_dim, token_of);
+        copy_rows<THREADS, STEP>(
+            token_of,
+            Source<SCORE_DIM>{memory + Memory::column_score + stage * Tile<STEP, SCORE_DIM>::BYTES,
+                              a.column_score.start(block.batch, head), a.column_score.token, a.score_dim},
+            Source<COLUMN_VALUE_DIM>{memory + Memory::column_value + stage * Tile<STEP, COLUMN_VALUE_DIM>::BYTES,
+                                     a.column_value.start(block.batch, head, first_column_channel),
+                                     a.column_value.token, a.value_dim - first_column_channel});
         const Statistics* statistics = a.statistics + ((i64)block.batch * a.heads + head) * a.queries;
         if (const int column = thread_index(); column < STEP) {
             const int token = token_of(column);
@@ -151,16 +153,18 @@ KERNEL(THREADS, GEOATTN_BLOCKS) gradients(const Gradients arguments) {
     Walk walk(a.plan, block.tile, ROWS_ARE_KEYS ? a.shared_by : 1);
     Step now = walk.next(), next = walk.next(), ahead = walk.next();
     auto token_of_row = [&](int row) { return load(row_order + row); };
-    copy_tile<THREADS, ROWS, SCORE_DIM>(memory + Memory::row_score,
-                                        a.row_score.row<const Storage>(block.batch, block.head), a.row_score.token,
-                                        a.score_dim, token_of_row);
+    const Source<SCORE_DIM> score_rows = {memory + Memory::row_score, a.row_score.start(block.batch, block.head),
+                                          a.row_score.token, a.score_dim};
+    const Source<VALUE_DIM> value_rows = {memory + Memory::row_value, a.row_value.start(block.batch, block.head),
+                                          a.row_value.token, a.value_dim};
     if constexpr (SCORE_SIDE)
-        copy_tile<THREADS, ROWS, VALUE_DIM>(memory + Memory::row_value,
-                                            a.row_value.row<const Storage>(block.batch, block.head),
-                                            a.row_value.token, a.value_dim, token_of_row);
+        copy_rows<THREADS, ROWS>(token_of_row, score_rows, value_rows);
+    else
+        copy_rows<THREADS, ROWS>(token_of_row, score_rows);
     walk.copy_tokens(now, memory + Memory::tokens);
     commit_copies();
     Sums sums;
+    sums.slice = block.slice;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
         const int token = token_of_row(warp * 16 + lane / 4 + 8 * i);
@@ -194,7 +198,7 @@ KERNEL(THREADS, GEOATTN_BLOCKS) gradients(const Gradients arguments) {
         const Seen seen = walk.seen(now, first_row + 16 * warp);  // on its way while scores are computed
 
         const u32 score_tile = memory + Memory::column_score + stage * Tile<STEP, SCORE_DIM>::BYTES;
-        const u32 value_tile = memory + Memory::column_value + stage * Tile<STEP, VALUE_DIM>::BYTES;
+        const u32 value_tile = memory + Memory::column_value + stage * Tile<STEP, COLUMN_VALUE_DIM>::BYTES;
         const u32 column = memory + Memory::column + stage * STEP * COLUMN_BYTES;
         if (!MASKED || now.mask < 0)
             sums.step<false>(row_score, row_value, score_tile, value_tile, column, groups, seen, a.scale);
@@ -203,6 +207,8 @@ KERNEL(THREADS, GEOATTN_BLOCKS) gradients(const Gradients arguments) {
         now = next, next = ahead, ahead = far;
     }
 
+    char* const score_gradient = a.row_score_gradient.start(block.batch, block.head, first_score_channel);
+    char* const value_gradient = a.row_value_gradient.start(block.batch, block.head, first_value_channel);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
         float bias = sums.bias_gradient[i];
@@ -211,10 +217,12 @@ KERNEL(THREADS, GEOATTN_BLOCKS) gradients(const Gradients arguments) {
         const int token = token_of_row(warp * 16 + lane / 4 + 8 * i);
         if (token < 0) continue;
         if constexpr (SCORE_SIDE)
-            write_row<SCORE_DIM>(a.row_score_gradient, block, token, sums.score, i, a.score_dim, a.scale);
+            write_row<SCORE_CHANNELS>(row_at<Storage>(score_gradient, a.row_score_gradient.token, token), sums.score, i,
+                                      a.score_dim - first_score_channel, a.scale);
         if constexpr (VALUE_SIDE)
-            write_row<VALUE_DIM>(a.row_value_gradient, block, token, sums.value, i, a.value_dim, 1.f);
-        if (SCORE_SIDE && ROWS_ARE_KEYS && a.key_bias_gradient && lane % 4 == 0)
+            write_row<VALUE_CHANNELS>(row_at<Storage>(value_gradient, a.row_value_gradient.token, token), sums.value, i,
+                                      a.value_dim - first_value_channel, 1.f);
+        if (SCORE_SIDE && ROWS_ARE_KEYS && a.key_bias_gradient && lane % 4 == 0 && block.slice == 0)
             store(a.key_bias_gradient + ((i64)block.batch * row_heads + block.head) * a.keys + token, bias);
     }
 }

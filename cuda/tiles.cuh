@@ -5,16 +5,25 @@
 #pragma once
 #include "numbers.cuh"
 
-// A tensor [batch, token, head, channel] where it lies: strides in elements, that of channels is 1.
+// A tensor [batch, token, head, channel] where it lies. Strides are in bytes; channels lie side by side.
 struct View {
-    void* data;
-    i64 batch, token, head;
+    char* data;
+    i64 batch, head;
+    u32 token;  // 32 bits suffice, and make a row's address a single instruction
 
-    template <class T>
-    DEVICE T* row(i64 b, i64 h) const {
-        return (T*)data + b * batch + h * head;
+    DEVICE char* start(i64 b, i64 h, int channel = 0) const {
+        return data + b * batch + h * head + channel * (int)sizeof(Storage);
     }
 };
+
+// Row `token` of a tensor whose row 0 starts at `start`.
+template <class T>
+DEVICE T* row_at(char* start, u32 stride, int token) {
+    return (T*)(start + (u64)(u32)token * stride);
+}
+
+DEVICE constexpr int smallest(int a) { return a; }
+DEVICE constexpr int smallest(int a, int b) { return a < b ? a : b; }
 
 // ROWS × DIM elements in chunks of 16 bytes. The chunks of a row are permuted by the row number, so
 // that eight rows of one column of chunks lie in different banks, as do eight chunks of a row.
@@ -40,19 +49,40 @@ struct Tile {
     };
 };
 
-// Starts the copy of a tile. token_of(row) is the token of a row, negative for padding.
-template <int THREADS, int ROWS, int DIM, class TokenOf>
-DEVICE void copy_tile(u32 tile, const Storage* base, i64 stride, int dim, TokenOf token_of) {
-    using T = Tile<ROWS, DIM>;
-    constexpr int COPIES = (ROWS * T::CHUNKS + THREADS - 1) / THREADS;
-#pragma unroll(COPIES < 8 ? COPIES : 4)  // unrolled further, the addresses crowd the registers
-    for (int i = 0; i < COPIES; ++i) {
-        const int x = thread_index() + i * THREADS;
-        if (ROWS * T::CHUNKS % THREADS && x >= ROWS * T::CHUNKS) break;
-        const int row = x / T::CHUNKS, chunk = x % T::CHUNKS;
+// A tensor's part in a copy of token rows: from the rows of one batch entry and head to a tile.
+template <int DIM>
+struct Source {
+    u32 tile;
+    char* start;
+    u32 stride;
+    int dim;  // channels beyond are zero
+
+    // Starts the copy of every LANES-th chunk of a row, from chunk `lane` on.
+    template <int ROWS, int LANES>
+    DEVICE void copy(int row, int token, int lane) const {
+        using T = Tile<ROWS, DIM>;
+        const typename T::Row place(tile, row, lane);
+        const Storage* from = row_at<Storage>(start, stride, token) + lane * PER_CHUNK;
+#pragma unroll(8)
+        for (int c = 0; c < T::CHUNKS; c += LANES)
+            copy_async<16>(place(c), from + c * PER_CHUNK, token >= 0 && (c + lane) * PER_CHUNK < dim);
+    }
+};
+
+// Starts the copy of ROWS token rows of one or two tensors; token_of(row) is the token of a row,
+// negative for padding. Neighboring lanes take neighboring chunks, so that memory is read in whole
+// lines; the rows and chunks of a thread lie at fixed distances, which leaves no address to compute
+// but that of each row.
+template <int THREADS, int ROWS, class TokenOf, int... DIMS>
+DEVICE void copy_rows(TokenOf token_of, const Source<DIMS>&... sources) {
+    constexpr int LANES = smallest(Tile<ROWS, DIMS>::PERIOD...), AT_ONCE = THREADS / LANES;
+    constexpr int TURNS = (ROWS + AT_ONCE - 1) / AT_ONCE, COPIES = TURNS * (Tile<ROWS, DIMS>::CHUNKS + ...) / LANES;
+#pragma unroll(COPIES <= 16 ? TURNS : 1)  // with more at once, addresses crowd the registers
+    for (int first = 0; first < ROWS; first += AT_ONCE) {
+        const int row = first + thread_index() / LANES;
+        if (ROWS % AT_ONCE && row >= ROWS) break;
         const int token = token_of(row);
-        const bool valid = token >= 0 && chunk * PER_CHUNK < dim;
-        copy_async<16>(tile + T::address(row, chunk), base + token * stride + chunk * PER_CHUNK, valid);
+        (sources.template copy<ROWS, LANES>(row, token, thread_index() % LANES), ...);
     }
 }
 
@@ -122,9 +152,10 @@ DEVICE void multiply_rows(float (&products)[2][4], const RowOperand<ROWS, DIM, K
     }
 }
 
-// sums += weights · columns for the 16 columns of pair m, whose weights are products as above.
-template <int COLUMNS, int DIM, class Element = ::Element>
-DEVICE void add_weighted(float (&sums)[DIM / 8][4], const float (&weights)[2][4], u32 tile, int m) {
+// sums += weights · columns for the 16 columns of pair m, whose weights are products as above, and for
+// the CHANNELS channels of their rows that start at `tile`.
+template <int COLUMNS, int DIM, int CHANNELS, class Element = ::Element>
+DEVICE void add_weighted(float (&sums)[CHANNELS / 8][4], const float (&weights)[2][4], u32 tile, int m) {
     using T = Tile<COLUMNS, DIM>;
     const int lane = thread_index() % 32;
     if constexpr (!WIDE) {
@@ -133,7 +164,7 @@ DEVICE void add_weighted(float (&sums)[DIM / 8][4], const float (&weights)[2][4]
                           Element::pack(weights[1][0], weights[1][1]), Element::pack(weights[1][2], weights[1][3])};
         const typename T::Row row(tile + 2 * m * T::EIGHT_ROWS, lane % 16, lane / 16);
 #pragma unroll
-        for (int d = 0; d < DIM / 16; ++d) {
+        for (int d = 0; d < CHANNELS / 16; ++d) {
             u32 b[4];
             load_matrices_transposed(b, row(2 * d));
             Element::multiply(sums[2 * d], a, b[0], b[1]);
@@ -154,10 +185,20 @@ DEVICE void add_weighted(float (&sums)[DIM / 8][4], const float (&weights)[2][4]
             const u32 group = tile + (2 * m + g) * T::EIGHT_ROWS + line % 4 * 4;
             const typename T::Row first(group, 2 * pair, line / 4), second(group, 2 * pair + 1, line / 4);
 #pragma unroll
-            for (int d = 0; d < DIM / 8; ++d) {
+            for (int d = 0; d < CHANNELS / 8; ++d) {
                 const u32 b0 = load_shared<u32>(first(2 * d)), b1 = load_shared<u32>(second(2 * d));
                 Element::multiply_split(sums[d], high, low, b0, b1);
             }
         }
     }
+}
+
+// Row line + 8·i of a product's sums, times a factor, to a row in global memory.
+template <int DIM>
+DEVICE void write_row(Storage* row, const float (&sums)[DIM / 8][4], int i, int dim, float factor) {
+    const int channel = thread_index() % 4 * 2;
+#pragma unroll
+    for (int d = 0; d < DIM / 8; ++d)
+        if (d * 8 + channel < dim)
+            Element::store_pair(row + d * 8 + channel, sums[d][2 * i] * factor, sums[d][2 * i + 1] * factor);
 }

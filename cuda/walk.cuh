@@ -7,8 +7,11 @@ constexpr int WARPS = GEOATTN_WARPS;      // 16 rows each; several blocks share 
 constexpr int THREADS = 32 * WARPS;
 constexpr int ROWS = 16 * WARPS;
 constexpr int PARTS = TILE / ROWS;
+// Blocks that share the rows, each with its slice of the channels that are summed up: for sums too
+// wide for the registers of one.
+constexpr int SLICES = GEOATTN_SLICES;
 constexpr int STEP = GEOATTN_STEP;        // columns in shared memory at once, twice
-constexpr int SLICES = TILE / STEP;
+constexpr int STEPS = TILE / STEP;        // of a tile
 static_assert(STEP <= THREADS, "a thread looks after one column at most");
 constexpr bool MASKED = GEOATTN_MASKED;   // whether the plan has any tile that is not full
 
@@ -54,7 +57,7 @@ struct Walk {
     const Plan& plan;
     const Entry* entries;
     int count, shift, heads;
-    int entry = 0, slice = 0, head = 0;
+    int entry = 0, part = 0, head = 0;
 
     // The same list is walked once for each of the heads.
     DEVICE Walk(const Plan& plan, int tile, int heads) : plan(plan), heads(heads) {
@@ -70,9 +73,9 @@ struct Walk {
         const Entry e = load(entries + entry);
         int tile = e.column_tile + shift;
         if (tile >= e.ring_end) tile -= plan.ring;
-        const Step step = {tile * TILE + slice * STEP, e.mask, head, e.groups >> slice * (STEP / 8)};
-        if (++slice == SLICES) {
-            slice = 0;
+        const Step step = {tile * TILE + part * STEP, e.mask, head, e.groups >> part * (STEP / 8)};
+        if (++part == STEPS) {
+            part = 0;
             if (++entry == count) entry = 0, ++head;
         }
         return step;
@@ -104,11 +107,12 @@ struct Walk {
 
 // Which part of the work a block does: all blocks of the longest lists come first.
 struct Block {
-    int tile, part, batch, head;
+    int tile, part, slice, batch, head;
     DEVICE Block(const Plan& plan, int heads, int pairs) {  // pairs = batch × heads
         const u32 rest = block_index() / pairs, bh = block_index() % pairs;
-        tile = load(plan.schedule + rest / PARTS);
-        part = rest % PARTS;
+        tile = load(plan.schedule + rest / (PARTS * SLICES));
+        part = rest / SLICES % PARTS;
+        slice = rest % SLICES;
         batch = bh / heads;
         head = bh % heads;
     }

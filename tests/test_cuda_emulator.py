@@ -178,7 +178,7 @@ FAULTS = {
         None,
     ),
     "unfinished copy": (
-        ("tiles.cuh", "chunk * PER_CHUNK < dim;", "chunk * PER_CHUNK < dim && x != 5;"),
+        ("tiles.cuh", "token >= 0 && (c + lane)", "token >= 0 && row != 5 && (c + lane)"),
         None,
     ),
 }  # fmt: skip
@@ -206,7 +206,7 @@ def test_planted_faults_are_caught(name):
 
 def test_accesses_outside_every_array_are_reported():
     """Reads and writes of global memory stay within the tensors of the launch."""
-    edit = ("forward.cu", "store(lse + token", "store(lse + 100000000 + token")
+    edit = ("forward.cu", "a.lse.token, token)", "a.lse.token, token + 100000000)")
     case = PROBLEMS["window on a plane"]()
     q, k, v = (x.flatten(1, 2) for x in (case.q, case.k, case.v))
     with pytest.raises(EmulationError, match="outside every array"):

@@ -195,6 +195,29 @@ void land(const std::vector<Copy>& copies) {
     }
 }
 
+// start + Σ row · column as tensor cores add: every term is cut off at the 25th binary place after the
+// first of the largest term, and the sum at the 24th of its own. (Hopper keeps more, none keeps less.)
+float cut_off_sum(float start, const float* row, const float* column, int depth) {
+    double terms[17], largest = std::fabs((double)start);
+    for (int k = 0; k < depth; ++k) {
+        terms[k] = (double)row[k] * column[k];
+        largest = std::max(largest, std::fabs(terms[k]));
+    }
+    terms[depth] = start;
+    if (largest == 0.) return start;
+    double sum = 0.;
+    if (!(largest <= 1e38)) {  // NaN, infinity
+        for (int k = 0; k <= depth; ++k) sum += terms[k];
+        return (float)sum;
+    }
+    const int exponent = std::ilogb(largest);
+    const double place = std::ldexp(1., exponent - 24), places = std::ldexp(1., 24 - exponent);
+    int count = 0;  // of places: at most 17 · 2²⁵
+    for (int k = 0; k <= depth; ++k) count += (int)(terms[k] * places);
+    const float rounded = (float)(count * place);
+    return std::fabs((double)rounded) > std::fabs(count * place) ? std::nextafterf(rounded, 0.f) : rounded;
+}
+
 float operand(u32 word, int half, emulator::Format format) {
     if (format == emulator::TF32) return float_of(word & ~0x1fffu);  // the lower bits are ignored
     const u32 bits = word >> 16 * half & 0xffff;
@@ -288,9 +311,7 @@ void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, Format format) {
             for (int lane = 0; lane < LANES; ++lane)
                 for (int i = 0; i < 4; ++i) {
                     const float *row = left[lane / 4 + i / 2 * 8], *column = right[lane % 4 * 2 + i % 2];
-                    float sum = 0.f;
-                    for (int k = 0; k < depth; ++k) sum += row[k] * column[k];
-                    warp.results[lane][i] = bits_of(float_of(warp.inputs[lane][6 + i]) + sum);
+                    warp.results[lane][i] = bits_of(cut_off_sum(float_of(warp.inputs[lane][6 + i]), row, column, depth));
                 }
         });
     for (int i = 0; i < 4; ++i) c[i] = float_of(result[i]);

@@ -74,8 +74,6 @@ inline float float_of(u32 bits) {
 inline u32 pack_bf16(float low, float high) { return emulator::round_to_bf16(low) | emulator::round_to_bf16(high) << 16; }
 inline u32 pack_f16(float low, float high) { return emulator::round_to_f16(low) | emulator::round_to_f16(high) << 16; }
 inline float unpack_f16(u32 bits) { return emulator::from_f16(bits); }
-// to the nearest with 10 bits after the point, ties away from zero
-inline u32 round_tf32(float x) { return std::isfinite(x) ? (bits_of(x) + 0x1000u) & ~0x1fffu : bits_of(x); }
 inline float power_of_two(float x) {
     const float y = exp2f(x);
     return y < 1.17549435e-38f ? 0.f : y;  // subnormal results are flushed

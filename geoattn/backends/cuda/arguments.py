@@ -9,17 +9,19 @@ from torch import Tensor
 
 from geoattn.backends.cuda.plans import DevicePlan
 
-_pointer, _long, _int, _float = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
+_pointer, _float = ctypes.c_void_p, ctypes.c_float
+_long, _int, _unsigned = ctypes.c_int64, ctypes.c_int32, ctypes.c_uint32
 
 
 class View(ctypes.Structure):
-    """A tensor ``[batch, token, head, channel]`` where it lies; the stride of channels is 1."""
+    """A tensor ``[batch, token, head, channel]`` where it lies; strides in bytes, channels side by side."""
 
-    _fields_: ClassVar = [("data", _pointer), ("batch", _long), ("token", _long), ("head", _long)]
+    _fields_: ClassVar = [("data", _pointer), ("batch", _long), ("head", _long), ("token", _unsigned)]
 
     @classmethod
     def of(cls, x: Tensor) -> View:
-        return cls(x.data_ptr(), *x.stride()[:3])
+        batch, token, head = (stride * x.element_size() for stride in x.stride()[:3])
+        return cls(x.data_ptr(), batch, head, token)
 
 
 class Plan(ctypes.Structure):

@@ -19,6 +19,8 @@ from geoattn.neighborhoods.base import Neighborhood
 
 #: rows start at multiples of this many bytes, and hold as many elements that their bytes are one too
 ALIGNMENT = 16
+#: and lie at most as many bytes apart from one token to the next
+MOST_TOKEN_STRIDE = 2**32 - 1
 
 
 class Cuda:
@@ -161,11 +163,13 @@ class Cuda:
 def _readable(x: Tensor) -> Tensor:
     """The tensor itself if kernels can read its rows in pieces of 16 bytes, else a padded copy.
 
-    Models meet the condition as soon as their head dims are multiples of 8 (of 4 in float32).
+    Models meet the condition as soon as their head dims are multiples of 8 (of 4 in float32), and
+    their tokens lie less than 4 GiB apart.
     """
     size = x.element_size()
     starts = (x.data_ptr(), *(stride * size for stride in x.stride()[:-1]), x.shape[-1] * size)
-    if x.stride(-1) == 1 and all(start % ALIGNMENT == 0 for start in starts):
+    near = x.stride(1) * size <= MOST_TOKEN_STRIDE
+    if near and x.stride(-1) == 1 and all(start % ALIGNMENT == 0 for start in starts):
         return x
     padding = -x.shape[-1] % (ALIGNMENT // size)
     return torch.nn.functional.pad(x, (0, padding)).contiguous()

@@ -20,6 +20,9 @@ SHARED_KILOBYTES = {80: 164, 87: 164, 90: 228, 100: 228, 103: 228, 110: 228}
 #: bytes of a key and a value whose gradients' sums fit the registers of one launch
 MOST_KEY_BYTES = 320
 
+#: channels of a float32 sum that fit the registers beside what split products need
+MOST_SUMMED_FLOATS = 128
+
 REGISTERS = 65536  # of a multiprocessor
 
 
@@ -37,6 +40,13 @@ class Variant:
     shared_bytes: int = 0
     #: blocks that share a row tile of the plan
     parts: int = 1
+    #: blocks that a multiprocessor should hold at once
+    blocks: int = 1
+
+    @property
+    def most_registers(self) -> int:
+        """Registers of a thread that let as many blocks share a multiprocessor."""
+        return min(255, REGISTERS // (self.threads * self.blocks) // 8 * 8)
 
     def __str__(self) -> str:
         return " ".join([self.kernel, *(f"{name.lower()}={value}" for name, value in self.definitions)])
@@ -63,6 +73,8 @@ def forward(dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, ar
     capability, such as 90 for 9.0.
     """
     score, value = padded(score_dim), padded(value_dim)
+    slices = _slices(dtype, value)
+    crowded = score == 96 if dtype.itemsize == 2 else value // slices > 96  # more columns would spill
     return _tiled(
         "forward",
         dtype,
@@ -71,8 +83,11 @@ def forward(dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, ar
         masked,
         architecture,
         row_channels=score,
+        column_channels=score + value // slices,
         column_bytes=4,
-        most_columns=32 if score == 96 or dtype.itemsize == 4 else 64,  # with more, registers spill
+        slices=slices,
+        most_columns=128 // dtype.itemsize // (2 if crowded else 1),
+        warps_at_once=_warps_at_once(dtype, score + value, forward=True),
     )
 
 
@@ -98,7 +113,7 @@ def key_gradients(
 
 def delta(dtype: torch.dtype) -> Variant:
     """What the backward pass needs to know of each query."""
-    return Variant("delta", (("ELEMENT", ELEMENTS[dtype]),), threads=128)
+    return Variant("delta", (("ELEMENT", ELEMENTS[dtype]), ("BLOCKS", "8")), threads=128, blocks=8)
 
 
 def _gradients(
@@ -110,6 +125,8 @@ def _gradients(
     rows_are_keys: bool,
     sides: tuple[str, ...],
 ) -> Variant:
+    score_side = "SCORE_SIDE" in sides
+    slices = _slices(dtype, score if score_side else value)
     variant = _tiled(
         "gradients",
         dtype,
@@ -117,9 +134,12 @@ def _gradients(
         value,
         masked,
         architecture,
-        row_channels=score + value if "SCORE_SIDE" in sides else score,
+        row_channels=score + value if score_side else score,
+        column_channels=score + (value if score_side else value // slices),
         column_bytes=8 if rows_are_keys else 4,
+        slices=slices,
         most_columns=32,
+        warps_at_once=_warps_at_once(dtype, score + value, forward=False),
     )
     definitions = {
         "ROWS_ARE_KEYS": _flag(rows_are_keys),
@@ -137,39 +157,63 @@ def _tiled(
     masked: bool,
     architecture: int,
     row_channels: int,
+    column_channels: int,
     column_bytes: int,
+    slices: int,
     most_columns: int,
+    warps_at_once: int,
 ) -> Variant:
     """A kernel over a plan.
 
     It holds as many rows, and then columns, in shared memory as let two blocks share a
-    multiprocessor, and as the registers bear (``most_columns``).
+    multiprocessor, and as the registers bear (``most_columns``). Registers are shared out so that
+    ``warps_at_once`` find room, as far as shared memory does.
     """
 
     def shared_bytes(warps: int, step: int) -> int:
         rows = 16 * warps * row_channels
-        columns = step * (score + value)
+        columns = step * column_channels
         return (rows + 2 * columns) * dtype.itemsize + 2 * step * (column_bytes + 4)
 
     shapes = [(warps, step) for warps in (4, 2, 1) for step in (64, 32, 16) if step <= most_columns]
-    half = 1024 * (SHARED_KILOBYTES.get(architecture, 100) // 2 - 1)  # the system takes 1 KB of a block
+    whole = 1024 * SHARED_KILOBYTES.get(architecture, 100)
+    half = whole // 2 - 1024  # the system takes 1 KB of a block
     warps, step = next(
         shape
         for limit in (min(half, MOST_SHARED_BYTES), MOST_SHARED_BYTES)
         for shape in shapes
         if shared_bytes(*shape) <= limit and shape[1] <= 32 * shape[0]
     )
+    size = shared_bytes(warps, step)
+    blocks = min(warps_at_once // warps, whole // (size + 1024))
     definitions = {
         "ELEMENT": ELEMENTS[dtype],
         "SCORE_DIM": str(score),
         "VALUE_DIM": str(value),
         "MASKED": _flag(masked),
+        "SLICES": str(slices),
         "WARPS": str(warps),
         "STEP": str(step),
-        "BLOCKS": str(REGISTERS // (32 * warps * 255)),
-        "SHARED_BYTES": str(shared_bytes(warps, step)),
+        "BLOCKS": str(blocks),
+        "SHARED_BYTES": str(size),
     }
-    return Variant(kernel, tuple(definitions.items()), 32 * warps, shared_bytes(warps, step), 4 // warps)
+    return Variant(kernel, tuple(definitions.items()), 32 * warps, size, 4 // warps * slices, blocks)
+
+
+def _warps_at_once(dtype: torch.dtype, channels: int, forward: bool) -> int:
+    """Warps that a multiprocessor should hold, so that one waits while others work.
+
+    As many as the sums over ``channels`` of keys and values leave room for without spills.
+    """
+    size = channels * dtype.itemsize
+    if size <= 64:
+        return 16
+    return 12 if size <= (256 if forward and dtype.itemsize == 2 else 128) else 8
+
+
+def _slices(dtype: torch.dtype, channels: int) -> int:
+    """Blocks that share the channels of a sum, so that each one's part fits its registers."""
+    return 2 if dtype.itemsize == 4 and channels > MOST_SUMMED_FLOATS else 1
 
 
 def _flag(value: bool) -> str:
