@@ -80,6 +80,25 @@ def test_cmip_cells_keep_their_direction_and_longitudes_from_the_date_line():
     np.testing.assert_allclose(report.grid.lon_axis, lon % 360)
 
 
+def test_bounds_weigh_rows_that_follow_no_rule():
+    """Such as half a cell at each pole, with its centre in the middle of the half."""
+    edges = np.concatenate(([-90.0], np.arange(-89.0, 90, 2), [90.0]))
+    lat, lon = (edges[1:] + edges[:-1]) / 2, globe(144)
+    for direction in (1, -1):
+        ds = axes(lat[::direction], lon, lat_attrs={"bounds": "lat_bnds", "units": "degrees_north"})
+        refuses(ds, r"fit no grid")
+        bounds = np.stack((edges[:-1], edges[1:]), -1)[::direction]
+        ds["lat_bnds"] = (("lat", "bnds"), bounds)
+        report = ga.grids.recognise(ds)
+        assert report.weights == "zones between the bounds in 'lat_bnds'"
+        np.testing.assert_array_equal(report.grid.lat_axis, lat[::direction])
+        zones = np.diff(np.sin(np.radians(edges)))[::direction] * 2 * np.pi
+        np.testing.assert_allclose(report.grid.lat_weights, zones, rtol=1e-12)
+        refuses(ds, r"fit no grid", use_areas=False)
+        for wrong in (bounds + 0.5, bounds * 0.99, bounds[::-1]):
+            refuses(ds.assign(lat_bnds=(("lat", "bnds"), wrong)), r"fit no grid")
+
+
 def test_a_dropped_pole_gives_the_areas_between_midpoints():
     report = ga.grids.recognise(axes(equal_steps(721)[:-1], globe(1440)))
     assert report.name == "era5-0.25-no-south-pole"

@@ -91,6 +91,14 @@ class Source:
                 return name, values, str(variable.attrs.get("units", ""))
         return None
 
+    def bounds(self, coordinate: Coordinate) -> tuple[str, Floats] | None:
+        """Name and values ``[n, 2]`` of the bounds that an axis refers to, if they are there."""
+        attrs, encoding = (getattr(self.variables[coordinate.name], kind) for kind in ("attrs", "encoding"))
+        name = attrs.get("bounds", encoding.get("bounds"))
+        if name not in self.variables or self.variables[name].shape != (coordinate.values.size, 2):
+            return None
+        return name, np.asarray(self.variables[name].values, dtype=np.float64)
+
     def healpix(self) -> tuple[str, dict[str, Any]] | None:
         """The variable that declares a HEALPix grid, and its attributes."""
         for name, variable in self.variables.items():

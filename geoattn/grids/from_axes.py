@@ -23,6 +23,12 @@ def from_axes(source: Source, lats: Coordinate, lons: Coordinate, tolerance: flo
         for grid in _candidates(lats.values, nlon, lon_start)
     ]
     near = [(deviation, grid) for deviation, grid in fits if deviation <= accepted]
+    dims = (*lats.dims, *lons.dims)
+    if not near and use_areas and (bounds := source.bounds(lats)):
+        zones = _zones(lats, bounds[1])
+        if zones is not None:
+            own = latlon(lats.values, _columns(nlon, lon_start), areas=zones)
+            return Match(own, dims, f"zones between the bounds in {bounds[0]!r}", lon_deviation, accepted)
     if not near:
         _refuse_rows(lats, *min(fits, key=lambda fit: fit[0]), accepted)
     deviation, grid = near[0]
@@ -33,7 +39,6 @@ def from_axes(source: Source, lats: Coordinate, lons: Coordinate, tolerance: flo
                 f"the rows of latitude {lats.name!r} fit both the {grid!r} and the {other!r} within "
                 f"{accepted:.2g}°. Lower the tolerance: ga.grids.recognise(ds, tolerance=…)"
             )
-    dims = (*lats.dims, *lons.dims)
     rule = "quadrature rule of the rows"
     if use_areas and (given := source.areas(dims)):
         rule = f"cell areas in {given[0]!r}"
@@ -50,11 +55,30 @@ def _candidates(lat: Floats, nlon: int, lon_start: float) -> Iterator[LatLonGrid
     yield equiangular(n, nlon, poles=False, lon_start=lon_start, south_first=south_first)
     yield gaussian(n, nlon, lon_start=lon_start, south_first=south_first)
     yield lobatto(n, nlon, lon_start=lon_start, south_first=south_first)
-    lon = lon_start + np.arange(nlon) * (360.0 / nlon)
+    lon = _columns(nlon, lon_start)
     # with poles, but the first row is left out, or the last one, or both
     for first, last in ((1, 0), (0, 1), (1, 1)):
         whole = equiangular(n + first + last, nlon, south_first=south_first).lat_axis
         yield latlon(whole[first : len(whole) - last], lon)
+
+
+def _columns(nlon: int, lon_start: float) -> Floats:
+    return np.asarray(lon_start + np.arange(nlon) * (360.0 / nlon), dtype=np.float64)
+
+
+def _zones(lats: Coordinate, bounds: Floats) -> Floats | None:
+    """Areas of the rows between their bounds ``[nlat, 2]``, if these cover the globe without overlap."""
+    low, high = bounds.min(axis=1), bounds.max(axis=1)
+    order = np.argsort(lats.values)
+    edges = np.append(low[order], high[order[-1]])
+    accepted = lats.rounding + 1e-6
+    fits = (
+        np.abs(high[order] - edges[1:]).max() <= accepted
+        and np.abs(edges[[0, -1]] - [-90.0, 90.0]).max() <= accepted
+        and bool(((low < high) & (low <= lats.values) & (lats.values <= high)).all())
+    )
+    zones: Floats = np.sin(np.radians(high)) - np.sin(np.radians(low))
+    return zones if fits else None
 
 
 def _longitude_axis(lons: Coordinate, tolerance: float) -> tuple[float, float]:

@@ -85,8 +85,9 @@ def recognise(
         floating-point type is accepted in any case.
     use_areas
         Whether cell areas in the file (standard name ``cell_area``, or a variable ``cell_area``,
-        ``areacella`` or ``areacello``) give the weights of lat-lon grids and of points. Reduced
-        Gaussian, HEALPix, icosahedral and cubed-sphere grids keep their own weights.
+        ``areacella`` or ``areacello``) give the weights of lat-lon grids and of points, and whether the
+        bounds of latitudes (CF attribute ``bounds``) do so where rows follow no rule. Reduced Gaussian,
+        HEALPix, icosahedral and cubed-sphere grids keep their own weights.
 
     Raises
     ------
