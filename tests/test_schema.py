@@ -132,7 +132,7 @@ def test_a_round_trip_is_exact_in_every_convention(make):
     schema = Schema.of(ds)
     tensor = to_tensor(ds, schema)
     assert tensor.shape == (3, len(schema), *schema.grid.shape)
-    same(to_xarray(tensor, schema, ds), ds)
+    same(to_xarray(tensor, schema, ds, packing=True), ds)
 
 
 @pytest.mark.parametrize("make", CONVENTIONS)
@@ -141,7 +141,7 @@ def test_a_single_time_makes_a_tensor_without_leading_axes(make):
     schema = Schema.of(make())
     tensor = to_tensor(ds, schema)
     assert tensor.shape == (len(schema), *schema.grid.shape)
-    same(to_xarray(tensor, schema, ds), ds)
+    same(to_xarray(tensor, schema, ds, packing=True), ds)
 
 
 @pytest.mark.parametrize("make", CONVENTIONS)
@@ -187,7 +187,7 @@ def test_any_order_selection_and_type_comes_back(order, levels, dtype, missing):
     schema = Schema.of(ds, {"t": levels}, masked=["t"] if floats else ())
     tensor, mask = to_tensor(ds, schema, return_mask=True)
     assert torch.isfinite(tensor).all()
-    same(to_xarray(tensor, schema, ds, mask=mask), ds.sel(level=levels))
+    same(to_xarray(tensor, schema, ds, mask=mask, packing=True), ds.sel(level=levels))
 
 
 def test_variables_may_take_different_levels_and_are_missing_on_the_others():
@@ -200,6 +200,23 @@ def test_variables_may_take_different_levels_and_are_missing_on_the_others():
     assert back.u.sel(level=500).isnull().all()
     xr.testing.assert_identical(back.t, ds.t)
     torch.testing.assert_close(to_tensor(back, schema), to_tensor(ds, schema), rtol=0, atol=0)
+
+
+def test_what_is_written_is_packed_only_on_demand(tmp_path):
+    """Forecasts leave the range that the source was packed for; packed, 600 K would come back as -55 K."""
+    ds = era5()
+    schema = Schema.of(ds)
+    tensor = to_tensor(ds, schema)
+    tensor[:, schema.index("t", 500)] = 600.0
+    to_xarray(tensor, schema, ds).to_zarr(tmp_path / "plain.zarr", consolidated=False)
+    plain = xr.open_zarr(tmp_path / "plain.zarr", consolidated=False)
+    assert (plain.t.sel(level=500) == 600).all()
+    to_xarray(to_tensor(ds, schema), schema, ds, packing=True).to_zarr(
+        tmp_path / "p.zarr", consolidated=False
+    )
+    packed = xr.open_zarr(tmp_path / "p.zarr", consolidated=False)
+    assert packed.t.encoding["dtype"] == "int16"
+    np.testing.assert_allclose(packed.t, ds.t, atol=0.0051)
 
 
 def test_leading_axes_can_be_named_and_are_put_before_the_others():
@@ -248,7 +265,7 @@ def test_missing_values_become_fill_and_mask_and_come_back():
     assert torch.equal(mask[:, channel], torch.from_numpy(~land).expand(3, -1, -1))
     assert mask[:, [i for i in range(len(schema)) if i != channel]].all()
     assert (tensor[:, channel][:, land] == 271.0).all()
-    same(to_xarray(tensor, schema, ds), ds)  # the schema knows where land is
+    same(to_xarray(tensor, schema, ds, packing=True), ds)  # the schema knows where land is
     tensor[:, channel] += 5
     assert np.array_equal(np.isnan(to_xarray(tensor, schema, ds).sst[0]), land)
 
@@ -258,7 +275,7 @@ def test_masks_that_change_are_given_back_by_the_caller():
     schema = Schema.of(ds, masked=["sst"])
     tensor, mask = to_tensor(ds, schema, return_mask=True)
     assert mask[0, schema.index("sst")].sum() > mask[1, schema.index("sst")].sum()
-    same(to_xarray(tensor, schema, ds, mask=mask), ds)
+    same(to_xarray(tensor, schema, ds, mask=mask, packing=True), ds)
     with pytest.raises(ValueError, match=r"'sst' may be missing, .* mask=mask\)"):
         to_xarray(tensor, schema, ds)
 
@@ -351,7 +368,7 @@ def test_dimensions_of_unknown_purpose_are_refused_and_can_be_settled():
     assert Schema.of(ds, level_dims=["band"]).labels == ("t2m 1", "t2m 2")
     schema = Schema.of(ds, sample_dims=["band"])
     assert to_tensor(ds, schema).shape == (2, 3, 1, 13, 24)
-    same(to_xarray(to_tensor(ds, schema), schema, ds), ds)
+    same(to_xarray(to_tensor(ds, schema), schema, ds, packing=True), ds)
 
 
 def test_options_that_name_no_variable_are_refused():

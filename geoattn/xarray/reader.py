@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from geoattn.xarray.schema import Schema, Variable
 from geoattn.xarray.store import Store
 from geoattn.xarray.tensors import check_there, fill_missing
-from geoattn.xarray.times import check_times
+from geoattn.xarray.times import check_times, stamp
 
 Masked = tuple[NDArray[Any], NDArray[np.bool_] | None]
 
@@ -84,7 +84,9 @@ class Reader:
         #: the times of the steps
         self.times: NDArray[Any] = whole[self._first : stop]
         if not len(self.times):
-            raise ValueError(f"no {self.dim} lies in {times}: the store has {whole[0]} to {whole[-1]}")
+            raise ValueError(
+                f"no {self.dim} lies in {times}: the store has {stamp(whole[0])} to {stamp(whole[-1])}"
+            )
         self._borders = np.cumsum([0, *map(len, axes)]).tolist()
         self._runs = [list(_runs(store, schema)) for store in self.stores]
         self._static: Masked | None = None
@@ -113,7 +115,7 @@ class Reader:
             self._read_runs(part, runs, own, values[places])
 
         def place(index: Sequence[int]) -> str:
-            return f"{self.dim} {self.times[chosen[index[0]]]}"
+            return f"{self.dim} {stamp(self.times[chosen[index[0]]])}"
 
         self._fill(values, mask, place, static=False)
         self._put_static(values, mask)

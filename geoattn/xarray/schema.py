@@ -65,6 +65,16 @@ class Variable(Value, kind="variable"):
         return from_text(self.encoding_text)
 
     @property
+    def unpacked_encoding(self) -> dict[str, Any]:
+        """The encoding, for files that store the numbers as they are."""
+        encoding = self.encoding
+        if encoding.get("dtype", self.dtype) == self.dtype and not {"scale_factor", "add_offset"} & set(
+            encoding
+        ):
+            return encoding
+        return {key: encoding[key] for key in ("grid_mapping", "coordinates") if key in encoding}
+
+    @property
     def units(self) -> str:
         """The attribute ``units``, ``""`` if there is none."""
         return str(self.attrs.get("units", ""))

@@ -18,7 +18,7 @@ from geoattn._value import Value
 from geoattn.xarray.files import refuse_existing, write_zarr
 from geoattn.xarray.reader import Masked, Reader
 from geoattn.xarray.schema import Schema
-from geoattn.xarray.times import segments
+from geoattn.xarray.times import segments, stamp
 
 Floats = NDArray[np.float64]
 
@@ -258,8 +258,8 @@ def statistics(
         states=states,
         tendencies=tendencies,
         lag=lag,
-        first=str(reader.times[0]),
-        last=str(reader.times[-1]),
+        first=stamp(reader.times[0]),
+        last=stamp(reader.times[-1]),
         steps=len(reader),
         fingerprint=fingerprint,
     )

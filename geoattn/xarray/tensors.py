@@ -13,6 +13,7 @@ from torch import Tensor
 
 from geoattn.xarray.attributes import from_text
 from geoattn.xarray.schema import Schema, Variable, channel_values
+from geoattn.xarray.times import stamp
 
 
 @overload
@@ -62,7 +63,7 @@ def to_tensor(
 
     def place(index: Sequence[int]) -> str:
         return ", ".join(
-            f"{dim} {ds[dim].values[i] if dim in ds.coords else i}"
+            f"{dim} {stamp(ds[dim].values[i]) if dim in ds.coords else i}"
             for dim, i in zip(leading, index, strict=False)
         )
 
@@ -88,6 +89,7 @@ def to_xarray(
     *,
     dims: Sequence[str] | None = None,
     mask: Tensor | None = None,
+    packing: bool = False,
 ) -> xarray.Dataset:
     """The data set that a tensor stands for: the inverse of :func:`to_tensor`, to the bit.
 
@@ -105,6 +107,10 @@ def to_xarray(
     mask
         True where there is a value, shaped like the tensor: the rest becomes NaN again. Static
         masks are part of the schema and need none.
+    packing
+        Whether files written from the result pack numbers as the source did, by ``scale_factor`` and
+        ``add_offset``. Values outside of the range that the source was packed for would be written
+        wrong, without a word from xarray: leave it False for anything but the source's own values.
 
     Raises
     ------
@@ -144,7 +150,7 @@ def to_xarray(
         ds = _with_coordinates(ds, coords, schema)
     ds.attrs = from_text(schema.attributes_text)
     for variable in schema.variables:  # last, since most operations of xarray drop the encoding
-        ds[variable.name].encoding = variable.encoding
+        ds[variable.name].encoding = variable.encoding if packing else variable.unpacked_encoding
     return ds
 
 

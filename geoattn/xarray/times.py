@@ -11,6 +11,13 @@ from numpy.typing import NDArray
 GAPS = ("error", "split")
 
 
+def stamp(time: Any) -> str:
+    """A time in words, to the second."""
+    if isinstance(time, np.datetime64) and not np.isnat(time):
+        return str(np.datetime_as_string(time, unit="s"))
+    return str(time)
+
+
 def check_times(times: NDArray[Any], dim: str) -> None:
     """Refuse missing, repeated and unsorted times.
 
@@ -27,11 +34,11 @@ def check_times(times: NDArray[Any], dim: str) -> None:
     for i in np.flatnonzero(times[1:] <= times[:-1])[:1]:
         if times[i + 1] == times[i]:
             raise ValueError(
-                f"{dim!r} repeats {times[i]} at indices {i} and {i + 1}; drop one of them: "
+                f"{dim!r} repeats {stamp(times[i])} at indices {i} and {i + 1}; drop one of them: "
                 f"ds.drop_duplicates({dim!r})"
             )
         raise ValueError(
-            f"{dim!r} is not sorted: {times[i]} is followed by {times[i + 1]}. Sort it first: "
+            f"{dim!r} is not sorted: {stamp(times[i])} is followed by {stamp(times[i + 1])}. Sort it first: "
             f"ds.sortby({dim!r})"
         )
 
@@ -57,8 +64,8 @@ def segments(times: NDArray[Any], dim: str, gaps: str) -> list[tuple[int, int]]:
     if len(breaks) and gaps == "error":
         i = breaks[0]
         raise ValueError(
-            f"{dim!r} has {len(breaks)} gaps: {times[i]} is followed by {times[i + 1]}, while most steps are "
-            f"{_readable(step)}. To let no window cross them: gaps='split'"
+            f"{dim!r} has {len(breaks)} gaps: {stamp(times[i])} is followed by {stamp(times[i + 1])}, "
+            f"while most steps are {_readable(step)}. To let no window cross them: gaps='split'"
         )
     borders = [0, *(breaks + 1).tolist(), len(times)]
     return list(pairwise(borders))

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from geoattn.xarray.reader import Reader
 from geoattn.xarray.schema import Schema
 from geoattn.xarray.statistics import Statistics
-from geoattn.xarray.times import segments
+from geoattn.xarray.times import segments, stamp
 
 
 class Windows(Dataset[dict[str, Tensor]]):
@@ -129,5 +129,5 @@ class Windows(Dataset[dict[str, Tensor]]):
     def __repr__(self) -> str:
         return (
             f"{len(self)} windows of {self.input_steps} + {self.target_steps} steps, "
-            f"{self.reader.times[0]} to {self.reader.times[-1]}, of the {self.schema!r}"
+            f"{stamp(self.reader.times[0])} to {stamp(self.reader.times[-1])}, of the {self.schema!r}"
         )

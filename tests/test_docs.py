@@ -1,0 +1,26 @@
+"""The examples of each page in docs/ are run as they stand, one after the other."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_examples_run_in_order(page, tmp_path, monkeypatch):
+    pytest.importorskip("xarray", reason="the pages read and write data sets")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    examples = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert examples
+    for number, example in enumerate(examples, 1):
+        exec(compile(example, f"{page.name}, example {number}", "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_to_files_lead_somewhere(page):
+    for target in re.findall(r"\]\(((?!https?:)[^)#]+)\)", page.read_text()):
+        assert (DOCS / target).exists(), target
