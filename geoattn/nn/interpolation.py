@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 
 from geoattn.grids import Cartesian, Grid, LatLonGrid, ProductGrid, SphericalGrid
@@ -19,6 +20,16 @@ class Stencil(NamedTuple):
 
     keys: Ints
     weights: Floats
+
+    def matrix(self, num_keys: int) -> csr_array:
+        """As a sparse matrix ``[Nq, num_keys]``."""
+        rows = np.repeat(np.arange(len(self.keys)), self.keys.shape[1])
+        matrix = csr_array(
+            (self.weights.ravel(), (rows, self.keys.ravel())), shape=(len(self.keys), num_keys)
+        )
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+        return matrix
 
 
 @singledispatch

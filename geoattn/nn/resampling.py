@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from geoattn.grids import Grid
 from geoattn.neighborhoods import Neighborhood, nearest
 from geoattn.nn.attention import Attention, check_tokens
-from geoattn.nn.interpolation import Stencil, average, interpolation
+from geoattn.nn.interpolation import average, interpolation
 from geoattn.nn.table import Table
 
 
@@ -55,7 +55,7 @@ class Resample(nn.Module):
         self.query_grid, self.key_grid, self.method = query_grid, key_grid, method
         coarser = method == "attention" and query_grid.size < key_grid.size
         stencil = average if method == "average" or coarser else interpolation
-        self.weighted_sum = WeightedSum(stencil(key_grid, query_grid), key_grid.size)
+        self.weighted_sum = WeightedSum(stencil(key_grid, query_grid).matrix(key_grid.size))
         self.attention = None
         if method != "attention":
             if dim is not None or num_heads is not None or hood is not None or attention:
@@ -81,19 +81,14 @@ class Resample(nn.Module):
 
 
 class WeightedSum(nn.Module):
-    """out[b, i] = Σ_j weights[i, j] x[b, keys[i, j]], for x ``[B, Nk, channels]``.
+    """out[b, i] = Σ_j matrix[i, j] x[b, j], for x ``[B, Nk, channels]`` and a sparse ``matrix [Nq, Nk]``.
 
     The backward pass gathers with the transposed weights, so that it repeats bit for bit. The sum
     runs in float32 at least.
     """
 
-    def __init__(self, stencil: Stencil, num_keys: int) -> None:
+    def __init__(self, matrix: csr_array) -> None:
         super().__init__()
-        shape = (len(stencil.keys), num_keys)
-        rows = np.repeat(np.arange(shape[0]), stencil.keys.shape[1])
-        matrix = csr_array((stencil.weights.ravel(), (rows, stencil.keys.ravel())), shape=shape)
-        matrix.sum_duplicates()
-        matrix.eliminate_zeros()
         self.forward_tables = nn.ModuleList(_tables(matrix))
         self.backward_tables = nn.ModuleList(_tables(csr_array(matrix.T)))
 

@@ -2,6 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from geoattn.xarray.accessor import register
+from geoattn.xarray.coordinates import coordinates
+from geoattn.xarray.fields import mean, plot, weights
+from geoattn.xarray.regrid import Regridder, regrid
 from geoattn.xarray.schema import Schema, Variable
 from geoattn.xarray.statistics import Moments, Statistics, statistics
 from geoattn.xarray.tensors import to_tensor, to_xarray
@@ -13,14 +17,22 @@ if TYPE_CHECKING:
 __all__ = [
     "DataModule",
     "Moments",
+    "Regridder",
     "Schema",
     "Statistics",
     "Variable",
     "Windows",
+    "coordinates",
+    "mean",
+    "plot",
+    "regrid",
     "statistics",
     "to_tensor",
     "to_xarray",
+    "weights",
 ]
+
+register()
 
 
 def __getattr__(name: str) -> Any:

@@ -167,7 +167,7 @@ class Schema(Value, kind="schema"):
         report = recognise(ds, **recognition)
         as_found = variables is None
         if variables is None:
-            variables = _on_grid(ds, report.dims)
+            variables = on_grid(ds, report.dims)
             if not variables:
                 raise ValueError(
                     f"no variable lies on the grid's dimensions {report.dims}: {list(ds.data_vars)}"
@@ -328,7 +328,7 @@ def _sorted_points(grid: SphericalGrid) -> NDArray[np.float64]:
     return ordered
 
 
-def _on_grid(ds: Any, grid_dims: tuple[str, ...]) -> list[str]:
+def on_grid(ds: Any, grid_dims: tuple[str, ...]) -> list[str]:
     """The numeric variables on the grid, but for cell areas and coordinates' bounds."""
     bounds = {c.attrs.get("bounds", c.encoding.get("bounds")) for c in ds.coords.values()}
     return [

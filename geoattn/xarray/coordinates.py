@@ -1,0 +1,62 @@
+"""The coordinates that a file of a grid has: what recognition reads, written."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+import numpy as np
+import xarray
+
+from geoattn.grids import Equiangular, Gaussian, HEALPix, LatLonGrid, Lobatto, Points, SphericalGrid
+
+LATITUDE = {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north"}
+LONGITUDE = {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east"}
+AREA = {"standard_name": "cell_area", "long_name": "area of the cell on the unit sphere", "units": "sr"}
+
+
+@singledispatch
+def coordinates(grid: SphericalGrid) -> xarray.Dataset:
+    """Coordinates of a grid with CF attributes; its dimensions are in the order of ``grid.shape``.
+
+    Lat-lon grids get the axes ``latitude`` and ``longitude``, HEALPix grids ``cell`` and a grid
+    mapping, others a latitude and a longitude of every point. Recognition gives the grid back.
+    """
+    dims = ("values",) if len(grid.shape) == 1 else ("face", "y", "x")[-len(grid.shape) :]
+    found = xarray.Dataset(
+        coords={
+            "latitude": (dims, np.array(grid.lat), LATITUDE),
+            "longitude": (dims, np.array(grid.lon), LONGITUDE),
+        }
+    )
+    if isinstance(grid, Points):
+        found = found.assign_coords(cell_area=(dims, np.array(grid.weights), AREA))
+    return found
+
+
+@coordinates.register
+def _(grid: LatLonGrid) -> xarray.Dataset:
+    found = xarray.Dataset(
+        coords={
+            "latitude": ("latitude", np.array(grid.lat_axis), {**LATITUDE, "axis": "Y"}),
+            "longitude": ("longitude", np.array(grid.lon_axis), {**LONGITUDE, "axis": "X"}),
+        }
+    )
+    if not isinstance(grid, Equiangular | Gaussian | Lobatto):  # no rule of the rows gives the weights
+        found = found.assign_coords(cell_area=(("latitude", "longitude"), np.array(grid.weights), AREA))
+    return found
+
+
+@coordinates.register
+def _(grid: HEALPix) -> xarray.Dataset:
+    level = grid.nside.bit_length() - 1
+    size = {"refinement_level": level} if grid.nside == 1 << level else {"healpix_nside": grid.nside}
+    mapping = {"grid_mapping_name": "healpix", **size, "indexing_scheme": grid.order}
+    index = {"standard_name": "healpix_index", "units": "1"}
+    return xarray.Dataset(
+        coords={
+            "cell": ("cell", np.arange(grid.size), index),
+            "crs": ((), np.int8(0), mapping),
+            "latitude": ("cell", np.array(grid.lat), LATITUDE),
+            "longitude": ("cell", np.array(grid.lon), LONGITUDE),
+        }
+    )

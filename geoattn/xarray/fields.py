@@ -1,0 +1,171 @@
+"""What a data set's grid says about its fields: weights, area means, a map. All work with ``.pipe``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray
+
+from geoattn.grids import LatLonGrid, Recognition, recognise
+from geoattn.xarray.schema import on_grid
+
+#: how finely maps of grids without axes are drawn
+MAP_ROWS, MAP_COLUMNS = 180, 360
+
+
+def weights(ds: Any, **recognition: Any) -> xarray.DataArray:
+    """The quadrature weights of a data set's grid, in steradians, over its own dimensions.
+
+    Parameters
+    ----------
+    ds
+        xarray Dataset or DataArray.
+    **recognition
+        Options of :func:`geoattn.grids.recognise`.
+
+    Raises
+    ------
+    ValueError
+        If the grid is not recognised.
+    """
+    return _weights(ds, recognise(ds, **recognition))
+
+
+def mean(ds: Any, *, mask: Any = None, **recognition: Any) -> Any:
+    """The mean over the globe of every variable on the grid.
+
+    Parameters
+    ----------
+    ds
+        xarray Dataset or DataArray. Of a Dataset, variables that do not lie on the grid are left out.
+    mask
+        True at the points that count, a DataArray, or a Dataset with one for each variable. Without
+        it every point counts.
+    **recognition
+        Options of :func:`geoattn.grids.recognise`.
+
+    Raises
+    ------
+    ValueError
+        If a point that counts has no value, or if no point counts.
+    """
+    report = recognise(ds, **recognition)
+    area = _weights(ds, report)
+    if isinstance(ds, xarray.DataArray):
+        return area_mean(ds, area, mask, str(ds.name))
+    return xarray.Dataset(
+        {
+            name: area_mean(ds[name], area, mask if mask is None or _is_array(mask) else mask[name], name)
+            for name in on_grid(ds, report.dims)
+        },
+        attrs=ds.attrs,
+    )
+
+
+def plot(array: Any, ax: Any = None, **options: Any) -> Any:
+    """A map of one field; returns the matplotlib axes.
+
+    Lat-lon grids are drawn cell by cell, others by the nearest point on a raster of 1°.
+
+    Parameters
+    ----------
+    array
+        xarray DataArray whose only dimensions are the grid's.
+    ax
+        Matplotlib axes; a new figure if None.
+    **options
+        Those of ``matplotlib.axes.Axes.pcolormesh``.
+
+    Raises
+    ------
+    TypeError
+        If it is given a Dataset.
+    ValueError
+        If there are other dimensions.
+    """
+    import matplotlib.pyplot as plt
+
+    if not isinstance(array, xarray.DataArray):
+        raise TypeError(f"one variable is plotted, ds['…'], got a {type(array).__name__}")
+    report = recognise(array)
+    if set(map(str, array.dims)) != set(report.dims):
+        others = [dim for dim in array.dims if dim not in report.dims]
+        raise ValueError(
+            f"a map shows one field, but {array.name!r} has the dimensions {others} beside the grid's "
+            f"{report.dims}: select from them, array.isel({', '.join(f'{d}=0' for d in others)})"
+        )
+    values = array.transpose(*report.dims).values.reshape(report.grid.shape)
+    if isinstance(report.grid, LatLonGrid):
+        lat, lon = report.grid.lat_axis, report.grid.lon_axis
+        # columns from -180° to 180°, so that the seam is on the map's edge wherever it is in the file
+        lon = (lon + 180.0) % 360.0 - 180.0
+        order = np.argsort(lon)
+        lon, values = lon[order], values[:, order]
+    else:
+        from scipy.spatial import cKDTree
+
+        from geoattn.grids import equiangular
+
+        raster = equiangular(MAP_ROWS, MAP_COLUMNS, poles=False, lon_start=-180 + 180 / MAP_COLUMNS)
+        nearest = cKDTree(report.grid.xyz.reshape(-1, 3)).query(raster.xyz)[1]
+        values = values.reshape(-1)[nearest]
+        lat, lon = raster.lat_axis, -180 + (np.arange(MAP_COLUMNS) + 0.5) * 360 / MAP_COLUMNS
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    colors = ax.pcolormesh(lon, lat, values, shading="nearest", rasterized=True, **options)
+    label = str(array.attrs.get("long_name", array.name or ""))
+    units = f" ({array.attrs['units']})" if array.attrs.get("units") else ""
+    ax.figure.colorbar(colors, ax=ax, label=label + units)
+    ax.set(xlim=(-180, 180), ylim=(-90, 90), xlabel="longitude (°E)", ylabel="latitude (°N)", aspect="equal")
+    ax.set(xticks=range(-180, 181, 60), yticks=range(-90, 91, 30))
+    return ax
+
+
+def area_mean(values: xarray.DataArray, area: xarray.DataArray, mask: Any, name: str) -> xarray.DataArray:
+    """The mean of ``values`` over the dimensions of ``area``, weighted by it, in float64.
+
+    Raises
+    ------
+    ValueError
+        If a point that counts has no value, or no point counts.
+    """
+    if mask is None:
+        result = xarray.dot(values, area / area.sum(), dim=area.dims).astype(np.float64)
+    else:
+        counted = xarray.dot(mask.astype(np.float64), area, dim=area.dims)
+        if not bool((counted > 0).all()):
+            raise ValueError(f"the mask of {name!r} leaves no point to average over{_first(~(counted > 0))}")
+        result = xarray.dot(values.where(mask, 0.0), area, dim=area.dims) / counted
+    result = result.compute()
+    if not bool(np.isfinite(result).all()):
+        raise ValueError(
+            f"{name!r} has values that are missing or infinite{_first(~np.isfinite(result))}. They are never "
+            "skipped in silence: say which points count, mask=…"
+        )
+    averaged: xarray.DataArray = result.assign_attrs(values.attrs)
+    return averaged
+
+
+def _weights(ds: Any, report: Recognition) -> xarray.DataArray:
+    sizes = [int(ds.sizes[dim]) for dim in report.dims]
+    values = np.array(report.grid.weights).reshape(sizes)
+    coords = {n: c for n, c in ds.coords.items() if c.dims and set(c.dims) <= set(report.dims)}
+    attrs = {"long_name": "quadrature weight", "units": "sr", "grid": repr(report.grid)}
+    return xarray.DataArray(values, coords, report.dims, "weights", attrs)
+
+
+def _is_array(mask: Any) -> bool:
+    return isinstance(mask, xarray.DataArray)
+
+
+def _first(wrong: xarray.DataArray) -> str:
+    """Where a condition holds first, in words."""
+    if not wrong.dims:
+        return ""
+    index = np.argwhere(wrong.values)[0]
+    where = ", ".join(
+        f"{dim} {wrong[dim].values[i] if dim in wrong.coords else i}"
+        for dim, i in zip(wrong.dims, index, strict=True)
+    )
+    return f" at {where}, and in {int(wrong.sum()) - 1} more places"

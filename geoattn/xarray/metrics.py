@@ -1,0 +1,288 @@
+"""Scores of forecasts as data sets, by the definitions of WeatherBench 2.
+
+S. Rasp et al. (2024), WeatherBench 2: A benchmark for the next generation of data-driven global weather
+models, Journal of Advances in Modeling Earth Systems 16, e2023MS004019, section 3.
+
+Every score takes ``forecast`` and ``truth``, both Datasets or both DataArrays, and
+
+- finds the truth at the valid times of the forecast, ``time + prediction_timedelta``, and at its levels;
+- averages over the globe with the weights of the recognised grid, then over initial times;
+- keeps the other dimensions, such as lead times and levels, and refuses missing values unless a mask
+  says which points count: nothing is skipped in silence.
+
+Parameters that all of them share:
+
+weights
+    DataArray over the grid's dimensions that replaces the recognised grid's, as for a region.
+mask
+    True at the points that count: a DataArray, or a Dataset with one per variable, static or with the
+    truth's times. ``"truth"``: those where the truth has a value. A mean is over the points that count.
+over
+    Dimensions to average over after the globe; ``()`` keeps every initial time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import xarray
+
+from geoattn.xarray.fields import area_mean
+from geoattn.xarray.pairs import Pair, Pairing
+
+Averages = Callable[[xarray.Dataset, Pair], xarray.Dataset]
+
+
+def rmse(forecast: Any, truth: Any, *, weights: Any = None, mask: Any = None, over: Any = None) -> Any:
+    """Root-mean-square error: the root is taken after the mean over area and initial times.
+
+    See :mod:`geoattn.xarray.metrics` for the parameters.
+    """
+
+    def squares(pair: Pair, average: Averages) -> xarray.Dataset:
+        return average(_difference(pair) ** 2, pair)
+
+    mean = _score("the squared error", squares, forecast, truth, weights, mask, over)
+    return _keep_units(np.sqrt(mean), forecast)
+
+
+def mae(forecast: Any, truth: Any, *, weights: Any = None, mask: Any = None, over: Any = None) -> Any:
+    """Mean absolute error. See :mod:`geoattn.xarray.metrics` for the parameters."""
+
+    def absolute(pair: Pair, average: Averages) -> xarray.Dataset:
+        return average(abs(_difference(pair)), pair)
+
+    return _keep_units(_score("the error", absolute, forecast, truth, weights, mask, over), forecast)
+
+
+def bias(forecast: Any, truth: Any, *, weights: Any = None, mask: Any = None, over: Any = None) -> Any:
+    """Mean of forecast minus truth. See :mod:`geoattn.xarray.metrics` for the parameters."""
+
+    def difference(pair: Pair, average: Averages) -> xarray.Dataset:
+        return average(_difference(pair), pair)
+
+    return _keep_units(_score("the error", difference, forecast, truth, weights, mask, over), forecast)
+
+
+def acc(
+    forecast: Any, truth: Any, climatology: Any, *, weights: Any = None, mask: Any = None, over: Any = None
+) -> Any:
+    """Anomaly correlation coefficient, of each initial time, averaged over initial times.
+
+    Anomalies are differences to the climatology of the valid time's day of year, and its hour if the
+    climatology has hours. They are not centred.
+
+    Parameters
+    ----------
+    climatology
+        As :func:`climatology` makes it: over ``dayofyear``, perhaps ``hour``, levels and the grid.
+    others
+        See :mod:`geoattn.xarray.metrics`.
+    """
+
+    def correlation(pair: Pair, average: Averages) -> xarray.Dataset:
+        ours = _float64(pair.forecast) - _float64(pair.climatology)
+        theirs = _float64(pair.truth) - _float64(pair.climatology)
+        norms = np.sqrt(average(ours**2, pair) * average(theirs**2, pair))
+        if vanishing := [name for name in norms if not bool((norms[name] > 0).all())]:
+            raise ValueError(f"anomalies of {vanishing} vanish at some time: it is the climatology")
+        return average(ours * theirs, pair) / norms
+
+    return _score(
+        "the anomaly", correlation, forecast, truth, weights, mask, over, climatology=_as_dataset(climatology)
+    )
+
+
+def wind_vector_rmse(
+    forecast: xarray.Dataset,
+    truth: xarray.Dataset,
+    u: str = "u_component_of_wind",
+    v: str = "v_component_of_wind",
+    *,
+    weights: Any = None,
+    mask: Any = None,
+    over: Any = None,
+) -> xarray.DataArray:
+    """Root-mean-square length of the error vector of the wind, the root after the mean over time.
+
+    Parameters
+    ----------
+    u, v
+        Names of the components.
+    others
+        See :mod:`geoattn.xarray.metrics`.
+    """
+    for name in (u, v):
+        if name not in forecast:
+            raise ValueError(f"the forecast has no {name!r}, only {list(forecast.data_vars)}: name u and v")
+
+    def lengths(pair: Pair, average: Averages) -> xarray.Dataset:
+        squares = average(_difference(pair) ** 2, pair)
+        return xarray.Dataset({"wind_vector": squares[u] + squares[v]})
+
+    mean = _score("the squared error", lengths, forecast[[u, v]], truth, weights, mask, over)
+    result: xarray.DataArray = np.sqrt(mean["wind_vector"])
+    return result.assign_attrs({k: x for k, x in forecast[u].attrs.items() if k == "units"})
+
+
+def crps(
+    forecast: Any,
+    truth: Any,
+    *,
+    ensemble_dim: str = "realization",
+    fair: bool = True,
+    weights: Any = None,
+    mask: Any = None,
+    over: Any = None,
+) -> Any:
+    """Continuous ranked probability score of an ensemble: E|X − y| − E|X − X′| / 2.
+
+    Parameters
+    ----------
+    ensemble_dim
+        The dimension of the members.
+    fair
+        True: the second mean is over pairs of different members, which makes the score independent of
+        the size of the ensemble in expectation (C. Ferro 2014, QJRMS 140, 1917–1923); needs two members.
+        False: over all pairs, the score of the ensemble's own step function.
+    others
+        See :mod:`geoattn.xarray.metrics`.
+    """
+    members = _as_dataset(forecast).sizes.get(ensemble_dim, 0)
+    if fair and members == 1:
+        raise ValueError("the fair CRPS needs at least two members, there is one: fair=False")
+
+    def score(pair: Pair, average: Averages) -> xarray.Dataset:
+        ensemble = _float64(pair.forecast)
+        skill = abs(ensemble - _float64(pair.truth)).mean(ensemble_dim, skipna=False)
+        spread = ensemble.map(lambda v: _mean_distance(v, ensemble_dim, fair))
+        return average(skill - spread / 2, pair)
+
+    mean = _score("the error", score, forecast, truth, weights, mask, over, ensemble_dim=ensemble_dim)
+    return _keep_units(mean, forecast)
+
+
+def climatology(ds: Any, *, hours: bool = True, time: str = "time") -> Any:
+    """The mean of each day of the year and hour, as :func:`acc` takes it.
+
+    Reads the samples of one day and hour at a time.
+
+    Parameters
+    ----------
+    ds
+        Dataset or DataArray with dates along ``time``; variables without it are kept as they are.
+    hours
+        Whether each hour of the day has a mean of its own.
+
+    Returns
+    -------
+    The same with ``time`` replaced by ``dayofyear``, and ``hour`` before it. Missing values stay missing.
+
+    Raises
+    ------
+    ValueError
+        If there is no such time, or a day of the year lacks an hour that others have.
+    """
+    if time not in ds.dims or ds[time].dtype.kind != "M":
+        raise ValueError(f"a climatology needs dates along {time!r}; the dimensions are {tuple(ds.dims)}")
+    whole = _as_dataset(ds)
+    changing = whole[[name for name in whole.data_vars if time in whole[name].dims]]
+    days, clock = ds[time].dt.dayofyear.values, ds[time].dt.hour.values
+    of_hours = []
+    for hour in np.unique(clock) if hours else [None]:
+        of_days = []
+        for day in np.unique(days):
+            chosen = np.flatnonzero((days == day) & ((clock == hour) if hours else True))
+            if not len(chosen):
+                raise ValueError(f"no sample lies at day {day}, hour {hour}: climatology(ds, hours=False)")
+            of_days.append(changing.isel({time: chosen}).mean(time, skipna=False, keep_attrs=True))
+        of_hours.append(_joined(of_days, "dayofyear", np.unique(days)))
+    means = _joined(of_hours, "hour", np.unique(clock)) if hours else of_hours[0]
+    result = whole.drop_vars([*changing.data_vars, *(n for n, c in whole.coords.items() if time in c.dims)])
+    result = result.assign(means.data_vars)[list(whole.data_vars)]
+    return _as_given(result, ds)
+
+
+def _score(
+    what: str,
+    of_samples: Callable[[Pair, Averages], xarray.Dataset],
+    forecast: Any,
+    truth: Any,
+    weights: Any,
+    mask: Any,
+    over: str | Sequence[str] | None,
+    **options: Any,
+) -> Any:
+    """Averages over the globe, block by block, then over ``over``; of the same type as the forecast."""
+    if isinstance(forecast, xarray.DataArray) != isinstance(truth, xarray.DataArray):
+        raise TypeError(
+            "forecast and truth must be of one type, "
+            f"got {type(forecast).__name__} and {type(truth).__name__}"
+        )
+    pairing = Pairing(_as_dataset(forecast), _as_dataset(truth), area=weights, mask=mask, **options)
+
+    def average(values: xarray.Dataset, pair: Pair) -> xarray.Dataset:
+        return xarray.Dataset(
+            {
+                name: area_mean(array, pairing.area, pair.mask.get(name), f"{what} of {name}")
+                for name, array in values.items()
+            }
+        )
+
+    parts = [of_samples(pair, average) for pair in pairing.blocks()]
+    whole = parts[0] if len(parts) == 1 else xarray.concat(parts, pairing.time)
+    if over is None:
+        over = [pairing.time] if pairing.time else []
+    over = [over] if isinstance(over, str) else list(over)
+    if unknown := [dim for dim in over if dim not in whole.dims]:
+        raise ValueError(f"over names {unknown}, but the dimensions are {tuple(whole.dims)}")
+    return _as_given(whole.mean(over, skipna=False), forecast)
+
+
+def _difference(pair: Pair) -> xarray.Dataset:
+    return _float64(pair.forecast) - _float64(pair.truth)
+
+
+def _float64(ds: xarray.Dataset) -> xarray.Dataset:
+    return ds.astype(np.float64)
+
+
+def _mean_distance(values: xarray.DataArray, dim: str, fair: bool) -> xarray.DataArray:
+    """Mean of |x − x′| over pairs of members, by their ranks: the i-th of n enters 2 i − n − 1 times."""
+    count = values.sizes[dim]
+    factors = 2.0 * np.arange(1, count + 1) - count - 1.0
+    axis = values.get_axis_num(dim)
+    ordered = np.moveaxis(np.sort(values.values, axis=axis), axis, -1)
+    pairs = count * (count - 1) if fair else count**2
+    return values.isel({dim: 0}, drop=True).copy(data=ordered @ factors * (2.0 / pairs))
+
+
+def _as_dataset(data: Any) -> xarray.Dataset:
+    if isinstance(data, xarray.DataArray):
+        return data.to_dataset(name="values" if data.name is None else data.name)
+    if isinstance(data, xarray.Dataset):
+        return data
+    raise TypeError(f"scores compare xarray objects, got {type(data).__name__}")
+
+
+def _as_given(ds: xarray.Dataset, like: Any) -> Any:
+    """The data set, or its one variable if a DataArray was given."""
+    if not isinstance(like, xarray.DataArray):
+        return ds
+    (name,) = ds.data_vars
+    return ds[name].rename(like.name)
+
+
+def _keep_units(score: Any, forecast: Any) -> Any:
+    if isinstance(score, xarray.DataArray):
+        return score.assign_attrs({k: v for k, v in forecast.attrs.items() if k == "units"})
+    for name in score:
+        score[name].attrs = {k: v for k, v in forecast[name].attrs.items() if k == "units"}
+    return score
+
+
+def _joined(parts: list[xarray.Dataset], dim: str, labels: Any) -> xarray.Dataset:
+    whole = xarray.concat(parts, dim, data_vars="all", coords="minimal", compat="override")
+    return whole.assign_coords({dim: labels})
