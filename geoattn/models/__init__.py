@@ -1,5 +1,7 @@
-"""Whole models."""
+"""Whole models, and how they are stored."""
 
+from geoattn.models.checkpoint import load, save
+from geoattn.models.config import ModelConfig
 from geoattn.models.transformer import Transformer, TransformerConfig
 
-__all__ = ["Transformer", "TransformerConfig"]
+__all__ = ["ModelConfig", "Transformer", "TransformerConfig", "load", "save"]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from geoattn._value import Value
 from geoattn.grids import Grid
+from geoattn.models.config import ModelConfig
 from geoattn.neighborhoods import Neighborhood
 from geoattn.nn import Block, PatchEmbed, PatchUnembed, Position, PositionFeatures, Resample
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class TransformerConfig(Value, kind="transformer"):
+class TransformerConfig(ModelConfig, kind="transformer"):
     """Everything that defines a :class:`Transformer`; ``to_dict()`` gives JSON types.
 
     Parameters
@@ -27,7 +27,7 @@ class TransformerConfig(Value, kind="transformer"):
         or any other grid of the same domain, reached by attention between the two.
     in_channels, out_channels
         Channels of the fields given and predicted.
-    dim, depth, num_heads, num_kv_heads, mlp_ratio, qk_norm, position, layer_scale, dropout
+    dim, depth, num_heads, num_kv_heads, mlp_ratio, qk_norm, key_weights, position, layer_scale, dropout
         The processor: see :class:`geoattn.nn.Block` and :class:`geoattn.nn.Attention`.
     patch
         Points along each side of the patch that the encoder makes one token of.
@@ -47,6 +47,7 @@ class TransformerConfig(Value, kind="transformer"):
     num_kv_heads: int | None = None
     mlp_ratio: float = 2.0
     qk_norm: bool = False
+    key_weights: Literal["quadrature"] | None = "quadrature"
     position: str | Position | None = None
     layer_scale: float | None = None
     dropout: float = 0.0
@@ -69,6 +70,9 @@ class TransformerConfig(Value, kind="transformer"):
                     f"all neighborhoods of the processor must lie on one grid, got {list(self.hoods)}"
                 )
 
+    def build(self) -> Transformer:
+        return Transformer(self)
+
     def __repr__(self) -> str:
         size = f"{self.depth} blocks × {self.dim} channels"
         return f"transformer of {size} on {self.grid!r} over {self.hoods[0]!r}"
@@ -86,6 +90,7 @@ class Transformer(nn.Module):
         attention: dict[str, Any] = {
             "num_kv_heads": c.num_kv_heads,
             "qk_norm": c.qk_norm,
+            "key_weights": c.key_weights,
             "position": c.position,
         }
         self.position_features = PositionFeatures(c.grid, c.features)

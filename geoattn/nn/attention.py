@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,6 +39,8 @@ class Attention(nn.Module):
     dropout
         Probability of dropping a channel of the result, after the output projection. Attention
         weights are never dropped.
+    key_weights
+        ``"quadrature"`` weighs each key by its cell, as the integral does; ``None`` counts all alike.
 
     Raises
     ------
@@ -55,8 +59,11 @@ class Attention(nn.Module):
         bias: bool = True,
         position: str | Position | None = None,
         dropout: float = 0.0,
+        key_weights: Literal["quadrature"] | None = "quadrature",
     ) -> None:
         super().__init__()
+        if key_weights not in ("quadrature", None):
+            raise ValueError(f'key_weights must be "quadrature" or None, got {key_weights!r}')
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         if num_heads < 1 or num_kv_heads < 1 or num_heads % num_kv_heads:
             raise ValueError(
@@ -66,7 +73,7 @@ class Attention(nn.Module):
             raise ValueError(
                 f"dim {dim} is no multiple of num_heads {num_heads}; pass head_dim to choose another size"
             )
-        self.dim, self.hood = dim, hood
+        self.dim, self.hood, self.key_weights = dim, hood, key_weights
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
         self.head_dim = dim // num_heads if head_dim is None else head_dim
         self.sizes = [n * self.head_dim for n in (num_heads, num_kv_heads, num_kv_heads)]
@@ -122,7 +129,7 @@ class Attention(nn.Module):
         scale = self.head_dim**-0.5
         if self.position is not None:
             q, k = self.position(q, k, scale)
-        mixed = attention(q, k, v, self.hood, scale=scale, key_mask=key_mask)
+        mixed = attention(q, k, v, self.hood, scale=scale, key_weights=self.key_weights, key_mask=key_mask)
         result: Tensor = self.dropout(self.out(mixed.flatten(-2)))
         return result
 

@@ -1,0 +1,22 @@
+"""What defines a model: a frozen value that builds it."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+
+from torch import nn
+
+from geoattn._value import Value
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class ModelConfig(Value):
+    """Base of configurations; ``to_dict()`` gives JSON types and ``from_dict()`` comes back.
+
+    A concrete configuration names its kind and builds its model, whose ``config`` it is.
+    """
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """A new model with random weights."""
