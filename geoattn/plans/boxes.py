@@ -39,20 +39,21 @@ def choose(hood: Neighborhood, query_tile: int, key_tile: int) -> tuple[Layout, 
         query_ring, key_ring = hood.rotation.query_ring, hood.rotation.key_ring
         pitch = (1,) * len(pitch)  # rings are walked as they come
     group = 16 if key_tile > 1 else 8  # queries that a kernel takes as one
+    rests = key_tile == 1  # queries need not close a ring where keys are taken one by one
     if hood.query_grid == hood.key_grid:
-        queries = _candidates(key_walks, pitch, spans, query_tile, query_ring)
+        queries = _candidates(key_walks, pitch, spans, query_tile, query_ring, rests)
         if query_tile == key_tile:
             best = min(queries, key=lambda both: both.n_tiles * _filled(both, _sample(hood, both, group)))
             return best, best
     else:
         walks = _walks(hood, hood.query_grid, query_tile)
         single = (1,) * len(walks)
-        queries = _candidates(walks, single, single, query_tile, query_ring)
+        queries = _candidates(walks, single, single, query_tile, query_ring, rests)
     best = min(queries, key=lambda layout: layout.n_tiles * _shared(_sample(hood, layout, group)))
     if key_tile == 1:
         return best, natural(tuple(map(len, key_walks)))
     sample = _sample(hood, best, group)
-    keys = _candidates(key_walks, pitch, spans, key_tile, key_ring)
+    keys = _candidates(key_walks, pitch, spans, key_tile, key_ring, rests=False)
     return best, min(keys, key=lambda layout: _filled(layout, sample))
 
 
@@ -67,14 +68,18 @@ def _(hood: CurveWindow, grid: Grid, leaf: int) -> Lines:
     return (hood.order,)
 
 
-def _candidates(walks: Lines, pitch: Widths, spans: Widths, tile: int, ring: int | None) -> list[Layout]:
-    """Layouts with boxes that nearly fill a tile; rings must close on whole boxes."""
+def _candidates(
+    walks: Lines, pitch: Widths, spans: Widths, tile: int, ring: int | None, rests: bool
+) -> list[Layout]:
+    """Layouts with boxes that nearly fill a tile; rings close on whole boxes, or on a rest of one."""
     shape = tuple(map(len, walks))
-    boxes = [(tile,)] if len(shape) == 1 else list(_boxes(shape, pitch, spans, tile, ring))
+    boxes = [(tile,)] if len(shape) == 1 else list(_boxes(shape, pitch, spans, tile, ring, rests))
     return [Layout(tile, shape, tuple(map(cut, walks, box, pitch)), box) for box in boxes]
 
 
-def _boxes(shape: Widths, pitch: Widths, spans: Widths, tile: int, ring: int | None) -> Iterator[Widths]:
+def _boxes(
+    shape: Widths, pitch: Widths, spans: Widths, tile: int, ring: int | None, rests: bool
+) -> Iterator[Widths]:
     choices: list[set[int]] = []
     for length, step, span in zip(shape, pitch, spans, strict=True):
         length = -(-length // step)
@@ -82,7 +87,8 @@ def _boxes(shape: Widths, pitch: Widths, spans: Widths, tile: int, ring: int | N
         choices.append(widths | {w for w in (length, span) if w <= tile})
     if ring is not None and (found := ring_line(shape, ring)):
         line, places = found
-        choices[line] = {w for w in range(1, tile + 1) if places % w == 0}
+        closing = {w for w in range(1, tile + 1) if places % w == 0}
+        choices[line] = closing | choices[line] if rests and places == shape[line] else closing
         if line > 0:  # rows fill up what such widths leave of a tile
             choices[line - 1] |= {tile // w for w in choices[line] if tile // w <= shape[line - 1]}
     boxes = [box for box in itertools.product(*choices) if math.prod(box) <= tile]

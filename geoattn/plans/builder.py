@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +23,9 @@ _T = TypeVar("_T")
 
 #: edges held in memory at once, roughly
 _EDGES_AT_ONCE = 2_000_000
+
+#: queries that a processor's vector lanes take at once, at least
+GROUP = 8
 
 
 def build(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> Plan:
@@ -47,7 +52,7 @@ def build(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> Plan:
     lists = _Lanes(key_layout) if key_tile == 1 else _Masks(key_layout)
     tiles = query_layout.order.reshape(-1, query_tile)[first]
     counts = [lists.add(*chunk) for chunk in _one_ahead(_chunks(hood, tiles))]
-    return Plan(
+    plan = Plan(
         query_tile=query_tile,
         key_tile=key_tile,
         query_order=query_layout.order,
@@ -58,6 +63,41 @@ def build(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> Plan:
         indptr=np.concatenate([[0], np.cumsum(np.concatenate(counts))]),
         **lists.result(),
     )
+    return plan if plan.lanes is None else _grouped(plan, plan.lanes)
+
+
+def _grouped(plan: Plan, lanes: NDArray[np.uint32]) -> Plan:
+    """Arrange the queries of each class of tiles so that few groups of lanes see each key.
+
+    Near a pole a disc is far wider in longitudes than in latitudes, at the equator it is not: one
+    arrangement does not suit all.
+    """
+    choices = _arrangements(plan.query_tile, GROUP)
+    words = (1 << choices.reshape(len(choices), -1, GROUP)).sum(2).astype(np.uint32)
+    query_order = plan.query_order.reshape(-1, plan.query_tile)
+    best = np.zeros(len(plan.indptr) - 1, dtype=np.int64)
+    for label, (start, end) in enumerate(itertools.pairwise(plan.indptr)):
+        best[label] = np.argmin(kernels.count_groups(lanes[start:end], words))
+        if best[label] > 0:
+            kernels.permute_lanes(lanes[start:end], choices[best[label]])
+    query_order = np.take_along_axis(query_order, choices[best[plan.tile_class]], axis=1)
+    return dataclasses.replace(plan, query_order=query_order.reshape(-1), lanes=lanes)
+
+
+def _arrangements(tile: int, group: int) -> NDArray[np.int64]:
+    """Orders of the positions of a tile ``[n, tile]``: each brings other bits of the position to the end.
+
+    Positions follow a Z-order curve, so that their bits are those of the places along the axes. The
+    first order leaves them alone.
+    """
+    positions = np.arange(tile)
+    bits = range(tile.bit_length() - 1)
+    orders = []
+    for inner in itertools.combinations(bits, group.bit_length() - 1):
+        outer = [bit for bit in bits if bit not in inner]
+        rank = sum((positions >> bit & 1) << place for place, bit in enumerate([*inner, *outer]))
+        orders.append(np.argsort(rank))
+    return np.stack(orders)
 
 
 def _chunks(hood: Neighborhood, tiles: NDArray[np.int32]) -> Iterator[tuple[Rows, NDArray[np.int64]]]:

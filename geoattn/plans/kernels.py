@@ -66,6 +66,31 @@ def fill_lanes(indptr: Any, indices: Any, rows: Any, positions: Any, starts: Any
 
 
 @numba.njit(cache=True, nogil=True)
+def count_groups(lanes: Any, groups: Any) -> Any:
+    """For each arrangement of the queries into groups: how many (key, group) pairs see each other.
+
+    ``groups [n_arrangements, n_groups]`` holds the lanes of each group as bits of a word.
+    """
+    counts = np.zeros(len(groups), np.int64)
+    for word in lanes:
+        for a in range(groups.shape[0]):
+            for g in range(groups.shape[1]):
+                counts[a] += (word & groups[a, g]) != 0
+    return counts
+
+
+@numba.njit(cache=True, nogil=True)
+def permute_lanes(lanes: Any, source: Any) -> None:
+    """Let bit l of each word be what bit ``source[l]`` was, in place."""
+    one = np.uint32(1)
+    for e in range(len(lanes)):
+        word, permuted = lanes[e], np.uint32(0)
+        for lane in range(32):
+            permuted |= ((word >> np.uint32(source[lane])) & one) << np.uint32(lane)
+        lanes[e] = permuted
+
+
+@numba.njit(cache=True, nogil=True)
 def fill_masks(indptr: Any, indices: Any, rows: Any, positions: Any, starts: Any, scratch: Any) -> Any:
     """Key tiles of each query tile, ascending, with one 64-bit word per query.
 

@@ -83,13 +83,17 @@ def _moved(hood: Neighborhood, queries: Layout, keys: Layout) -> tuple[list[_Pie
 
 
 def _turned(hood: Neighborhood, queries: Layout, keys: Layout) -> tuple[list[_Pieces], int] | None:
-    """Turns of rings, where rings are walked as they come and are made of whole tiles."""
+    """Turns of rings, where rings are walked as they come.
+
+    Rings of keys must be made of whole tiles. The last piece of a ring of queries may be a rest:
+    turning the first pieces onto later ones never passes the end.
+    """
     rotation = hood.rotation
     if rotation is None:
         return None
     query = _Ring.find(queries, rotation.query_ring, rotation.query_step)
     key = _Ring.find(keys, rotation.key_ring, rotation.key_step)
-    if query is None or key is None:
+    if query is None or key is None or key.places % key.width:
         return None
     # the fewest pieces of the query ring whose turn moves the keys by whole pieces too
     turn = math.lcm(query.step, query.width) // query.step
@@ -98,9 +102,13 @@ def _turned(hood: Neighborhood, queries: Layout, keys: Layout) -> tuple[list[_Pi
         return None
     n_period = period * query.step // query.width
     shift = period * key.step // key.width * key.inner_tiles
-    ring_number, place = np.divmod(np.arange(queries.pieces[query.line]), query.places // query.width)
+    whole = query.places // query.width
+    n_pieces = -(-query.places // query.width)
+    ring_number, place = np.divmod(np.arange(queries.pieces[query.line]), n_pieces)
+    rest = place == whole
+    label = ring_number * (n_period + 1) + np.where(rest, n_period, place % n_period)
     pieces = [_Pieces(np.arange(n), np.zeros(n, dtype=np.int64)) for n in queries.pieces]
-    pieces[query.line] = _Pieces(ring_number * n_period + place % n_period, place // n_period * shift)
+    pieces[query.line] = _Pieces(label, np.where(rest, 0, place // n_period * shift))
     return pieces, key.places // key.width * key.inner_tiles
 
 
@@ -119,8 +127,8 @@ class _Ring(NamedTuple):
         if found is None:
             return None
         line, places = found
-        inner, width = ring // places, layout.widths[line]
-        as_it_comes = np.array_equal(layout.lines[line], np.arange(layout.shape[line]))
-        if step % inner or places % width or not as_it_comes:
+        inner, width, length = ring // places, layout.widths[line], layout.shape[line]
+        whole = places % width == 0 or places == length  # pieces do not straddle two rings
+        if step % inner or not whole or not np.array_equal(layout.lines[line][:length], np.arange(length)):
             return None
         return cls(line, places, step // inner, width, math.prod(layout.pieces[line + 1 :]))
