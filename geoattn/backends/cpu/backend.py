@@ -22,6 +22,12 @@ from geoattn.plans import plan
 _WORTH_A_THREAD = 2_000_000
 
 
+#: key heads of a tile, at most, that are worked on in turn with the same lists
+_HEADS_AT_ONCE = 4
+
+#: items of work for each thread, at least, before heads are worked on together
+_TILES_PER_THREAD = 8
+
 #: numbers of k and v that are worked on together
 _CACHED_NUMBERS = 16384
 
@@ -62,6 +68,7 @@ class Cpu:
             work.lists,
             work.order,
             _block(work, depth + value_width),
+            _together(k.shape[2], batch * len(work.order), n_threads),
             *(_operand(x) for x in (q, k, v)),
             _bias_operand(bias),
             _operand(out),
@@ -106,6 +113,7 @@ class Cpu:
             ticket.ctypes.data,
             work.lists,
             _block(work, sum(widths)),
+            _together(key_heads, batch * (len(runs.tiles) - 1), n_threads),
             runs,
             n_keys,
             *(_operand(x) for x in (q, k, v)),
@@ -148,6 +156,12 @@ def _block(work: Schedule, channels: int) -> int:
     """Keys to work on together: as many as leave their k and v in a core's cache."""
     # at least one, as a neighborhood may hold no edge at all
     return max(1, min(work.longest, max(_CACHED_NUMBERS // channels, 48)))
+
+
+def _together(key_heads: int, tiles: int, n_threads: int) -> int:
+    """Key heads that share their lists: as many as leave each thread some tiles."""
+    parts = min(key_heads, -(-_TILES_PER_THREAD * n_threads // tiles))
+    return max(1, min(_HEADS_AT_ONCE, key_heads // parts))
 
 
 def _runs(independent: int, n_threads: int) -> int:

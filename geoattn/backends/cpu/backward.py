@@ -5,9 +5,10 @@ With s the scores, P their probabilities and δ = out·dout − dlse for each qu
     dP = v·dout        dS = P (dP − δ)        db = Σ dS
     dv = Σ P dout      dk = scale Σ dS q      dq = scale Σ dS k
 
-Threads take runs of neighboring query tiles of one key head. Each run owns a table of gradients of
-just the keys that it touches, so that nothing races and the table stays in cache; afterwards the
-tables are added up, run after run, so that sums do not depend on the threads.
+A tile gathers its keys into packed rows, and sums their gradients in packed rows beside them.
+Threads take runs of neighboring query tiles of some key heads. Each run owns a table of gradients of
+just the keys that it touches, so that nothing races; afterwards the tables are added up, run after
+run, so that sums do not depend on the threads.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from geoattn.backends.cpu.lists import (
     list_keys,
     load_rows,
     padded,
-    turn,
 )
 
 #: keys whose run tables are added up at once
@@ -42,6 +42,7 @@ def backward(  # type: ignore[no-untyped-def]
     ticket,
     lists,
     block,
+    together,
     runs,
     n_keys,
     q,
@@ -61,7 +62,7 @@ def backward(  # type: ignore[no-untyped-def]
 
     Parameters
     ----------
-    like, ticket, lists, block, q, k, v, bias, out, lse, sizes, scale
+    like, ticket, lists, block, together, q, k, v, bias, out, lse, sizes, scale
         As in the forward pass.
     runs
         Tiles and keys of each run, :class:`geoattn.backends.cpu.schedule.Chunks`.
@@ -74,71 +75,83 @@ def backward(  # type: ignore[no-untyped-def]
     batch, heads, key_heads, depth, value_depth = sizes
     table_base, key_width, value_width, bias_width = table
     row = key_width + value_width + bias_width
+    shared = heads // key_heads
     n_runs = len(runs.tiles) - 1
     n_rows = len(runs.keys)
-    items = batch * key_heads * n_runs
+    parts = (key_heads + together - 1) // together
+    items = batch * parts * n_runs
     capacity = block + KEY_BLOCK
     tokens = np.empty(capacity, np.int32)
     keys = np.empty((GROUPS, capacity), np.int32)
-    slots = np.empty((GROUPS, capacity), np.int32)
     masks = np.empty((GROUPS, capacity), np.int32)
     biases = np.empty((GROUPS, capacity), type(like))
-    counts = np.empty(GROUPS + 1, np.int64)
+    both, counts = np.empty(GROUPS // 2, np.int64), np.empty(GROUPS, np.int64)
     slot_of_key = np.empty(n_keys, np.int32)
+    lanes_of_tile = np.arange(TILE).astype(np.int32)
+    to_base_two, one = np.full(1, type(like)(LOG2_E)), np.full(1, type(like)(1))
+    scales = np.full(1, type(like)(scale))
     width = biases.itemsize
-    keys_at, slots_at = keys.ctypes.data, slots.ctypes.data
-    masks_at, biases_at = masks.ctypes.data, biases.ctypes.data
-    # one buffer: operands of a tile by rows and by lanes, rows of lanes, a block of scores and of keys
+    # one buffer: the state of each head, two matrices of two groups, packed rows and their gradients
+    state = TILE * (2 * key_width + depth + value_width + value_depth + 2)
     buffer = aligned(
-        TILE * (2 * key_width + depth + value_width + value_depth + 2)
-        + 2 * capacity * LANES
-        + block * (key_width + value_depth),
-        like,
+        together * shared * state + 4 * capacity * LANES + block * (key_width + value_depth + row), like
     )
-    query_rows = buffer.ctypes.data
-    query_gradients = query_rows + TILE * key_width * width
-    gradient_rows = query_gradients + TILE * key_width * width
-    queries = gradient_rows + TILE * value_width * width
-    gradients = queries + TILE * depth * width
-    levels = gradients + TILE * value_depth * width
-    delta = levels + TILE * width
-    probabilities = delta + TILE * width
-    score_gradients = probabilities + capacity * LANES * width
-    packed_keys = score_gradients + capacity * LANES * width
-    packed_values = packed_keys + block * key_width * width
+    states = buffer.ctypes.data
+    probabilities = states + together * shared * state * width
+    score_gradients = probabilities + 2 * capacity * LANES * width
+    packed_keys = score_gradients + 2 * capacity * LANES * width
+    packed_gradients = packed_keys + block * key_width * width
+    packed_values = packed_gradients + block * row * width
     fill(like, packed_keys, block * key_width, like * 0)  # what lies beyond the depth stays 0
     while True:
         item = micro.take_ticket(ticket)
         if item >= items:
             break
-        run, key_head, b = item % n_runs, item // n_runs % key_heads, item // (n_runs * key_heads)
-        first_row = runs.indptr[run]
-        for slot in range(runs.indptr[run + 1] - first_row):
-            slot_of_key[runs.keys[first_row + slot]] = slot
-        own = table_base + ((b * key_heads + key_head) * n_rows + first_row) * row * width
-        fill(like, own, (runs.indptr[run + 1] - first_row) * row, like * 0)
-        k_at = k[0] + (b * k[1] + key_head * k[3]) * width
-        v_at = v[0] + (b * v[1] + key_head * v[3]) * width
+        run, part, b = item % n_runs, item // n_runs % parts, item // (n_runs * parts)
+        first_key_head = part * together
+        last_key_head = min(key_heads, first_key_head + together)
+        first_head, last_head = first_key_head * shared, last_key_head * shared
         bias_at = bias[0] + b * bias[1] * width if bias[0] != 0 else 0
+        first_row = runs.indptr[run]
+        run_rows = runs.indptr[run + 1] - first_row
+        for slot in range(run_rows):
+            slot_of_key[runs.keys[first_row + slot]] = slot
+        for key_head in range(first_key_head, last_key_head):
+            own = table_base + ((b * key_heads + key_head) * n_rows + first_row) * row * width
+            fill(like, own, run_rows * row, like * 0)
         for tile in range(runs.tiles[run], runs.tiles[run + 1]):
             order, start = lists.query_order, tile * TILE
             number = lists.tile_class[tile]
             first, last = lists.indptr[number], lists.indptr[number + 1]
-            listed, count = -1, 0
-            for head in range(key_head * (heads // key_heads), (key_head + 1) * (heads // key_heads)):
+            for head in range(first_head, last_head):
+                query_rows = states + (head - first_head) * state * width
+                query_gradients = query_rows + TILE * key_width * width
+                gradient_rows = query_gradients + TILE * key_width * width
+                queries = gradient_rows + TILE * value_width * width
+                gradients = queries + TILE * depth * width
+                levels = gradients + TILE * value_depth * width
+                delta = levels + TILE * width
                 q_at = q[0] + (b * q[1] + head * q[3]) * width
                 out_at = out[0] + (b * out[1] + head * out[3]) * width
                 lse_at = lse[0] + (b * lse[1] + head * lse[3]) * width
                 grad_at = grad_out[0] + (b * grad_out[1] + head * grad_out[3]) * width
                 grad_lse_at = grad_lse[0] + (b * grad_lse[1] + head * grad_lse[3]) * width
-                grad_q_at = grad_q[0] + (b * grad_q[1] + head * grad_q[3]) * width
-                one = type(like)(1)
-                load_rows(like, order, start, q_at, q[2], depth, key_width, type(like)(scale), query_rows)
+                load_rows(like, order, start, q_at, q[2], depth, key_width, scales.ctypes.data, query_rows)
                 load_rows(
-                    like, order, start, grad_at, grad_out[2], value_depth, value_width, one, gradient_rows
+                    like,
+                    order,
+                    start,
+                    grad_at,
+                    grad_out[2],
+                    value_depth,
+                    value_width,
+                    one.ctypes.data,
+                    gradient_rows,
                 )
-                turn(like, query_rows, key_width, depth, type(like)(LOG2_E), queries)
-                turn(like, gradient_rows, value_width, value_depth, one, gradients)
+                turn_rows(like, query_rows, key_width, lanes_of_tile, depth, to_base_two.ctypes.data, queries)
+                turn_rows(
+                    like, gradient_rows, value_width, lanes_of_tile, value_depth, one.ctypes.data, gradients
+                )
                 load_levels(
                     like,
                     order,
@@ -152,98 +165,144 @@ def backward(  # type: ignore[no-untyped-def]
                     delta,
                 )
                 fill(like, query_gradients, TILE * key_width, like * 0)
-                for begin in range(first, last, block):
-                    if listed != begin:  # short lists serve all heads, and keys stay packed
-                        end = min(last, begin + block)
-                        count = list_keys(
-                            like, lists, tile, begin, end, bias_at, tokens, keys, masks, biases, counts
-                        )
+            for begin in range(first, last, block):
+                end = min(last, begin + block)
+                tile_keys = list_keys(
+                    like, lists, tile, begin, end, bias_at, tokens, keys, masks, biases, both, counts
+                )
+                for key_head in range(first_key_head, last_key_head):
+                    k_at = k[0] + (b * k[1] + key_head * k[3]) * width
+                    v_at = v[0] + (b * v[1] + key_head * v[3]) * width
+                    own = table_base + ((b * key_heads + key_head) * n_rows + first_row) * row * width
+                    at = tokens.ctypes.data
+                    micro.pack(like, k_at, k[2], at, tile_keys, depth, packed_keys, key_width)
+                    micro.pack(like, v_at, v[2], at, tile_keys, value_depth, packed_values, value_depth)
+                    fill(like, packed_gradients, tile_keys * row, like * 0)
+                    for head in range(key_head * shared, (key_head + 1) * shared):
+                        query_rows = states + (head - first_head) * state * width
+                        query_gradients = query_rows + TILE * key_width * width
+                        gradient_rows = query_gradients + TILE * key_width * width
+                        queries = gradient_rows + TILE * value_width * width
+                        gradients = queries + TILE * depth * width
+                        levels = gradients + TILE * value_depth * width
+                        delta = levels + TILE * width
                         for group in range(GROUPS):
-                            for at in range(padded(counts[group])):
-                                slots[group, at] = slot_of_key[tokens[keys[group, at]]]
-                        micro.pack(like, k_at, k[2], tokens.ctypes.data, count, depth, packed_keys, key_width)
-                        micro.pack(
-                            like,
-                            v_at,
-                            v[2],
-                            tokens.ctypes.data,
-                            count,
-                            value_depth,
-                            packed_values,
-                            value_depth,
-                        )
-                        listed = begin
-                    for group in range(GROUPS):
-                        count = counts[group]
-                        lanes = group * LANES * width
-                        place = group * capacity
-                        listed_keys, listed_slots = keys_at + place * 4, slots_at + place * 4
-                        micro.probabilities(
-                            like,
-                            packed_keys,
-                            key_width,
-                            listed_keys,
-                            padded(count),
-                            queries + lanes * depth,
-                            depth,
-                            biases_at + place * width,
-                            masks_at + place * 4,
-                            levels + lanes,
-                            probabilities,
-                        )
-                        micro.score_gradients(
-                            like,
-                            packed_values,
-                            value_depth,
-                            listed_keys,
-                            padded(count),
-                            gradients + lanes * value_depth,
-                            value_depth,
-                            probabilities,
-                            delta + lanes,
-                            score_gradients,
-                        )
-                        micro.gather(
-                            like,
-                            packed_keys,
-                            key_width,
-                            listed_keys,
-                            count,
-                            score_gradients,
-                            query_gradients + lanes * key_width,
-                            key_width,
-                        )
-                        scatter(
-                            like,
-                            score_gradients,
-                            padded(count),
-                            query_rows + lanes * key_width,
-                            key_width,
-                            own,
-                            row,
-                            listed_slots,
-                        )
-                        scatter(
-                            like,
-                            probabilities,
-                            padded(count),
-                            gradient_rows + lanes * value_width,
-                            value_width,
-                            own + key_width * width,
-                            row,
-                            listed_slots,
-                        )
-                        if bias_width:
-                            columns = own + (key_width + value_width) * width
-                            add_bias(like, score_gradients, count, slots, group, columns, row)
+                            # keys that two groups see meet them both at once
+                            alike, count = both[group // 2], counts[group]
+                            lanes, place = group * LANES * width, group * capacity
+                            matrix = group % 2 * capacity * LANES * width
+                            listed = keys.ctypes.data + place * 4
+                            if group % 2 == 0 and alike > 0:
+                                micro.probabilities_of_two(
+                                    like,
+                                    packed_keys,
+                                    key_width,
+                                    listed,
+                                    alike,
+                                    queries + lanes * depth,
+                                    depth,
+                                    biases.ctypes.data + place * width,
+                                    masks.ctypes.data + place * 4,
+                                    capacity,
+                                    levels + lanes,
+                                    probabilities,
+                                )
+                                micro.score_gradients_of_two(
+                                    like,
+                                    packed_values,
+                                    value_depth,
+                                    listed,
+                                    alike,
+                                    gradients + lanes * value_depth,
+                                    value_depth,
+                                    probabilities,
+                                    capacity,
+                                    delta + lanes,
+                                    score_gradients,
+                                )
+                            rest = matrix + alike * LANES * width
+                            micro.probabilities(
+                                like,
+                                packed_keys,
+                                key_width,
+                                listed + alike * 4,
+                                padded(count) - alike,
+                                queries + lanes * depth,
+                                depth,
+                                biases.ctypes.data + (place + alike) * width,
+                                masks.ctypes.data + (place + alike) * 4,
+                                capacity,
+                                levels + lanes,
+                                probabilities + rest,
+                            )
+                            micro.score_gradients(
+                                like,
+                                packed_values,
+                                value_depth,
+                                listed + alike * 4,
+                                padded(count) - alike,
+                                gradients + lanes * value_depth,
+                                value_depth,
+                                probabilities + rest,
+                                capacity,
+                                delta + lanes,
+                                score_gradients + rest,
+                            )
+                            micro.gather(
+                                like,
+                                packed_keys,
+                                key_width,
+                                listed,
+                                count,
+                                score_gradients + matrix,
+                                query_gradients + lanes * key_width,
+                                key_width,
+                            )
+                            scatter(
+                                like,
+                                score_gradients + matrix,
+                                padded(count),
+                                query_rows + lanes * key_width,
+                                key_width,
+                                packed_gradients,
+                                row,
+                                listed,
+                            )
+                            scatter(
+                                like,
+                                probabilities + matrix,
+                                padded(count),
+                                gradient_rows + lanes * value_width,
+                                value_width,
+                                packed_gradients + key_width * width,
+                                row,
+                                listed,
+                            )
+                            if bias_width:
+                                columns = packed_gradients + (key_width + value_width) * width
+                                add_bias(like, score_gradients + matrix, count, keys, group, columns, row)
+                    for at in range(tile_keys):
+                        target = own + slot_of_key[tokens[at]] * row * width
+                        micro.add_row(like, packed_gradients + at * row * width, row, target)
+            for head in range(first_head, last_head):
+                query_gradients = states + ((head - first_head) * state + TILE * key_width) * width
+                grad_q_at = grad_q[0] + (b * grad_q[1] + head * grad_q[3]) * width
                 for lane in range(TILE):
                     token = order[start + lane]
                     if token >= 0:
-                        for d in range(depth):
-                            value = micro.load(like, query_gradients, lane * key_width + d) * type(like)(
-                                scale
-                            )
-                            micro.store(like, grad_q_at, token * grad_q[2] + d, value)
+                        micro.scale_row(
+                            like,
+                            query_gradients + lane * key_width * width,
+                            scales.ctypes.data,
+                            depth,
+                            grad_q_at + token * grad_q[2] * width,
+                        )
+
+
+@kernel
+def turn_rows(like, rows, width, lanes, depth, factor, by_lanes):  # type: ignore[no-untyped-def]
+    """The micro-kernel ``turn`` for rows that lie side by side."""
+    micro.turn(like, rows, width, lanes.ctypes.data, depth, factor, rows, by_lanes)
 
 
 @kernel
@@ -278,13 +337,13 @@ def load_levels(like, order, start, out, lse, grad_lse, gradients, depth, levels
 
 
 @kernel
-def add_bias(like, score_gradients, count, slots, group, base, stride):  # type: ignore[no-untyped-def]
+def add_bias(like, score_gradients, count, keys, group, base, stride):  # type: ignore[no-untyped-def]
     """Add the score gradients of all lanes to the bias column of each key's row."""
     for at in range(count):
         total = like * 0
         for lane in range(LANES):
             total += micro.load(like, score_gradients, at * LANES + lane)
-        column = slots[group, at] * stride
+        column = keys[group, at] * stride
         micro.store(like, base, column, micro.load(like, base, column) + total)
 
 
@@ -308,22 +367,15 @@ def add_runs(like, ticket, runs, n_keys, grad_k, grad_v, table, sizes):  # type:
         k_base = grad_k[0] + (b * grad_k[1] + key_head * grad_k[3]) * width
         v_base = grad_v[0] + (b * grad_v[1] + key_head * grad_v[3]) * width
         for key in range(first, last):
-            for d in range(depth):
-                micro.store(like, k_base, key * grad_k[2] + d, like * 0)
-            for d in range(value_depth):
-                micro.store(like, v_base, key * grad_v[2] + d, like * 0)
+            fill(like, k_base + key * grad_k[2] * width, depth, like * 0)
+            fill(like, v_base + key * grad_v[2] * width, value_depth, like * 0)
         for run in range(len(runs.tiles) - 1):
             low, high = runs.indptr[run], runs.indptr[run + 1]
             own = runs.keys[low:high]
             base = table_base + ((b * key_heads + key_head) * n_rows + low) * row * width
             for slot in range(np.searchsorted(own, first), np.searchsorted(own, last)):
                 key = own[slot]
-                add_row(like, base + slot * row * width, k_base, key * grad_k[2], depth)
-                add_row(like, base + (slot * row + key_width) * width, v_base, key * grad_v[2], value_depth)
-
-
-@kernel
-def add_row(like, source, base, offset, depth):  # type: ignore[no-untyped-def]
-    for d in range(depth):
-        value = micro.load(like, base, offset + d) + micro.load(like, source, d)
-        micro.store(like, base, offset + d, value)
+                source = base + slot * row * width
+                micro.add_row(like, source, depth, k_base + key * grad_k[2] * width)
+                source += key_width * width
+                micro.add_row(like, source, value_depth, v_base + key * grad_v[2] * width)

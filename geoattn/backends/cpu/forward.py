@@ -15,9 +15,7 @@ from geoattn.backends.cpu.lists import (
     aligned,
     fill,
     list_keys,
-    load_rows,
     padded,
-    turn,
 )
 
 #: below every score: maxima start here, since −∞ would make NaN of the difference to a hidden score
@@ -26,7 +24,7 @@ LN_2 = 0.6931471805599453
 
 
 @kernel
-def forward(like, ticket, lists, order, block, q, k, v, bias, out, lse, sizes, scale):  # type: ignore[no-untyped-def]
+def forward(like, ticket, lists, order, block, together, q, k, v, bias, out, lse, sizes, scale):  # type: ignore[no-untyped-def]
     """Take work items until none is left: all that one thread does.
 
     Parameters
@@ -39,6 +37,8 @@ def forward(like, ticket, lists, order, block, q, k, v, bias, out, lse, sizes, s
         The plan, and its tiles in the order of work.
     block
         Keys that are worked on together.
+    together
+        Key heads that are worked on together: they share their key lists.
     q, k, v, out
         (address, batch stride, token stride, head stride), in elements; channels are adjacent.
     bias
@@ -50,120 +50,147 @@ def forward(like, ticket, lists, order, block, q, k, v, bias, out, lse, sizes, s
     """
     batch, heads, key_heads, depth, value_depth, value_width = sizes
     shared = heads // key_heads
-    items = batch * key_heads * len(order)
+    parts = (key_heads + together - 1) // together
+    items = batch * parts * len(order)
     capacity = block + KEY_BLOCK
     tokens = np.empty(capacity, np.int32)
     keys = np.empty((GROUPS, capacity), np.int32)
     masks = np.empty((GROUPS, capacity), np.int32)
     biases = np.empty((GROUPS, capacity), type(like))
-    counts = np.empty(GROUPS + 1, np.int64)
+    both, counts = np.empty(GROUPS // 2, np.int64), np.empty(GROUPS, np.int64)
+    factor, inverse = np.full(1, type(like)(scale * LOG2_E)), np.empty(1, type(like))
     width = biases.itemsize
-    keys_at, masks_at, biases_at = keys.ctypes.data, masks.ctypes.data, biases.ctypes.data
-    # one buffer: queries by rows and by lanes, sums, scores and packed rows of a block, rows of lanes
+    # one buffer: the state of each head, old maxima, scores of two groups, packed rows of a block, zeros
+    state = TILE * (depth + value_width + 2)
     buffer = aligned(
-        TILE * (2 * depth + value_width + 3) + capacity * LANES + block * (depth + value_width), like
+        together * shared * state + TILE + 2 * capacity * LANES + block * (depth + value_width) + depth, like
     )
-    rows = buffer.ctypes.data
-    queries = rows + TILE * depth * width
-    sums = queries + TILE * depth * width
-    maxima = sums + TILE * value_width * width
-    totals = maxima + TILE * width
-    before = totals + TILE * width
+    states = buffer.ctypes.data
+    before = states + together * shared * state * width
     scores = before + TILE * width
-    packed_values = scores + capacity * LANES * width
+    packed_values = scores + 2 * capacity * LANES * width
     packed_keys = packed_values + block * value_width * width
+    zeros = packed_keys + block * depth * width
     fill(like, packed_values, block * value_width, like * 0)  # what lies beyond the depth stays 0
+    fill(like, zeros, depth, like * 0)
     while True:
         item = micro.take_ticket(ticket)
         if item >= items:
             break
-        # neighboring tiles of one head follow each other: their keys are still in the cache
+        # neighboring tiles follow each other: their keys are still in the cache
         tile = order[item % len(order)]
-        key_head, b = item // len(order) % key_heads, item // (len(order) * key_heads)
-        k_at = k[0] + (b * k[1] + key_head * k[3]) * width
-        v_at = v[0] + (b * v[1] + key_head * v[3]) * width
+        part, b = item // len(order) % parts, item // (len(order) * parts)
+        first_key_head = part * together
+        last_key_head = min(key_heads, first_key_head + together)
+        first_head, last_head = first_key_head * shared, last_key_head * shared
         bias_at = bias[0] + b * bias[1] * width if bias[0] != 0 else 0
+        listed = lists.query_order.ctypes.data + tile * TILE * 4
+        for head in range(first_head, last_head):
+            queries = states + (head - first_head) * state * width
+            q_at = q[0] + (b * q[1] + head * q[3]) * width
+            micro.turn(like, q_at, q[2], listed, depth, factor.ctypes.data, zeros, queries)
+            sums = queries + TILE * depth * width
+            fill(like, sums, TILE * (value_width + 1), like * 0)  # the totals too
+            fill(like, sums + TILE * (value_width + 1) * width, TILE, type(like)(LOWEST))
         number = lists.tile_class[tile]
         first, last = lists.indptr[number], lists.indptr[number + 1]
-        listed = -1
-        for head in range(key_head * shared, (key_head + 1) * shared):
-            q_at = q[0] + (b * q[1] + head * q[3]) * width
-            out_at = out[0] + (b * out[1] + head * out[3]) * width
-            lse_at = lse[0] + (b * lse[1] + head * lse[3]) * width
-            load_rows(
-                like,
-                lists.query_order,
-                tile * TILE,
-                q_at,
-                q[2],
-                depth,
-                depth,
-                type(like)(scale * LOG2_E),
-                rows,
+        for begin in range(first, last, block):
+            end = min(last, begin + block)
+            n_keys = list_keys(
+                like, lists, tile, begin, end, bias_at, tokens, keys, masks, biases, both, counts
             )
-            turn(like, rows, depth, depth, type(like)(1), queries)
-            fill(like, sums, TILE * value_width, like * 0)
-            fill(like, maxima, TILE, type(like)(LOWEST))
-            fill(like, totals, TILE, like * 0)
-            for begin in range(first, last, block):
-                if listed != begin:  # short lists serve all heads, and keys stay packed
-                    end = min(last, begin + block)
-                    n_keys = list_keys(
-                        like, lists, tile, begin, end, bias_at, tokens, keys, masks, biases, counts
-                    )
-                    listed, at = begin, tokens.ctypes.data
-                    micro.pack(like, k_at, k[2], at, n_keys, depth, packed_keys, depth)
-                    micro.pack(like, v_at, v[2], at, n_keys, value_depth, packed_values, value_width)
-                for group in range(GROUPS):
-                    count = counts[group]
-                    if count == 0:
-                        continue
-                    lanes = group * LANES * width
-                    place = group * capacity
-                    for lane in range(LANES):
-                        micro.store(like, before, lane, micro.load(like, maxima + lanes, lane))
-                    micro.scores(
-                        like,
-                        packed_keys,
-                        depth,
-                        keys_at + place * 4,
-                        padded(count),
-                        queries + lanes * depth,
-                        depth,
-                        biases_at + place * width,
-                        masks_at + place * 4,
-                        scores,
-                        maxima + lanes,
-                    )
-                    if begin > first:
-                        rescale(
+            for key_head in range(first_key_head, last_key_head):
+                k_at = k[0] + (b * k[1] + key_head * k[3]) * width
+                v_at = v[0] + (b * v[1] + key_head * v[3]) * width
+                at = tokens.ctypes.data
+                micro.pack(like, k_at, k[2], at, n_keys, depth, packed_keys, depth)
+                micro.pack(like, v_at, v[2], at, n_keys, value_depth, packed_values, value_width)
+                for head in range(key_head * shared, (key_head + 1) * shared):
+                    queries = states + (head - first_head) * state * width
+                    sums = queries + TILE * depth * width
+                    totals = sums + TILE * value_width * width
+                    maxima = totals + TILE * width
+                    for lane in range(TILE):
+                        micro.store(like, before, lane, micro.load(like, maxima, lane))
+                    for group in range(GROUPS):
+                        # keys that two groups see meet them both at once
+                        alike = both[group // 2]
+                        results = scores + group % 2 * capacity * LANES * width
+                        lanes = group * LANES * width
+                        place = group * capacity
+                        if group % 2 == 0 and alike > 0:
+                            micro.scores_of_two(
+                                like,
+                                packed_keys,
+                                depth,
+                                keys.ctypes.data + place * 4,
+                                alike,
+                                queries + lanes * depth,
+                                depth,
+                                biases.ctypes.data + place * width,
+                                masks.ctypes.data + place * 4,
+                                capacity,
+                                results,
+                                maxima + lanes,
+                            )
+                        count = counts[group]
+                        if count == 0:
+                            continue
+                        micro.scores(
                             like,
-                            before,
+                            packed_keys,
+                            depth,
+                            keys.ctypes.data + (place + alike) * 4,
+                            padded(count) - alike,
+                            queries + lanes * depth,
+                            depth,
+                            biases.ctypes.data + (place + alike) * width,
+                            masks.ctypes.data + (place + alike) * 4,
+                            capacity,
+                            results + alike * LANES * width,
                             maxima + lanes,
-                            totals + lanes,
+                        )
+                        if begin > first:
+                            rescale(
+                                like,
+                                before + lanes,
+                                maxima + lanes,
+                                totals + lanes,
+                                sums + lanes * value_width,
+                                value_width,
+                            )
+                        micro.exponentials(like, results, padded(count), maxima + lanes, totals + lanes)
+                        micro.gather(
+                            like,
+                            packed_values,
+                            value_width,
+                            keys.ctypes.data + place * 4,
+                            count,
+                            results,
                             sums + lanes * value_width,
                             value_width,
                         )
-                    micro.exponentials(like, scores, padded(count), maxima + lanes, totals + lanes)
-                    micro.gather(
-                        like,
-                        packed_values,
-                        value_width,
-                        keys_at + place * 4,
-                        count,
-                        scores,
-                        sums + lanes * value_width,
-                        value_width,
-                    )
+        for head in range(first_head, last_head):
+            sums = states + ((head - first_head) * state + TILE * depth) * width
+            totals = sums + TILE * value_width * width
+            maxima = totals + TILE * width
+            out_at = out[0] + (b * out[1] + head * out[3]) * width
+            lse_at = lse[0] + (b * lse[1] + head * lse[3]) * width
             for lane in range(TILE):
                 token = lists.query_order[tile * TILE + lane]
                 if token < 0:
                     continue
-                level, inverse = weigh(like, micro.load(like, maxima, lane), micro.load(like, totals, lane))
+                level, inverse[0] = weigh(
+                    like, micro.load(like, maxima, lane), micro.load(like, totals, lane)
+                )
                 micro.store(like, lse_at, token * lse[2], level)
-                for d in range(value_depth):
-                    value = micro.load(like, sums, lane * value_width + d) * inverse
-                    micro.store(like, out_at, token * out[2] + d, value if inverse > 0 else like * 0)
+                micro.scale_row(
+                    like,
+                    sums + lane * value_width * width,
+                    inverse.ctypes.data,
+                    value_depth,
+                    out_at + token * out[2] * width,
+                )
 
 
 @kernel

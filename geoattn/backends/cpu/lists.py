@@ -23,7 +23,7 @@ def aligned(size, like):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def list_keys(like, plan, tile, first, last, bias, tokens, keys, masks, biases, counts):  # type: ignore[no-untyped-def]
+def list_keys(like, plan, tile, first, last, bias, tokens, keys, masks, biases, both, counts):  # type: ignore[no-untyped-def]
     """Read entries ``first`` to ``last`` of the plan for one tile; returns how many keys they hold.
 
     A query tile lists all keys of its 32 queries; a group of 8 or 16 lanes sees about two thirds
@@ -44,9 +44,14 @@ def list_keys(like, plan, tile, first, last, bias, tokens, keys, masks, biases, 
         Results ``[GROUPS, capacity]``, of the keys that any lane of the group sees: place among
         ``tokens``, visible lanes, bias in units of log 2. Each list is padded to a multiple of
         ``KEY_BLOCK`` with keys that no lane sees.
+    both
+        Result ``[GROUPS / 2]``: so many keys at the front of the lists of a pair of groups are the
+        same in both, a multiple of ``KEY_BLOCK``.
     counts
-        Results ``[GROUPS + 1]``: entries without the padding, and the length of ``tokens``.
+        Result ``[GROUPS]``: entries without the padding.
     """
+    capacity = keys.shape[1]
+    dealt = np.empty(GROUPS // 2 + GROUPS + 1, np.int64)
     micro.split(
         like,
         plan.key_tiles.ctypes.data + 4 * first,
@@ -56,20 +61,26 @@ def list_keys(like, plan, tile, first, last, bias, tokens, keys, masks, biases, 
         plan.ring,
         plan.tile_shift[tile],
         bias,
-        keys.shape[1],
+        capacity,
         tokens.ctypes.data,
         keys.ctypes.data,
         masks.ctypes.data,
         biases.ctypes.data,
-        counts.ctypes.data,
+        dealt.ctypes.data,
     )
     for group in range(GROUPS):
-        count = counts[group]
+        front, back = dealt[group // 2], dealt[GROUPS // 2 + group]
+        both[group // 2] = front // KEY_BLOCK * KEY_BLOCK
+        count = counts[group] = front + back
+        for at in range(front, count):
+            keys[group, at] = keys[group, at + capacity - count]
+            masks[group, at] = masks[group, at + capacity - count]
+            biases[group, at] = biases[group, at + capacity - count]
         for at in range(count, padded(count)):
             keys[group, at] = 0
             masks[group, at] = 0
             biases[group, at] = 0
-    return counts[GROUPS]
+    return dealt[GROUPS // 2 + GROUPS]
 
 
 @kernel
@@ -87,22 +98,13 @@ def fill(like, address, count, value):  # type: ignore[no-untyped-def]
 
 @kernel
 def load_rows(like, order, start, base, stride, depth, width, factor, rows):  # type: ignore[no-untyped-def]
-    """rows[l, 0:width] = factor * x[order[start + l]] for a tile; 0 beyond depth and for padding."""
+    """rows[l, 0:width] = factor * x[order[start + l]] for a tile; 0 beyond depth and for padding.
+
+    ``factor`` is the address of a number.
+    """
+    fill(like, rows, TILE * width, like * 0)
+    size = np.empty(0, type(like)).itemsize
     for lane in range(TILE):
         token = order[start + lane]
-        seen = depth if token >= 0 else 0
-        for d in range(seen):
-            micro.store(like, rows, lane * width + d, micro.load(like, base, token * stride + d) * factor)
-        for d in range(seen, width):
-            micro.store(like, rows, lane * width + d, like * 0)
-
-
-@kernel
-def turn(like, rows, width, depth, factor, by_lanes):  # type: ignore[no-untyped-def]
-    """by_lanes[group, d, l] = factor * rows[group, l, d] for the groups of a tile."""
-    for group in range(GROUPS):
-        for lane in range(LANES):
-            source, target = (group * LANES + lane) * width, group * depth * LANES + lane
-            for d in range(depth):
-                value = micro.load(like, rows, source + d) * factor
-                micro.store(like, by_lanes, target + d * LANES, value)
+        if token >= 0:
+            micro.scale_row(like, base + token * stride * size, factor, depth, rows + lane * width * size)

@@ -67,24 +67,26 @@ def _list_rows(
     return [v.at(base, v.builder.mul(token, stride)) for token in listed]
 
 
-def _dot_products(v: Vectors, rows: Sequence[Value], columns: Value, depth: Value) -> list[list[Value]]:
-    """``sum_d rows[r][d] * columns[d, lanes]``: for each row, the vectors of a row by lanes."""
-    sums = [v.constant(0.0)] * (len(rows) * v.per_row)
-    with v.loop(index(0), depth, 1, sums) as loop:
+def _dot_products(
+    v: Vectors, rows: Sequence[Value], columns: Sequence[Value], depth: Value
+) -> list[list[Value]]:
+    """``sum_d rows[r][d] * columns[c][d, lanes]``: for each row, the vectors of a row by lanes for each c."""
+    width = len(columns) * v.per_row
+    with v.loop(index(0), depth, 1, [v.constant(0.0)] * (len(rows) * width)) as loop:
         at = v.builder.mul(loop.counter, index(v.lanes))
-        column = [v.load(v.at(columns, at, index(i * v.width))) for i in range(v.per_row)]
+        column = [v.load(v.at(c, at, index(i * v.width))) for c in columns for i in range(v.per_row)]
         for r, row in enumerate(rows):
             element = v.broadcast(v.at(row, loop.counter))
-            for i in range(v.per_row):
-                slot = r * v.per_row + i
+            for i in range(width):
+                slot = r * width + i
                 loop.carry[slot] = v.multiply_add(element, column[i], loop.values[slot])
-    return [loop.values[r * v.per_row : (r + 1) * v.per_row] for r in range(len(rows))]
+    return [loop.values[r * width : (r + 1) * width] for r in range(len(rows))]
 
 
-def _keys_at_once(v: Vectors) -> tuple[int, ...]:
+def _keys_at_once(v: Vectors, groups: int) -> tuple[int, ...]:
     """Numbers of keys whose dot products fit the registers, falling; the last divides ``KEY_BLOCK``."""
-    most = v.accumulators // v.per_row
-    return (12, 4) if most >= 12 else (4,) if most >= 4 else (2,)
+    most = v.accumulators // (v.per_row * groups)
+    return (12, 4) if most >= 12 else (6, 2) if most >= 6 else (4,) if most >= 4 else (2,)
 
 
 def _row(v: Vectors, matrix: Value, row: Value, vector: int, lane: Value = None) -> Value:
@@ -93,41 +95,67 @@ def _row(v: Vectors, matrix: Value, row: Value, vector: int, lane: Value = None)
     return place if lane is None else v.at(place, lane)
 
 
-def _mask(v: Vectors, masks: Value, key: Value) -> Value:
-    return v.builder.load(v.at(masks, key))
+class _Groups:
+    """Where the operands of neighboring groups of lanes lie: matrices, and lists of ``capacity``."""
+
+    def __init__(self, v: Vectors, count: int, capacity: Value) -> None:
+        self.v, self.count, self.capacity = v, count, capacity
+
+    def matrices(self, address: Value, rows: Value) -> list[Value]:
+        """Pointers to the matrix by lanes of each group, of so many rows."""
+        return self._apart(self.v.pointer(address), self.v.builder.mul(rows, index(self.v.lanes)))
+
+    def lists(self, address: Value) -> list[Value]:
+        """Pointers to the int32 list of each group."""
+        return self._apart(self.v.pointer(address, ir.IntType(32)), self.capacity)
+
+    def _apart(self, first: Value, pitch: Value) -> list[Value]:
+        return [self.v.at(first, self.v.builder.mul(pitch, index(g))) for g in range(self.count)]
 
 
-def _emit_scores(
-    v: Vectors,
-    base: Value,
-    stride: Value,
-    tokens: Value,
-    count: Value,
-    queries: Value,
-    depth: Value,
-    bias: Value,
-    masks: Value,
-    scores: Value,
-    maxima: Value,
-) -> None:
-    """scores[j, :] = k[tokens[j]] · queries + bias[j], −inf where unseen; maxima[:] their running maximum."""
-    b = v.builder
-    base, queries, bias, scores, maxima = (v.pointer(a) for a in (base, queries, bias, scores, maxima))
-    tokens, masks = (v.pointer(a, ir.IntType(32)) for a in (tokens, masks))
-    hidden = v.constant(float("-inf"))
-    running = [v.load(v.at(maxima, index(i * v.width))) for i in range(v.per_row)]
-    for keys, block in v.strips(count, _keys_at_once(v), running):
-        rows = _list_rows(v, base, stride, tokens, keys.counter, block)
-        for r, row in enumerate(_dot_products(v, rows, queries, depth)):
-            key = b.add(keys.counter, index(r))
-            offset, bits = v.broadcast(v.at(bias, key)), _mask(v, masks, key)
-            for i, score in enumerate(row):
-                seen = b.select(v.visible(bits, i), b.fadd(score, offset), hidden)
-                v.store(seen, _row(v, scores, key, i))
-                keys.carry[i] = v.maximum(seen, keys.carry[i])
-        running = keys.values
-    for i, value in enumerate(running):
-        v.store(value, v.at(maxima, index(i * v.width)))
+def _scores(groups: int) -> Any:
+    """The kernel for one group of lanes, or for two that see the same keys."""
+
+    def scores(
+        v: Vectors,
+        base: Value,
+        stride: Value,
+        tokens: Value,
+        count: Value,
+        queries: Value,
+        depth: Value,
+        bias: Value,
+        masks: Value,
+        capacity: Value,
+        scores: Value,
+        maxima: Value,
+    ) -> None:
+        """scores[j, :] = k[tokens[j]] · queries + bias[j], −inf where unseen; maxima[:]: running maximum."""
+        b = v.builder
+        base, bias = v.pointer(base), v.pointer(bias)
+        tokens = v.pointer(tokens, ir.IntType(32))
+        lanes = _Groups(v, groups, capacity)
+        columns, masks = lanes.matrices(queries, depth), lanes.lists(masks)
+        results, maxima = lanes.matrices(scores, capacity), lanes.matrices(maxima, index(1))
+        hidden = v.constant(float("-inf"))
+        places = [v.at(top, index(i * v.width)) for top in maxima for i in range(v.per_row)]
+        running = [v.load(place) for place in places]
+        for keys, block in v.strips(count, _keys_at_once(v, groups), running):
+            rows = _list_rows(v, base, stride, tokens, keys.counter, block)
+            for r, row in enumerate(_dot_products(v, rows, columns, depth)):
+                key = b.add(keys.counter, index(r))
+                offset = v.broadcast(v.at(bias, key))
+                for i, score in enumerate(row):
+                    group, vector = divmod(i, v.per_row)
+                    bits = b.load(v.at(masks[group], key))
+                    seen = b.select(v.visible(bits, vector), b.fadd(score, offset), hidden)
+                    v.store(seen, _row(v, results[group], key, vector))
+                    keys.carry[i] = v.maximum(seen, keys.carry[i])
+            running = keys.values
+        for place, value in zip(places, running, strict=True):
+            v.store(value, place)
+
+    return _kernel(scores)
 
 
 def _emit_exponentials(v: Vectors, scores: Value, count: Value, maxima: Value, sums: Value) -> None:
@@ -192,63 +220,81 @@ def _widths(v: Vectors) -> tuple[int, ...]:
     return (2, 1) if v.accumulators == 12 else (4, 2, 1)
 
 
-def _emit_probabilities(
-    v: Vectors,
-    base: Value,
-    stride: Value,
-    tokens: Value,
-    count: Value,
-    queries: Value,
-    depth: Value,
-    bias: Value,
-    masks: Value,
-    lse: Value,
-    probabilities: Value,
-) -> None:
-    """probabilities[j, :] = 2^(k[tokens[j]] · queries + bias[j] − lse), 0 where unseen."""
-    b = v.builder
-    base, queries, bias, lse, probabilities = (
-        v.pointer(a) for a in (base, queries, bias, lse, probabilities)
-    )
-    tokens, masks = (v.pointer(a, ir.IntType(32)) for a in (tokens, masks))
-    for keys, block in v.strips(count, _keys_at_once(v)):
-        rows = _list_rows(v, base, stride, tokens, keys.counter, block)
-        for r, row in enumerate(_dot_products(v, rows, queries, depth)):
-            key = b.add(keys.counter, index(r))
-            offset, bits = v.broadcast(v.at(bias, key)), _mask(v, masks, key)
-            for i, score in enumerate(row):
-                top = v.load(v.at(lse, index(i * v.width)))
-                power = v.exp2(b.fsub(b.fadd(score, offset), top))
-                seen = b.select(v.visible(bits, i), power, v.constant(0.0))
-                v.store(seen, _row(v, probabilities, key, i))
+def _probabilities(groups: int) -> Any:
+    """The kernel for one group of lanes, or for two that see the same keys."""
+
+    def probabilities(
+        v: Vectors,
+        base: Value,
+        stride: Value,
+        tokens: Value,
+        count: Value,
+        queries: Value,
+        depth: Value,
+        bias: Value,
+        masks: Value,
+        capacity: Value,
+        lse: Value,
+        probabilities: Value,
+    ) -> None:
+        """probabilities[j, :] = 2^(k[tokens[j]] · queries + bias[j] − lse), 0 where unseen."""
+        b = v.builder
+        base, bias = v.pointer(base), v.pointer(bias)
+        tokens = v.pointer(tokens, ir.IntType(32))
+        lanes = _Groups(v, groups, capacity)
+        columns, masks = lanes.matrices(queries, depth), lanes.lists(masks)
+        results, levels = lanes.matrices(probabilities, capacity), lanes.matrices(lse, index(1))
+        for keys, block in v.strips(count, _keys_at_once(v, groups)):
+            rows = _list_rows(v, base, stride, tokens, keys.counter, block)
+            for r, row in enumerate(_dot_products(v, rows, columns, depth)):
+                key = b.add(keys.counter, index(r))
+                offset = v.broadcast(v.at(bias, key))
+                for i, score in enumerate(row):
+                    group, vector = divmod(i, v.per_row)
+                    top = v.load(v.at(levels[group], index(vector * v.width)))
+                    bits = b.load(v.at(masks[group], key))
+                    power = v.exp2(b.fsub(b.fadd(score, offset), top))
+                    seen = b.select(v.visible(bits, vector), power, v.constant(0.0))
+                    v.store(seen, _row(v, results[group], key, vector))
+
+    return _kernel(probabilities)
 
 
-def _emit_score_gradients(
-    v: Vectors,
-    base: Value,
-    stride: Value,
-    tokens: Value,
-    count: Value,
-    out_gradients: Value,
-    depth: Value,
-    probabilities: Value,
-    delta: Value,
-    gradients: Value,
-) -> None:
-    """gradients[j, :] = probabilities[j, :] * (v[tokens[j]] · out_gradients − delta)."""
-    b = v.builder
-    base, out_gradients, probabilities, delta, gradients = (
-        v.pointer(a) for a in (base, out_gradients, probabilities, delta, gradients)
-    )
-    tokens = v.pointer(tokens, ir.IntType(32))
-    for keys, block in v.strips(count, _keys_at_once(v)):
-        rows = _list_rows(v, base, stride, tokens, keys.counter, block)
-        for r, row in enumerate(_dot_products(v, rows, out_gradients, depth)):
-            key = b.add(keys.counter, index(r))
-            for i, product in enumerate(row):
-                excess = b.fsub(product, v.load(v.at(delta, index(i * v.width))))
-                weight = v.load(_row(v, probabilities, key, i))
-                v.store(b.fmul(weight, excess), _row(v, gradients, key, i))
+def _score_gradients(groups: int) -> Any:
+    """The kernel for one group of lanes, or for two that see the same keys."""
+
+    def score_gradients(
+        v: Vectors,
+        base: Value,
+        stride: Value,
+        tokens: Value,
+        count: Value,
+        out_gradients: Value,
+        depth: Value,
+        probabilities: Value,
+        capacity: Value,
+        delta: Value,
+        gradients: Value,
+    ) -> None:
+        """gradients[j, :] = probabilities[j, :] * (v[tokens[j]] · out_gradients − delta)."""
+        b = v.builder
+        base = v.pointer(base)
+        tokens = v.pointer(tokens, ir.IntType(32))
+        lanes = _Groups(v, groups, capacity)
+        columns = lanes.matrices(out_gradients, depth)
+        weights, results = (lanes.matrices(a, capacity) for a in (probabilities, gradients))
+        deltas = lanes.matrices(delta, index(1))
+        for keys, block in v.strips(count, _keys_at_once(v, groups)):
+            rows = _list_rows(v, base, stride, tokens, keys.counter, block)
+            for r, row in enumerate(_dot_products(v, rows, columns, depth)):
+                key = b.add(keys.counter, index(r))
+                for i, product in enumerate(row):
+                    group, vector = divmod(i, v.per_row)
+                    excess = b.fsub(product, v.load(v.at(deltas[group], index(vector * v.width))))
+                    weight = v.load(_row(v, weights[group], key, vector))
+                    v.store(b.fmul(weight, excess), _row(v, results[group], key, vector))
+
+    return _kernel(score_gradients)
 
 
 def _emit_scatter(
@@ -315,6 +361,72 @@ def _emit_pack(
                 b.store(b.load(v.at(row, channel.counter)), v.at(target, channel.counter))
 
 
+def _emit_turn(
+    v: Vectors,
+    base: Value,
+    stride: Value,
+    tokens: Value,
+    depth: Value,
+    factor: Value,
+    zeros: Value,
+    by_lanes: Value,
+) -> None:
+    """by_lanes[group, d, l] = factor * x[tokens[group, l], d] for a tile; 0 where the token is negative.
+
+    ``factor`` is the address of a number, ``zeros`` that of ``depth`` zeros.
+    """
+    b = v.builder
+    base, zeros, by_lanes = (v.pointer(a) for a in (base, zeros, by_lanes))
+    tokens = v.pointer(tokens, ir.IntType(32))
+    times = v.broadcast(v.pointer(factor))
+    time = b.load(v.pointer(factor))
+    for group in range(TILE // v.lanes):
+        matrix = v.at(by_lanes, b.mul(depth, index(group * v.lanes)))
+        for vector in range(v.per_row):
+            first = group * v.lanes + vector * v.width
+            listed = [v.load_index(v.at(tokens, index(first + lane))) for lane in range(v.width)]
+            rows = [
+                b.select(b.icmp_signed("<", token, index(0)), zeros, v.at(base, b.mul(token, stride)))
+                for token in listed
+            ]
+            for channel, several in v.strips(depth, (v.width, 1)):
+                target = v.at(matrix, b.mul(channel.counter, index(v.lanes)), index(vector * v.width))
+                places = [v.at(row, channel.counter) for row in rows]
+                if several == 1:
+                    for lane, place in enumerate(places):
+                        b.store(b.fmul(b.load(place), time), v.at(target, index(lane)))
+                else:
+                    block = v.transposed([b.fmul(v.load(place), times) for place in places])
+                    for d, column in enumerate(block):
+                        v.store(column, v.at(target, index(d * v.lanes)))
+
+
+def _emit_scale_row(v: Vectors, source: Value, factor: Value, depth: Value, target: Value) -> None:
+    """target[0:depth] = factor * source[0:depth]; ``factor`` is the address of a number."""
+    b = v.builder
+    source, target = v.pointer(source), v.pointer(target)
+    times = v.broadcast(v.pointer(factor))
+    time = b.load(v.pointer(factor))
+    for channel, several in v.strips(depth, (v.width, 1)):
+        place, result = v.at(source, channel.counter), v.at(target, channel.counter)
+        if several == 1:
+            b.store(b.fmul(b.load(place), time), result)
+        else:
+            v.store(b.fmul(v.load(place), times), result)
+
+
+def _emit_add_row(v: Vectors, source: Value, depth: Value, target: Value) -> None:
+    """target[0:depth] += source[0:depth]."""
+    b = v.builder
+    source, target = v.pointer(source), v.pointer(target)
+    for channel, several in v.strips(depth, (v.width, 1)):
+        place, result = v.at(source, channel.counter), v.at(target, channel.counter)
+        if several == 1:
+            b.store(b.fadd(b.load(result), b.load(place)), result)
+        else:
+            v.store(b.fadd(v.load(result), v.load(place)), result)
+
+
 def _emit_split(
     v: Vectors,
     entries: Value,
@@ -331,7 +443,12 @@ def _emit_split(
     biases: Value,
     counts: Value,
 ) -> None:
-    """Deal entries of a plan out to the groups of lanes; see :func:`geoattn.backends.cpu.lists.list_keys`."""
+    """Deal entries of a plan out to the groups of lanes; see :func:`geoattn.backends.cpu.lists.list_keys`.
+
+    Keys that both groups of a pair see go to the front of their lists, keys that one sees to the end
+    of its list, from the back. The counts are those at the front of each pair, those at the end of
+    each group, and that of all keys.
+    """
     b = v.builder
     word = ir.IntType(32)
     entries, lanes, order, tokens, keys, masks = (
@@ -346,7 +463,7 @@ def _emit_split(
     )
     groups = TILE // v.lanes
     zero = index(0)
-    with v.loop(zero, count, 1, [zero] * (groups + 2)) as loop:
+    with v.loop(zero, count, 1, [zero] * (2 + groups // 2 + groups)) as loop:
         n_keys, ring_end, *filled = loop.values
         position = v.load_index(v.at(entries, loop.counter))
         beyond = b.icmp_signed(">=", position, ring_end)
@@ -365,29 +482,40 @@ def _emit_split(
         offset = b.fmul(offset, ir.Constant(v.element, math.log2(math.e)))
         seen = b.select(hidden, ir.Constant(word, 0), b.load(v.at(lanes, loop.counter)))
         b.store(token, v.at(tokens, n_keys))
-        for group in range(groups):
-            bits = b.lshr(seen, ir.Constant(word, group * v.lanes))
-            bits = b.and_(bits, ir.Constant(word, (1 << v.lanes) - 1))
-            at = b.add(filled[group], b.mul(capacity, index(group)))
-            b.store(b.trunc(n_keys, word), v.at(keys, at))
-            b.store(bits, v.at(masks, at))
-            b.store(offset, v.at(biases, at))
-            used = b.zext(b.icmp_unsigned("!=", bits, ir.Constant(word, 0)), INDEX)
-            loop.carry[2 + group] = b.add(filled[group], used)
+        for pair in range(groups // 2):
+            bits, used = [], []
+            for group in (2 * pair, 2 * pair + 1):
+                shifted = b.lshr(seen, ir.Constant(word, group * v.lanes))
+                bits.append(b.and_(shifted, ir.Constant(word, (1 << v.lanes) - 1)))
+                used.append(b.icmp_unsigned("!=", bits[-1], ir.Constant(word, 0)))
+            both, front = b.and_(*used), filled[pair]
+            loop.carry[2 + pair] = b.add(front, b.zext(both, INDEX))
+            for group in (0, 1):
+                slot = groups // 2 + 2 * pair + group
+                back = b.sub(b.sub(capacity, index(1)), filled[slot])
+                at = b.add(b.select(both, front, back), b.mul(capacity, index(2 * pair + group)))
+                b.store(b.trunc(n_keys, word), v.at(keys, at))
+                b.store(bits[group], v.at(masks, at))
+                b.store(offset, v.at(biases, at))
+                only = b.zext(b.and_(used[group], b.not_(both)), INDEX)
+                loop.carry[2 + slot] = b.add(filled[slot], only)
         loop.carry[0] = b.add(n_keys, b.zext(b.not_(hidden), INDEX))
         loop.carry[1] = end
     for place, value in enumerate([*loop.values[2:], loop.values[0]]):
         b.store(value, v.at(counts, index(place)))
 
 
-scores = _kernel(_emit_scores)
+scores, scores_of_two = _scores(1), _scores(2)
 exponentials = _kernel(_emit_exponentials)
 gather = _kernel(_emit_gather)
-probabilities = _kernel(_emit_probabilities)
-score_gradients = _kernel(_emit_score_gradients)
+probabilities, probabilities_of_two = _probabilities(1), _probabilities(2)
+score_gradients, score_gradients_of_two = _score_gradients(1), _score_gradients(2)
 scatter = _kernel(_emit_scatter)
 pack = _kernel(_emit_pack)
 split = _kernel(_emit_split)
+turn = _kernel(_emit_turn)
+scale_row = _kernel(_emit_scale_row)
+add_row = _kernel(_emit_add_row)
 
 
 @intrinsic

@@ -57,12 +57,11 @@ def index(value: int) -> Value:
 #: Minimax polynomials of 2^f on [-1/2, 1/2], lowest power first, fitted with relative weight.
 EXP2_FLOAT = (
     1.0,
-    0.6931472057372619,
-    0.24022646890620142,
-    0.055503287769747785,
-    0.009618488958619706,
-    0.001339993121617318,
-    0.0001534581159985792,
+    0.693147061560251,
+    0.2402223532236195,
+    0.05550678368720907,
+    0.009671961679595494,
+    0.001327463336532476,
 )
 #: Taylor terms ln(2)^n / n!; at |f| = 1/2 the first one left out is below 2e-17.
 EXP2_DOUBLE = tuple(math.log(2.0) ** n / math.factorial(n) for n in range(14))
@@ -190,6 +189,25 @@ class Vectors:
         exponent = b.shl(b.bitcast(shifted, self.integers), self.integer_constant(mantissa))
         factor = b.add(exponent, self.integer_constant(bias << mantissa))
         return b.fmul(power, b.bitcast(factor, self.type))
+
+    def transposed(self, rows: Sequence[Value]) -> list[Value]:
+        """The columns of a square block of ``width`` row vectors."""
+        rows, step = list(rows), 1
+        while step < self.width:
+            for i in range(self.width):
+                if not i & step:
+                    upper, lower = rows[i], rows[i + step]
+                    rows[i] = self._merged(upper, lower, step, 0)
+                    rows[i + step] = self._merged(upper, lower, step, step)
+            step *= 2
+        return rows
+
+    def _merged(self, upper: Value, lower: Value, step: int, offset: int) -> Value:
+        """Blocks of ``step`` elements from two rows in turn: the even blocks of both, or the odd ones."""
+        word = ir.IntType(32)
+        places = [(p & ~step) + offset + (self.width if p & step else 0) for p in range(self.width)]
+        mask = ir.Constant(ir.VectorType(word, self.width), places)
+        return self.builder.shuffle_vector(upper, lower, mask)
 
     # -- control flow -----------------------------------------------------------------------------------
 
