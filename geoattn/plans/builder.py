@@ -16,7 +16,7 @@ from geoattn.neighborhoods.base import Neighborhood, Rows
 from geoattn.plans import kernels
 from geoattn.plans.base import Plan
 from geoattn.plans.boxes import choose
-from geoattn.plans.layout import Layout
+from geoattn.plans.layout import Layout, interleaved
 from geoattn.plans.symmetry import classes
 
 _T = TypeVar("_T")
@@ -63,7 +63,19 @@ def build(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> Plan:
         indptr=np.concatenate([[0], np.cumsum(np.concatenate(counts))]),
         **lists.result(),
     )
-    return plan if plan.lanes is None else _grouped(plan, plan.lanes)
+    if plan.lanes is None:
+        return plan
+    return _renumbered(_grouped(plan, plan.lanes), interleaved(query_layout.pieces))
+
+
+def _renumbered(plan: Plan, tiles: NDArray[np.int64]) -> Plan:
+    """Number the query tiles in another order: near ones share keys, which a cache then still holds."""
+    return dataclasses.replace(
+        plan,
+        query_order=plan.query_order.reshape(-1, plan.query_tile)[tiles].reshape(-1),
+        tile_class=plan.tile_class[tiles],
+        tile_shift=plan.tile_shift[tiles],
+    )
 
 
 def _grouped(plan: Plan, lanes: NDArray[np.uint32]) -> Plan:

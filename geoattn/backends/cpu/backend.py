@@ -26,7 +26,7 @@ _WORTH_A_THREAD = 2_000_000
 _HEADS_AT_ONCE = 4
 
 #: items of work for each thread, at least, before heads are worked on together
-_TILES_PER_THREAD = 8
+_ITEMS_PER_THREAD = 2
 
 #: numbers of k and v that are worked on together
 _CACHED_NUMBERS = 16384
@@ -158,9 +158,9 @@ def _block(work: Schedule, channels: int) -> int:
     return max(1, min(work.longest, max(_CACHED_NUMBERS // channels, 48)))
 
 
-def _together(key_heads: int, tiles: int, n_threads: int) -> int:
-    """Key heads that share their lists: as many as leave each thread some tiles."""
-    parts = min(key_heads, -(-_TILES_PER_THREAD * n_threads // tiles))
+def _together(key_heads: int, items: int, n_threads: int) -> int:
+    """Key heads that share their lists: as many as leave each thread some of the items of each head."""
+    parts = min(key_heads, -(-_ITEMS_PER_THREAD * n_threads // items))
     return max(1, min(_HEADS_AT_ONCE, key_heads // parts))
 
 

@@ -32,6 +32,8 @@ from geoattn.backends.cpu.lists import (
 
 #: keys whose run tables are added up at once
 KEYS_AT_ONCE = 512
+#: rows of a table that are asked of memory before their turn
+AHEAD = 8
 #: stands for the log-sum-exp −∞ of a query without keys: all its probabilities become 0
 HIGHEST = 1e30
 
@@ -282,6 +284,8 @@ def backward(  # type: ignore[no-untyped-def]
                                 columns = packed_gradients + (key_width + value_width) * width
                                 add_bias(like, score_gradients + matrix, count, keys, group, columns, row)
                     for at in range(tile_keys):
+                        if at + AHEAD < tile_keys:
+                            micro.fetch(like, own + slot_of_key[tokens[at + AHEAD]] * row * width, row)
                         target = own + slot_of_key[tokens[at]] * row * width
                         micro.add_row(like, packed_gradients + at * row * width, row, target)
             for head in range(first_head, last_head):
@@ -297,6 +301,7 @@ def backward(  # type: ignore[no-untyped-def]
                             depth,
                             grad_q_at + token * grad_q[2] * width,
                         )
+    return buffer.size  # an array is freed after its last mention, and all above goes by addresses
 
 
 @kernel
@@ -317,6 +322,10 @@ def load_levels(like, order, start, out, lse, grad_lse, gradients, depth, levels
 
     ``out``, ``lse``, ``grad_lse`` and ``gradients`` are (address, row stride).
     """
+    size = np.empty(0, type(like)).itemsize
+    for lane in range(TILE):
+        if order[start + lane] >= 0:
+            micro.fetch(like, out[0] + order[start + lane] * out[1] * size, depth)
     for lane in range(TILE):
         token = order[start + lane]
         micro.store(like, levels, lane, type(like)(HIGHEST))
@@ -327,13 +336,11 @@ def load_levels(like, order, start, out, lse, grad_lse, gradients, depth, levels
         if level == -np.inf:
             continue
         micro.store(like, levels, lane, level * type(like)(LOG2_E))
-        total = like * 0
-        for d in range(depth):
-            value = micro.load(like, out[0], token * out[1] + d)
-            total += value * micro.load(like, gradients[0], lane * gradients[1] + d)
+        gradient = gradients[0] + lane * gradients[1] * size
+        micro.dot(like, out[0] + token * out[1] * size, gradient, depth, delta + lane * size)
         if grad_lse[0] != 0:
-            total -= micro.load(like, grad_lse[0], token * grad_lse[1])
-        micro.store(like, delta, lane, total)
+            total = micro.load(like, delta, lane) - micro.load(like, grad_lse[0], token * grad_lse[1])
+            micro.store(like, delta, lane, total)
 
 
 @kernel

@@ -105,6 +105,9 @@ def load_rows(like, order, start, base, stride, depth, width, factor, rows):  # 
     fill(like, rows, TILE * width, like * 0)
     size = np.empty(0, type(like)).itemsize
     for lane in range(TILE):
+        if order[start + lane] >= 0:
+            micro.fetch(like, base + order[start + lane] * stride * size, depth)
+    for lane in range(TILE):
         token = order[start + lane]
         if token >= 0:
             micro.scale_row(like, base + token * stride * size, factor, depth, rows + lane * width * size)

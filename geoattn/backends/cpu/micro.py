@@ -427,6 +427,31 @@ def _emit_add_row(v: Vectors, source: Value, depth: Value, target: Value) -> Non
             v.store(b.fadd(v.load(result), v.load(place)), result)
 
 
+def _emit_dot(v: Vectors, first: Value, second: Value, depth: Value, result: Value) -> None:
+    """result[0] = sum_d first[d] * second[d]."""
+    b = v.builder
+    first, second, result = v.pointer(first), v.pointer(second), v.pointer(result)
+    zero = ir.Constant(v.element, 0.0)
+    sums: list[Value] = [v.constant(0.0), zero]
+    for channel, several in v.strips(depth, (v.width, 1), sums):
+        left, right = v.at(first, channel.counter), v.at(second, channel.counter)
+        if several == 1:
+            channel.carry[1] = b.fadd(channel.values[1], b.fmul(b.load(left), b.load(right)))
+        else:
+            channel.carry[0] = v.multiply_add(v.load(left), v.load(right), channel.values[0])
+        vector, rest = channel.values
+    for lane in range(v.width):
+        rest = b.fadd(rest, b.extract_element(vector, ir.Constant(ir.IntType(32), lane)))
+    b.store(rest, result)
+
+
+def _emit_fetch(v: Vectors, address: Value, depth: Value) -> None:
+    """Ask for the cache lines of a row that will be read soon."""
+    base = v.pointer(address)
+    with v.loop(index(0), depth, 64 // v.element_bytes) as channel:
+        v.prefetch(v.at(base, channel.counter))
+
+
 def _emit_split(
     v: Vectors,
     entries: Value,
@@ -516,6 +541,8 @@ split = _kernel(_emit_split)
 turn = _kernel(_emit_turn)
 scale_row = _kernel(_emit_scale_row)
 add_row = _kernel(_emit_add_row)
+dot = _kernel(_emit_dot)
+fetch = _kernel(_emit_fetch)
 
 
 @intrinsic
