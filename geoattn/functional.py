@@ -91,7 +91,8 @@ def attention(
     key_bias
         ``[*key_grid.shape]`` or ``[B, *key_grid.shape]``, added to the scores, differentiable.
     key_mask
-        ``[*key_grid.shape]`` or ``[B, *key_grid.shape]``, bool, True where a key is visible.
+        ``[*key_grid.shape]`` or ``[B, *key_grid.shape]``, bool, True where a key is visible. Hidden keys
+        and values may hold anything, NaN too.
     return_lse
         Return ``(out, lse)``; ``lse [B, *query_grid.shape, H]`` is a natural logarithm.
     backend
@@ -120,6 +121,10 @@ def attention(
     q, k, v = _autocast(q, k, v)
     _check_operands(q, k, v, hood)
     bias, quadrature = _additive(q, hood, key_weights, key_bias, key_mask)
+    if key_mask is not None:
+        # a weight of 0 does not keep a hidden NaN out of a sum
+        hidden = ~key_mask[..., None, None]
+        k, v = k.masked_fill(hidden, 0.0), v.masked_fill(hidden, 0.0)
     if scale is None:
         scale = q.shape[-1] ** -0.5
     elif not math.isfinite(scale):

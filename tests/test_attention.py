@@ -347,3 +347,20 @@ def test_bad_input_is_named(change, error, message):
     change(arguments)
     with pytest.raises(error, match=message):
         ga.attention(**arguments)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu", "sdpa"])
+def test_a_masked_key_may_hold_nan_on_every_backend(backend):
+    grid = ga.grids.gaussian(6, 12)
+    hood = ga.everything(grid) if backend == "sdpa" else ga.geodesic(grid, radius=50.0)
+    mask = torch.rand(2, *grid.shape, generator=torch.Generator().manual_seed(0)) < 0.6
+    q, k, v = (
+        torch.randn(2, *grid.shape, 2, 8, generator=torch.Generator().manual_seed(n)) for n in range(3)
+    )
+    expected = ga.attention(q, k, v, hood, key_mask=mask, backend=backend)
+    k[~mask], v[~mask] = float("nan"), float("inf")
+    operands = [x.requires_grad_() for x in (q, k, v)]
+    out = ga.attention(*operands, hood, key_mask=mask, backend=backend)
+    assert torch.equal(out, expected)
+    for gradient in torch.autograd.grad(out.square().sum(), operands):
+        assert gradient.isfinite().all()
