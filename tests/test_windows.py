@@ -17,6 +17,7 @@ import geoattn as ga
 xr = pytest.importorskip("xarray", reason="the bridge needs xarray")
 zarr = pytest.importorskip("zarr", reason="stores are zarr")
 
+import numcodecs  # noqa: E402
 from zarr.storage import LocalStore, WrapperStore  # noqa: E402
 
 Schema, Windows, to_tensor = ga.xarray.Schema, ga.xarray.Windows, ga.xarray.to_tensor
@@ -74,6 +75,18 @@ def save(ds, path, format, **chunks):
 @pytest.fixture
 def store(tmp_path):
     return save(era5(), tmp_path / "era5.zarr", "zarr-3")
+
+
+class Counting(WrapperStore):
+    """Keeps the keys that are asked for."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.keys = []
+
+    async def get(self, key, prototype, byte_range=None):
+        self.keys.append(key)
+        return await super().get(key, prototype, byte_range)
 
 
 # --- the values -------------------------------------------------------------------------------------
@@ -146,8 +159,67 @@ def test_any_choice_of_levels_is_read_from_any_chunks(
     path = tmp_path_factory.mktemp("levels") / "era5.zarr"
     path, ds = save(era5(), path, "zarr-3", level=level_chunk, time=time_chunk)
     schema = Schema.of(ds, dict.fromkeys(names, levels))
-    sample = Windows(path, schema, input_steps=7, stride=2)[2]
-    assert torch.equal(sample["input"], to_tensor(ds.isel(time=slice(4, 11)), schema, dtype=torch.float32))
+    expected = to_tensor(ds.isel(time=slice(2, 12, 2)), schema, dtype=torch.float32)
+    for route in (path, LocalStore(path), Counting(LocalStore(path, read_only=True))):
+        sample = Windows(route, schema, input_steps=5, target_steps=0, step=2, stride=2)[1]
+        assert torch.equal(sample["input"], expected)
+
+
+@pytest.mark.parametrize(
+    ("format", "storage", "direct"),
+    [
+        (3, {"compressors": None}, True),
+        (3, {"compressors": zarr.codecs.ZstdCodec(level=3)}, True),
+        (3, {"compressors": zarr.codecs.BloscCodec(cname="lz4", shuffle="bitshuffle")}, True),
+        (3, {"compressors": zarr.codecs.GzipCodec()}, True),
+        (3, {"compressors": [zarr.codecs.ZstdCodec(), zarr.codecs.Crc32cCodec()]}, False),
+        (3, {"filters": [zarr.codecs.TransposeCodec(order=(2, 1, 0))]}, False),
+        (3, {"serializer": zarr.codecs.BytesCodec(endian="big")}, False),
+        (3, {"shards": (4, 7, 12), "chunks": (1, 7, 12)}, False),
+        (2, {"compressors": None}, True),
+        (2, {"compressors": numcodecs.Blosc("zstd")}, True),
+        (2, {"compressors": numcodecs.Zlib()}, False),
+        (2, {"filters": [numcodecs.Delta("<f4")]}, False),
+        (2, {"order": "F"}, False),
+        (2, {"chunks": (5, 4, 5)}, True),
+    ],
+    ids=str,
+)
+def test_every_way_of_storing_is_read_right_and_the_common_ones_directly(format, storage, direct, tmp_path):
+    expected = np.random.default_rng(0).standard_normal((12, 7, 12)).astype(np.float32)
+    group = zarr.create_group(tmp_path / "s.zarr", zarr_format=format)
+    axes = {n: era5()[n].values for n in ("latitude", "longitude")} | {"time": np.arange(12)}
+    for name, dims, values, options in (
+        ("x", ("time", "latitude", "longitude"), expected, {"chunks": (2, 7, 12)} | storage),
+        *((name, (name,), values, {}) for name, values in axes.items()),
+    ):
+        names = {"dimension_names": dims} if format == 3 else {}
+        array = group.create_array(
+            name,
+            shape=values.shape,
+            dtype=values.dtype,
+            fill_value=np.nan if name == "x" else None,
+            **names,
+            **options,
+        )
+        array[:] = values
+        if format == 2:
+            array.attrs["_ARRAY_DIMENSIONS"] = list(dims)
+    ds = xr.open_zarr(tmp_path / "s.zarr", chunks=None, consolidated=False)
+    windows = Windows(tmp_path / "s.zarr", Schema.of(ds), input_steps=4, target_steps=0, step=2)
+    (store,) = windows.reader.stores
+    assert (store._open()["local"]["x"] is not None) == direct
+    np.testing.assert_array_equal(windows[3]["input"][:, 0], ds.x[3:10:2])
+
+
+def test_chunks_that_were_never_written_hold_the_fill_value(tmp_path):
+    ds = era5()[["t2m"]]
+    ds.t2m[4:8] = np.nan
+    ds.to_zarr(tmp_path / "s.zarr", encoding={"t2m": {"chunks": (2, 7, 12)}}, write_empty_chunks=False)
+    assert len(list((tmp_path / "s.zarr" / "t2m" / "c").iterdir())) == 4
+    schema = Schema.of(ds, masked=["t2m"])
+    sample = Windows(tmp_path / "s.zarr", schema, input_steps=12, target_steps=0)[0]
+    np.testing.assert_array_equal(sample["input_mask"][:, 0], ~np.isnan(ds.t2m))
 
 
 def test_several_stores_that_follow_one_another_are_one(tmp_path):
@@ -177,18 +249,6 @@ def test_targets_may_be_some_of_the_variables(store):
     np.testing.assert_array_equal(sample["target"][0, 0], ds.t2m[5])
 
 
-class Counting(WrapperStore):
-    """Keeps the keys that are asked for."""
-
-    def __init__(self, store):
-        super().__init__(store)
-        self.keys = []
-
-    async def get(self, key, prototype, byte_range=None):
-        self.keys.append(key)
-        return await super().get(key, prototype, byte_range)
-
-
 def test_a_sample_reads_its_own_chunks_once_and_no_others(tmp_path):
     path, ds = save(era5(), tmp_path / "era5.zarr", "zarr-3", level=1)
     counting = Counting(LocalStore(path, read_only=True))
@@ -201,6 +261,13 @@ def test_a_sample_reads_its_own_chunks_once_and_no_others(tmp_path):
     expected = [f"t2m/c/{s}/0/0" for s in steps]
     expected += [f"t/c/{s}/{level}/0/0" for s in steps for level in (0, 3)]
     assert sorted(counting.keys) == sorted(expected)
+    # nor are others needed on the direct route
+    sample = windows[2]
+    for file in path.rglob("c/*/**/*"):
+        if file.is_file() and str(file.relative_to(path)) not in [*expected, "z/c/0/0"]:
+            file.unlink()
+    direct = Windows(path, schema, input_steps=1, target_steps=2, step=3)
+    assert all(torch.equal(direct[2][key], sample[key]) for key in sample)
 
 
 # --- windows ----------------------------------------------------------------------------------------

@@ -6,12 +6,16 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray
 from numpy.typing import NDArray
+
+from geoattn.xarray.chunks import LocalArray, Task
 
 #: name of a variable, and what is read of each of its dimensions
 Selection = tuple[str, tuple[slice, ...]]
@@ -21,8 +25,9 @@ class Store:
     """One zarr store (format 2 or 3) or netCDF file.
 
     Holds the location only: it is opened on first use in each process, never carried across a fork,
-    and pickles to its location. Zarr arrays are read directly, all arrays of a request at once, and
-    packed values are decoded by xarray's own rules; netCDF is read through xarray without dask.
+    and pickles to its location. Chunks of plainly stored zarr arrays on a local disk are read directly,
+    on as many threads as torch uses; other zarr arrays by zarr, all arrays of a request at once; netCDF
+    through xarray without dask. Packed values are decoded by xarray's own rules.
 
     Parameters
     ----------
@@ -60,17 +65,19 @@ class Store:
         opened = self._open()
         if not self.is_zarr:
             return [self.dataset[name].variable[index].values for name, index in selections]
-        from zarr.core.sync import sync
-
-        arrays, packed = opened["arrays"], opened["packed"]
-
-        async def gather() -> list[Any]:
-            return await asyncio.gather(*(arrays[name].getitem(index) for name, index in selections))
-
-        values = sync(gather())
+        values: dict[int, NDArray[Any]] = {}
+        tasks: list[Task] = []
+        for place, (name, index) in enumerate(selections):
+            if (local := opened["local"].get(name)) is not None:
+                values[place], own = local.plan(index)
+                tasks += own
+        others = [place for place in range(len(selections)) if place not in values]
+        _run(tasks, opened)
+        values |= zip(others, _gather(opened["arrays"], [selections[i] for i in others]), strict=True)
+        packed = opened["packed"]
         return [
-            _decode(name, np.asarray(given), packed[name]) if name in packed else np.asarray(given)
-            for (name, _), given in zip(selections, values, strict=True)
+            _decode(name, values[place], packed[name]) if name in packed else values[place]
+            for place, (name, _) in enumerate(selections)
         ]
 
     def dims(self, name: str) -> tuple[str, ...]:
@@ -121,9 +128,11 @@ class Store:
         options["consolidated"] = group.metadata.consolidated_metadata is not None
         dataset = xarray.open_dataset(self.location, **options)
         stored = xarray.open_dataset(self.location, **options, decode_cf=False)
+        arrays = dict(group.arrays())
         return {
             "dataset": dataset,
-            "arrays": {name: array.async_array for name, array in group.arrays()},
+            "arrays": {name: array.async_array for name, array in arrays.items()},
+            "local": {name: LocalArray.of(array) for name, array in arrays.items()},
             "packed": {n: v.variable for n, v in stored.data_vars.items() if _is_packed(v, dataset[n])},
         }
 
@@ -135,6 +144,31 @@ class Store:
 
     def __repr__(self) -> str:
         return f"{'zarr store' if self.is_zarr else 'netCDF file'} {self.location!s}"
+
+
+def _run(tasks: list[Task], opened: dict[str, Any]) -> None:
+    """Run the tasks on as many threads as torch uses: on one in a worker of a DataLoader."""
+    threads = min(torch.get_num_threads(), len(tasks))
+    if threads <= 1:
+        for task in tasks:
+            task()
+        return
+    if "pool" not in opened:
+        opened["pool"] = ThreadPoolExecutor(torch.get_num_threads(), "geoattn-read")
+    for _ in opened["pool"].map(lambda task: task(), tasks):
+        pass
+
+
+def _gather(arrays: dict[str, Any], selections: Sequence[Selection]) -> list[NDArray[Any]]:
+    """The stored values of several selections, all asked of zarr at once."""
+    if not selections:
+        return []
+    from zarr.core.sync import sync
+
+    async def gather() -> list[Any]:
+        return await asyncio.gather(*(arrays[name].getitem(index) for name, index in selections))
+
+    return [np.asarray(values) for values in sync(gather())]
 
 
 def _is_packed(stored: Any, decoded: Any) -> bool:
