@@ -89,3 +89,19 @@ def test_pictures_of_the_tasks_are_written(tmp_path):
     for path in tmp_path.glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
     assert len(list(tmp_path.glob("*.png"))) == 3
+
+
+def test_learning_curves_come_from_the_files_of_lightning(tmp_path):
+    from geoattn.tasks.curves import learning_curves, read_metrics
+
+    log = tmp_path / "metrics.csv"
+    log.write_text("epoch,step,train_loss,val_loss\n0,9,1.5,\n0,9,,1.25\n1,19,0.5,\n")
+    assert read_metrics(log) == {"train_loss": ([9, 19], [1.5, 0.5]), "val_loss": ([9], [1.25])}
+    figure = learning_curves(tmp_path / "curves.png", {"a run": log}, ["train_loss", "val_loss"])
+    assert [axes.get_title() for axes in figure.axes] == ["train loss", "val loss"]
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="run 'a run' has no metric 'val_iou'; it has train_loss, val_loss"):
+        learning_curves(None, {"a run": log}, ["val_iou"])
+    log.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="has no column 'step'"):
+        read_metrics(log)

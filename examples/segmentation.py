@@ -1,0 +1,77 @@
+"""Segment panoramas with attention on the sphere: train, score beside the class prior, draw.
+
+    python examples/segmentation.py --output runs/segmentation
+    python examples/segmentation.py --root 2D-3D-S --fold 1 --output runs/2d3ds
+
+Without ``--root`` the panoramas are of rendered rooms. The folder receives metrics, pictures and the
+learning curves.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import lightning
+from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader
+
+import geoattn as ga
+from geoattn.models import Transformer, TransformerConfig
+from geoattn.tasks.curves import learning_curves
+from geoattn.tasks.panoramas import CLASSES, RenderedRooms, Stanford2D3DS
+from geoattn.tasks.panoramas.learning import PanoramaData
+from geoattn.tasks.panoramas.robustness import score
+from geoattn.tasks.segmentation import ClassPrior, Segmentation, SegmentationScores, segmentation_picture
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--root", type=Path, help="folder of 2D-3D-S; without it, rooms are rendered")
+    parser.add_argument("--fold", type=int, default=1, help="fold of 2D-3D-S (%(default)s)")
+    parser.add_argument("--rows", type=int, default=24, help="rows of the grid (%(default)s)")
+    parser.add_argument("--rooms", type=int, default=600, help="rooms to train on (%(default)s)")
+    parser.add_argument("--steps", type=int, default=600, help="optimiser steps (%(default)s)")
+    options = parser.parse_args(arguments)
+    lightning.seed_everything(0, verbose=False)
+
+    grid = ga.grids.equiangular(options.rows, 2 * options.rows, poles=False)
+    splits = ("train", "val", "test")
+    if options.root:
+        data = {split: Stanford2D3DS(options.root, options.fold, grid, split) for split in splits}
+    else:
+        counts = (options.rooms, max(8, options.rooms // 10), max(8, options.rooms // 5))
+        data = {s: RenderedRooms(grid, n, s, tilt=30.0) for s, n in zip(splits, counts, strict=True)}
+
+    hood = ga.geodesic(grid, radius=600.0 / options.rows)
+    config = TransformerConfig(
+        grid, (hood,), 3, len(CLASSES), dim=48, depth=4, num_heads=4, features=2, residual=False
+    )
+    task = Segmentation(Transformer(config), grid, learning_rate=3e-3, steps=options.steps)
+    trainer = lightning.Trainer(
+        max_steps=options.steps,
+        accelerator="auto",
+        devices=1,
+        logger=CSVLogger(options.output, name="", version=""),
+        log_every_n_steps=min(10, options.steps),
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+    )
+    trainer.fit(task, PanoramaData(data["train"], data["val"]))
+    task.eval().cpu()
+
+    prior = ClassPrior(grid, (sample["label"] for sample in data["train"]), by_row=True)
+    test = DataLoader(data["test"], batch_size=8)
+    for name, predict in {"class prior by row": prior, "sphere": task.predict}.items():
+        scores = score(predict, test, "label", SegmentationScores(grid))
+        print(f"{name:20}", ", ".join(f"{key} {value:.3f}" for key, value in scores.items()))
+    batch = next(iter(DataLoader(data["test"], batch_size=4)))
+    shown = task.predict(batch["rgb"])
+    segmentation_picture(options.output / "panoramas.png", grid, batch["rgb"], batch["label"], shown)
+    log = options.output / "metrics.csv"
+    learning_curves(options.output / "curves.png", {"sphere": log}, ["train_loss", "val_area_mean_iou"])
+
+
+if __name__ == "__main__":
+    main()
