@@ -188,6 +188,20 @@ def test_any_grid_of_the_sphere_can_be_looked_through():
     assert seen.depth.dtype == np.float32
 
 
+def test_supersampling_averages_colours_and_leaves_depth_and_classes_alone():
+    room = random_room("train", 2)
+    fine = ga.grids.equiangular(96, 192, poles=False)
+    one, many = (render(room, GRID, noise=0.0, supersampling=n) for n in (1, 4))
+    assert np.array_equal(one.depth, many.depth)
+    assert np.array_equal(one.label, many.label)
+    fine_rgb = np.roll(render(room, fine, noise=0.0).rgb, 2, axis=1)  # cells start half a cell to the left
+    blocks = fine_rgb.reshape(24, 4, 48, 4, 3).mean((1, 3))[6:18]  # where cells are nearly square
+    error = [np.abs(p.rgb[6:18] - blocks).mean() for p in (one, many)]
+    assert error[1] < error[0]
+    noisy, clean = (render(room, GRID, noise=n, supersampling=3).rgb / 255 for n in (0.03, 0.0))
+    assert (noisy - clean).std() == pytest.approx(0.03, rel=0.1)
+
+
 # rooms ----------------------------------------------------------------------------------------
 
 
@@ -242,6 +256,8 @@ def test_unknown_splits_and_cameras_outside_are_refused():
         random_room("dev")
     with pytest.raises(ValueError, match=r"camera at \(9, 1, 1\) is outside the room"):
         render(room_of(), GRID, Camera((9, 1, 1)))
+    with pytest.raises(ValueError, match="supersampling must be at least 1, got 0"):
+        render(room_of(), GRID, supersampling=0)
     with pytest.raises(ValueError, match="count must be at least 1, got 0"):
         render_rooms(GRID, 0)
 

@@ -41,13 +41,21 @@ class Camera:
         rotation: Floats = yaw @ pitch @ roll
         return rotation
 
-    def rays(self, grid: SphericalGrid) -> Floats:
+    def rays(self, grid: SphericalGrid, aside: tuple[float, float] = (0.0, 0.0)) -> Floats:
         """Unit vectors ``[grid.size, 3]`` in the room's frame, one through each point of the grid.
 
         Longitude 0 looks forward. Longitudes grow to the right, as columns of a photograph do, which
-        is the sphere seen from inside.
+        is the sphere seen from inside. ``aside`` moves each ray eastward and northward, in widths of a
+        square cell of the point's area.
         """
-        seen_from_inside = grid.xyz.reshape(-1, 3) * np.array([1.0, -1.0, 1.0])
+        points = grid.xyz
+        if aside != (0.0, 0.0):
+            lat, lon = np.radians(grid.lat), np.radians(grid.lon)
+            east = np.stack((-np.sin(lon), np.cos(lon), np.zeros_like(lon)), axis=-1)
+            north = np.stack((-np.sin(lat) * np.cos(lon), -np.sin(lat) * np.sin(lon), np.cos(lat)), axis=-1)
+            points = points + np.sqrt(grid.weights)[..., None] * (aside[0] * east + aside[1] * north)
+            points = points / np.linalg.norm(points, axis=-1, keepdims=True)
+        seen_from_inside = points.reshape(-1, 3) * np.array([1.0, -1.0, 1.0])
         rays: Floats = seen_from_inside @ self.rotation.T
         return rays
 

@@ -30,8 +30,15 @@ class Panorama(NamedTuple):
     label: NDArray[np.uint8]
 
 
-def render(room: Room, grid: SphericalGrid, camera: Camera | None = None, *, noise: float = 0.02) -> Panorama:
-    """Cast one ray through each point of the grid.
+def render(
+    room: Room,
+    grid: SphericalGrid,
+    camera: Camera | None = None,
+    *,
+    noise: float = 0.02,
+    supersampling: int = 1,
+) -> Panorama:
+    """Cast rays through the points of a grid.
 
     Parameters
     ----------
@@ -45,12 +52,15 @@ def render(room: Room, grid: SphericalGrid, camera: Camera | None = None, *, noi
         Instead of the room's own.
     noise
         Standard deviation of the sensor's noise, of a full scale of 1.
+    supersampling
+        Colours are means over so many rays squared, spread over the cell of each point; coarse images
+        flicker less.
 
     Returns
     -------
     Panorama
-        Depth and class are exact for the ray through the point; so is the colour, but for noise and
-        the 255 levels. Point lights cast hard shadows; light is not passed on from surface to surface.
+        Depth and class are exact for the ray through the point. Point lights cast hard shadows; light
+        is not passed on from surface to surface.
 
     Raises
     ------
@@ -62,25 +72,37 @@ def render(room: Room, grid: SphericalGrid, camera: Camera | None = None, *, noi
     camera = room.camera if camera is None else camera
     if not all(0.0 < c < s for c, s in zip(camera.position, room.size, strict=True)):
         raise ValueError(f"the camera at {camera.position} is outside the room of size {room.size}")
-    rgb = np.empty((grid.size, 3), dtype=np.uint8)
-    depth = np.empty(grid.size, dtype=np.float32)
-    label = np.empty(grid.size, dtype=np.uint8)
+    if supersampling < 1:
+        raise ValueError(f"supersampling must be at least 1, got {supersampling}")
     points = np.concatenate((np.array(camera.position)[None], room.lights[:, :3]))
-    cast(
-        camera.rays(grid),
-        points,
-        _sights(room, points),
-        np.array(room.size),
-        (room.shapes, room.halves, room.turns, room.first_part),
-        (room.labels, room.finishes, SHELL_LABELS, room.shell_finishes),
-        (np.ascontiguousarray(room.lights[:, 3:]), room.ambient),
-        room.exposure,
-        noise,
-        room.seed,
-        rgb,
-        depth,
-        label,
-    )
+    sights = _sights(room, points)
+
+    def see(aside: tuple[float, float]) -> Panorama:
+        seen = Panorama(
+            np.empty((grid.size, 3), dtype=np.uint8),
+            np.empty(grid.size, dtype=np.float32),
+            np.empty(grid.size, dtype=np.uint8),
+        )
+        cast(
+            camera.rays(grid, aside),
+            points,
+            sights,
+            np.array(room.size),
+            (room.shapes, room.halves, room.turns, room.first_part),
+            (room.labels, room.finishes, SHELL_LABELS, room.shell_finishes),
+            (np.ascontiguousarray(room.lights[:, 3:]), room.ambient),
+            room.exposure,
+            noise,
+            room.seed,
+            *seen,
+        )
+        return seen
+
+    rgb, depth, label = see((0.0, 0.0))
+    if supersampling > 1:  # the noise is that of the pixel, the same for all its rays
+        places = (np.arange(supersampling) + 0.5) / supersampling - 0.5
+        total = sum(see((float(u), float(v))).rgb.astype(np.int64) for u in places for v in places)
+        rgb = np.round(total / supersampling**2).astype(np.uint8)
     return Panorama(rgb.reshape(*grid.shape, 3), depth.reshape(grid.shape), label.reshape(grid.shape))
 
 
@@ -139,6 +161,7 @@ def render_rooms(
     pitch: float | None = None,
     roll: float | None = None,
     noise: float = 0.02,
+    supersampling: int = 1,
     threads: int | None = None,
 ) -> Panorama:
     """Panoramas of rooms number ``first`` … ``first + count − 1`` of a split, stacked.
@@ -147,7 +170,7 @@ def render_rooms(
 
     Parameters
     ----------
-    grid, split, seed, tilt, noise
+    grid, split, seed, tilt, noise, supersampling
         As for :func:`random_room` and :func:`render`.
     pitch, roll
         Hold every camera so, in degrees, instead of at random within ``tilt``; places stay the same.
@@ -168,7 +191,7 @@ def render_rooms(
         held = dataclasses.replace(
             at, pitch=at.pitch if pitch is None else pitch, roll=at.roll if roll is None else roll
         )
-        return render(room, grid, held, noise=noise)
+        return render(room, grid, held, noise=noise, supersampling=supersampling)
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         seen = pool.map(one, range(first, first + count))
