@@ -105,6 +105,7 @@ class Cpu:
         runs = work.chunks(_runs(batch * key_heads, n_threads))
         widths = [_whole_vectors(n, q.dtype) for n in (depth, value_depth, int(needs_key_bias))]
         table = q.new_empty(batch, key_heads, len(runs.keys), sum(widths))
+        own_bias = q.new_zeros(batch, key_heads, n_keys if needs_key_bias else 0)
         operands = (table.data_ptr(), *widths)
         like, bias, ticket = _like(q.dtype), _bias(key_bias, q.dtype), np.zeros(2, np.int64)
         task = functools.partial(
@@ -123,6 +124,9 @@ class Cpu:
             _operand(grad_out),
             (0, 0, 0, 0) if grad_lse is None else _operand(grad_lse),
             _operand(grad_q),
+            _operand(grad_k),
+            _operand(grad_v),
+            own_bias.data_ptr(),
             operands,
             sizes,
             scale,
@@ -142,7 +146,7 @@ class Cpu:
         threads.run(task, n_threads)
         grad_bias = None
         if needs_key_bias and key_bias is not None:
-            grad_bias = _bias_gradient(table[..., -widths[2]], runs, key_bias)
+            grad_bias = _bias_gradient(own_bias, table[..., -widths[2]], runs, key_bias)
         return Gradients(grad_q.to(dtype), grad_k.to(dtype), grad_v.to(dtype), grad_bias)
 
 
@@ -174,12 +178,11 @@ def _runs(independent: int, n_threads: int) -> int:
     return -(-items // max(1, independent))
 
 
-def _bias_gradient(columns: Tensor, runs: Chunks, key_bias: Tensor) -> Tensor:
-    """Sum the bias columns ``[B, Hkv, rows]`` of all runs, in order."""
-    rows = columns.sum(1)
+def _bias_gradient(own: Tensor, columns: Tensor, runs: Chunks, key_bias: Tensor) -> Tensor:
+    """Sum the gradients of keys of one run ``[B, Hkv, keys]`` and the bias columns ``[B, Hkv, rows]``."""
+    gradient, rows = own.sum(1), columns.sum(1)
     if key_bias.shape[0] == 1:
-        rows = rows.sum(0, keepdim=True)
-    gradient = rows.new_zeros(rows.shape[0], key_bias.shape[1])
+        gradient, rows = gradient.sum(0, keepdim=True), rows.sum(0, keepdim=True)
     for low, high in itertools.pairwise(runs.indptr.tolist()):
         gradient[:, torch.as_tensor(runs.keys[low:high].copy()).long()] += rows[:, low:high]
     return gradient

@@ -6,9 +6,9 @@ With s the scores, P their probabilities and δ = out·dout − dlse for each qu
     dv = Σ P dout      dk = scale Σ dS q      dq = scale Σ dS k
 
 A tile gathers its keys into packed rows, and sums their gradients in packed rows beside them.
-Threads take runs of neighboring query tiles of some key heads. Each run owns a table of gradients of
-just the keys that it touches, so that nothing races; afterwards the tables are added up, run after
-run, so that sums do not depend on the threads.
+Threads take runs of neighboring query tiles of some key heads. A run adds to the gradients of keys
+that no other run touches, and to a table of its own for the others, so that nothing races; afterwards
+the tables are added up, run after run, so that sums do not depend on the threads.
 """
 
 from __future__ import annotations
@@ -56,6 +56,9 @@ def backward(  # type: ignore[no-untyped-def]
     grad_out,
     grad_lse,
     grad_q,
+    grad_k,
+    grad_v,
+    grad_bias,
     table,
     sizes,
     scale,
@@ -68,11 +71,14 @@ def backward(  # type: ignore[no-untyped-def]
         As in the forward pass.
     runs
         Tiles and keys of each run, :class:`geoattn.backends.cpu.schedule.Chunks`.
-    grad_out, grad_lse, grad_q
-        Like out, lse (address 0 for none) and q.
+    grad_out, grad_lse, grad_q, grad_k, grad_v
+        Like out, lse (address 0 for none), q, k and v.
+    grad_bias
+        Address of one number for each batch entry, key head and key: 0 at first, and unused where
+        the table has no channels for the bias.
     table
         (address, channels of dk, of dv, of the bias), each rounded up to whole vectors or 0: rows
-        of gradients, one per key of each run, for each batch entry and key head.
+        of gradients, one per shared key of each run, for each batch entry and key head.
     """
     batch, heads, key_heads, depth, value_depth = sizes
     table_base, key_width, value_width, bias_width = table
@@ -88,7 +94,7 @@ def backward(  # type: ignore[no-untyped-def]
     masks = np.empty((GROUPS, capacity), np.int32)
     biases = np.empty((GROUPS, capacity), type(like))
     both, counts = np.empty(GROUPS // 2, np.int64), np.empty(GROUPS, np.int64)
-    slot_of_key = np.empty(n_keys, np.int32)
+    slot_of_key = np.full(n_keys, -1, np.int32)
     lanes_of_tile = np.arange(TILE).astype(np.int32)
     to_base_two, one = np.full(1, type(like)(LOG2_E)), np.full(1, type(like)(1))
     scales = np.full(1, type(like)(scale))
@@ -121,6 +127,11 @@ def backward(  # type: ignore[no-untyped-def]
         for key_head in range(first_key_head, last_key_head):
             own = table_base + ((b * key_heads + key_head) * n_rows + first_row) * row * width
             fill(like, own, run_rows * row, like * 0)
+            grad_k_at = grad_k[0] + (b * grad_k[1] + key_head * grad_k[3]) * width
+            grad_v_at = grad_v[0] + (b * grad_v[1] + key_head * grad_v[3]) * width
+            for at in range(runs.own_indptr[run], runs.own_indptr[run + 1]):
+                fill(like, grad_k_at + runs.own[at] * grad_k[2] * width, depth, like * 0)
+                fill(like, grad_v_at + runs.own[at] * grad_v[2] * width, value_depth, like * 0)
         for tile in range(runs.tiles[run], runs.tiles[run + 1]):
             order, start = lists.query_order, tile * TILE
             number = lists.tile_class[tile]
@@ -283,11 +294,23 @@ def backward(  # type: ignore[no-untyped-def]
                             if bias_width:
                                 columns = packed_gradients + (key_width + value_width) * width
                                 add_bias(like, score_gradients + matrix, count, keys, group, columns, row)
+                    grad_k_at = grad_k[0] + (b * grad_k[1] + key_head * grad_k[3]) * width
+                    grad_v_at = grad_v[0] + (b * grad_v[1] + key_head * grad_v[3]) * width
+                    grad_bias_at = grad_bias + (b * key_heads + key_head) * n_keys * width
                     for at in range(tile_keys):
+                        source, key = packed_gradients + at * row * width, tokens[at]
                         if at + AHEAD < tile_keys:
-                            micro.fetch(like, own + slot_of_key[tokens[at + AHEAD]] * row * width, row)
-                        target = own + slot_of_key[tokens[at]] * row * width
-                        micro.add_row(like, packed_gradients + at * row * width, row, target)
+                            later = tokens[at + AHEAD]
+                            micro.fetch(like, grad_k_at + later * grad_k[2] * width, depth)
+                            micro.fetch(like, grad_v_at + later * grad_v[2] * width, value_depth)
+                        if slot_of_key[key] >= 0:
+                            micro.add_row(like, source, row, own + slot_of_key[key] * row * width)
+                            continue
+                        micro.add_row(like, source, depth, grad_k_at + key * grad_k[2] * width)
+                        source += key_width * width
+                        micro.add_row(like, source, value_depth, grad_v_at + key * grad_v[2] * width)
+                        if bias_width:
+                            micro.add_row(like, source + value_width * width, 1, grad_bias_at + key * width)
             for head in range(first_head, last_head):
                 query_gradients = states + ((head - first_head) * state + TILE * key_width) * width
                 grad_q_at = grad_q[0] + (b * grad_q[1] + head * grad_q[3]) * width
@@ -356,7 +379,7 @@ def add_bias(like, score_gradients, count, keys, group, base, stride):  # type: 
 
 @kernel
 def add_runs(like, ticket, runs, n_keys, grad_k, grad_v, table, sizes):  # type: ignore[no-untyped-def]
-    """Sum the tables of all runs into dk and dv, a range of keys at a time."""
+    """Sum the tables of all runs into dk and dv of the shared keys, a range of keys at a time."""
     batch, _, key_heads, depth, value_depth = sizes
     table_base, key_width, value_width, bias_width = table
     row = key_width + value_width + bias_width
@@ -373,16 +396,16 @@ def add_runs(like, ticket, runs, n_keys, grad_k, grad_v, table, sizes):  # type:
         key_head, b = item // ranges % key_heads, item // (ranges * key_heads)
         k_base = grad_k[0] + (b * grad_k[1] + key_head * grad_k[3]) * width
         v_base = grad_v[0] + (b * grad_v[1] + key_head * grad_v[3]) * width
-        for key in range(first, last):
-            fill(like, k_base + key * grad_k[2] * width, depth, like * 0)
-            fill(like, v_base + key * grad_v[2] * width, value_depth, like * 0)
         for run in range(len(runs.tiles) - 1):
             low, high = runs.indptr[run], runs.indptr[run + 1]
-            own = runs.keys[low:high]
+            shared = runs.keys[low:high]
             base = table_base + ((b * key_heads + key_head) * n_rows + low) * row * width
-            for slot in range(np.searchsorted(own, first), np.searchsorted(own, last)):
-                key = own[slot]
+            for slot in range(np.searchsorted(shared, first), np.searchsorted(shared, last)):
+                k_row = k_base + shared[slot] * grad_k[2] * width
+                v_row = v_base + shared[slot] * grad_v[2] * width
+                if runs.begins[low + slot]:
+                    fill(like, k_row, depth, like * 0)
+                    fill(like, v_row, value_depth, like * 0)
                 source = base + slot * row * width
-                micro.add_row(like, source, depth, k_base + key * grad_k[2] * width)
-                source += key_width * width
-                micro.add_row(like, source, value_depth, v_base + key * grad_v[2] * width)
+                micro.add_row(like, source, depth, k_row)
+                micro.add_row(like, source + key_width * width, value_depth, v_row)

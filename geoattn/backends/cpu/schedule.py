@@ -29,16 +29,21 @@ class Lists(NamedTuple):
 
 
 class Chunks(NamedTuple):
-    """Query tiles in runs of equal work, each with the keys that it touches.
+    """Query tiles in runs of equal work, and the keys that each touches.
 
-    Run c holds the tiles ``tiles[c]`` to ``tiles[c + 1]`` and touches the keys
-    ``keys[indptr[c]:indptr[c + 1]]``, ascending. The backward pass gives each run gradients of its
-    own keys to add to, so that runs do not race, and adds the runs up in order afterwards.
+    Run c holds the tiles ``tiles[c]`` to ``tiles[c + 1]``. The backward pass adds to the gradients of
+    the keys ``own[own_indptr[c]:own_indptr[c + 1]]`` directly: no other run touches them. (Keys that
+    none touches are given to the last run.) ``keys[indptr[c]:indptr[c + 1]]`` are those that others
+    touch too: each run gives them gradients of its own, so that runs do not race, and these are
+    added up in order afterwards; ``begins`` tells the first run of each key. All ascend.
     """
 
     tiles: NDArray[np.int64]
+    own_indptr: NDArray[np.int64]
+    own: Array
     indptr: NDArray[np.int64]
     keys: Array
+    begins: NDArray[np.bool_]
 
 
 @dataclasses.dataclass(eq=False)
@@ -86,8 +91,9 @@ class Schedule:
             done = np.cumsum(self._lengths)
             shares = np.arange(1, count) * (done[-1] if len(done) else 0) / count
             tiles = np.concatenate([[0], np.searchsorted(done, shares), [len(done)]]).astype(np.int64)
-            indptr, keys = _touched(self.lists, tiles, self.n_keys)
-            self._chunks[count] = Chunks(_frozen(tiles), _frozen(indptr), _frozen(keys))
+            self._chunks[count] = Chunks(
+                _frozen(tiles), *map(_frozen, _touched(self.lists, tiles, self.n_keys))
+            )
         return self._chunks[count]
 
 
@@ -110,13 +116,18 @@ def _frozen(array: NDArray[Any]) -> Any:
 
 @kernel
 def _touched(lists, tiles, n_keys):  # type: ignore[no-untyped-def]
-    """Bounds and keys of each run of tiles."""
+    """All fields of :class:`Chunks` behind ``tiles``."""
     n_runs = len(tiles) - 1
-    indptr = np.zeros(n_runs + 1, np.int64)
-    seen = np.full(n_keys, -1, np.int32)
-    keys = np.empty(0, np.int32)
-    for filling in range(2):
-        seen[:] = -1
+    first, last = np.full(n_keys, n_runs - 1, np.int32), np.full(n_keys, -1, np.int32)
+    indptr, own_indptr = np.zeros(n_runs + 1, np.int64), np.zeros(n_runs + 1, np.int64)
+    keys, own = np.empty(0, np.int32), np.empty(0, np.int32)
+    begins = np.empty(0, np.bool_)
+    for pass_ in range(3):  # which runs touch a key; how many keys a run has; which
+        if pass_ == 2:
+            indptr, own_indptr = np.cumsum(indptr), np.cumsum(own_indptr)
+            keys, own = np.empty(indptr[n_runs], np.int32), np.empty(own_indptr[n_runs], np.int32)
+            begins = np.empty(indptr[n_runs], np.bool_)
+        seen = np.full(n_keys, -1, np.int32)
         for run in range(n_runs):
             for tile in range(tiles[run], tiles[run + 1]):
                 number = lists.tile_class[tile]
@@ -125,17 +136,22 @@ def _touched(lists, tiles, n_keys):  # type: ignore[no-untyped-def]
                     start = position // lists.ring * lists.ring
                     moved = start + (position - start + lists.tile_shift[tile]) % lists.ring
                     seen[lists.key_order[moved]] = run
-            if filling:
-                at = indptr[run]
-                for key in range(n_keys):
-                    if seen[key] == run:
-                        keys[at] = key
-                        at += 1
-            else:
-                indptr[run + 1] = indptr[run] + np.count_nonzero(seen == run)
-        if not filling:
-            keys = np.empty(indptr[n_runs], np.int32)
-    return indptr, keys
+            at, own_at = indptr[run], own_indptr[run]
+            for key in range(n_keys):
+                touched = seen[key] == run
+                if pass_ == 0 and touched:
+                    first[key] = run if last[key] < 0 else first[key]
+                    last[key] = run
+                elif pass_ == 1:
+                    indptr[run + 1] += touched and first[key] != last[key]
+                    own_indptr[run + 1] += first[key] == run and last[key] <= run
+                elif pass_ == 2 and touched and first[key] != last[key]:
+                    keys[at], begins[at] = key, first[key] == run
+                    at += 1
+                elif pass_ == 2 and first[key] == run and last[key] <= run:
+                    own[own_at] = key
+                    own_at += 1
+    return own_indptr, own, indptr, keys, begins
 
 
 _schedules: weakref.WeakKeyDictionary[Plan, Schedule] = weakref.WeakKeyDictionary()
