@@ -20,6 +20,7 @@ test: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/plans.py
+	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/cpu.py $(ARGS)
 
 lint: $(READY)

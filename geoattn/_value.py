@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
+import zlib
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -61,7 +63,10 @@ class Value:
         return _rebuild, (type(self), self._content())
 
     def to_dict(self) -> dict[str, Any]:
-        """The content as a dictionary of JSON types; :meth:`from_dict` is its exact inverse."""
+        """The content as a dictionary of JSON types; :meth:`from_dict` is its exact inverse.
+
+        Arrays of more than 4096 numbers are compressed to text.
+        """
         return {"kind": self.kind} | {n: _encode(v) for n, v in self._content().items()}
 
     @classmethod
@@ -105,7 +110,10 @@ def _feed(digest: Any, value: Any) -> None:
 
 def _encode(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return {"array": value.tolist(), "dtype": value.dtype.str}
+        if value.size <= 4096:
+            return {"array": value.tolist(), "dtype": value.dtype.str}
+        text = base64.b64encode(zlib.compress(np.ascontiguousarray(value).tobytes())).decode()
+        return {"array": text, "dtype": value.dtype.str, "shape": list(value.shape)}
     if isinstance(value, Value):
         return value.to_dict()
     if isinstance(value, tuple):
@@ -115,6 +123,9 @@ def _encode(value: Any) -> Any:
 
 def _decode(value: Any) -> Any:
     if isinstance(value, dict):
+        if "shape" in value:
+            stored = zlib.decompress(base64.b64decode(value["array"]))
+            return np.frombuffer(stored, np.dtype(value["dtype"])).reshape(value["shape"])
         if "array" in value:
             return np.array(value["array"], dtype=np.dtype(value["dtype"]))
         return Value.from_dict(value)

@@ -154,6 +154,19 @@ def test_a_schema_is_a_value_and_survives_json_and_pickle(make):
     assert hash(schema) == hash(pickle.loads(pickle.dumps(schema)))
 
 
+def test_a_mask_of_a_million_points_keeps_the_schema_small():
+    field = noise(721, 1440)
+    land = np.repeat(np.repeat(noise(30, 60) > 1, 24, axis=1), 24, axis=0)
+    field[:720][land] = np.nan
+    lat, lon = np.linspace(90, -90, 721), np.arange(1440) / 4
+    ds = xr.Dataset({"sst": (("lat", "lon"), field)}, {"lat": lat, "lon": lon})
+    schema = Schema.of(ds, masked={"sst": "static"})
+    text = json.dumps(schema.to_dict())
+    assert len(text) < 50_000
+    assert Schema.from_dict(json.loads(text)) == schema
+    np.testing.assert_array_equal(schema.variables[0].visible[0], ~np.isnan(field))
+
+
 def test_tokens_are_in_the_grids_order_whatever_the_order_of_the_files_dimensions():
     ds = weatherbench2()
     schema = Schema.of(ds)

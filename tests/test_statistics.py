@@ -3,17 +3,21 @@
 import json
 import os
 import pickle
+import re
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_windows import Counting
 
 import geoattn as ga
 
 xr = pytest.importorskip("xarray", reason="the bridge needs xarray")
 pytest.importorskip("zarr", reason="stores are zarr")
+
+from zarr.storage import LocalStore  # noqa: E402
 
 Schema, Statistics, statistics = ga.xarray.Schema, ga.xarray.Statistics, ga.xarray.statistics
 
@@ -96,6 +100,20 @@ def test_moments_are_those_of_the_whole_however_it_is_cut(steps, chunk, block, l
     for channel, values in enumerate(arrays(ds)):
         check(found.states, channel, values)
         check(found.tendencies, channel, values[lag:].astype(np.float64) - values[:-lag])
+
+
+def test_every_chunk_is_read_once(tmp_path):
+    """Though blocks are smaller than the lag, and tendencies need steps of the block before."""
+    ds = fields(11)
+    path = save(ds, tmp_path / "s.zarr", chunk=3)
+    counting = Counting(LocalStore(path, read_only=True))
+    statistics(
+        counting, Schema.of(ds, masked=MASKED), lag=4, times=slice(ds.time.values[1], None), block_bytes=1
+    )
+    chunks = sorted(key for key in counting.keys if re.match(r"(t|sst|ice)/c/", key))
+    assert chunks == sorted(
+        f"{name}/c/{i}/0/0" + "/0" * (name == "t") for name in ("t", "sst", "ice") for i in range(4)
+    )
 
 
 def test_no_tendency_crosses_a_gap(tmp_path):

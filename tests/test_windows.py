@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_schema import CONVENTIONS
 from torch.utils.data import DataLoader
 
 import geoattn as ga
@@ -160,7 +161,7 @@ def test_any_choice_of_levels_is_read_from_any_chunks(
     path, ds = save(era5(), path, "zarr-3", level=level_chunk, time=time_chunk)
     schema = Schema.of(ds, dict.fromkeys(names, levels))
     expected = to_tensor(ds.isel(time=slice(2, 12, 2)), schema, dtype=torch.float32)
-    for route in (path, LocalStore(path), Counting(LocalStore(path, read_only=True))):
+    for route in (path, f"file://{path}", LocalStore(path), Counting(LocalStore(path, read_only=True))):
         sample = Windows(route, schema, input_steps=5, target_steps=0, step=2, stride=2)[1]
         assert torch.equal(sample["input"], expected)
 
@@ -237,6 +238,18 @@ def test_several_stores_that_follow_one_another_are_one(tmp_path):
         assert all(torch.equal(a[key], b[key]) for key in a)
     with pytest.raises(ValueError, match=r"'time' is not sorted: .*Sort it first"):
         Windows(parts[::-1], schema)
+
+
+@pytest.mark.parametrize("make", CONVENTIONS)
+def test_stores_in_every_convention_are_read_as_their_data_sets(make, tmp_path):
+    ds = make()
+    ds.to_zarr(tmp_path / "s.zarr", consolidated=False)
+    schema = Schema.of(ds)
+    sample = Windows(tmp_path / "s.zarr", schema, input_steps=2, target_steps=1, dtype=torch.float64)[0]
+    with xr.open_zarr(tmp_path / "s.zarr", chunks=None, consolidated=False) as stored:
+        expected = to_tensor(stored, schema, dtype=torch.float64)
+    assert torch.equal(sample["input"], expected[:2])
+    assert torch.equal(sample["target"][0], expected[2, schema.channels(schema.changing.names)])
 
 
 def test_targets_may_be_some_of_the_variables(store):
@@ -335,8 +348,10 @@ def test_cftime_calendars_work(tmp_path):
 # --- workers ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("format", ["zarr-3", "netcdf"])
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize(
+    ("method", "format"),
+    [("fork", "zarr-3"), ("fork", "netcdf"), ("forkserver", "netcdf"), ("spawn", "zarr-2")],
+)
 def test_workers_read_what_the_parent_reads(method, format, tmp_path):
     """Also after the parent has opened the store, read from it and computed with dask's threads."""
     if method not in multiprocessing.get_all_start_methods():
@@ -348,7 +363,7 @@ def test_workers_read_what_the_parent_reads(method, format, tmp_path):
     engine = "netcdf4" if format == "netcdf" else "zarr"
     options = {"consolidated": False} if engine == "zarr" else {}
     xr.open_dataset(path, engine=engine, chunks={}, **options).t2m.mean().compute()
-    loader = DataLoader(windows, batch_size=None, num_workers=2, multiprocessing_context=method, timeout=100)
+    loader = DataLoader(windows, batch_size=None, num_workers=2, multiprocessing_context=method, timeout=300)
     there = list(loader)
     assert len(here) == len(there) == 11
     for a, b in zip(here, there, strict=True):

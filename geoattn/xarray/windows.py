@@ -111,10 +111,11 @@ class Windows(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         values, visible = self.reader.read(self._steps(index))
-        fields = torch.from_numpy(values).to(self.dtype)
+        fields = torch.from_numpy(values)
         mask = None if visible is None else torch.from_numpy(visible)
         if self.statistics is not None:
             fields = self.statistics.normalise(fields, mask)
+        fields = fields.to(self.dtype)
         sample = {"index": torch.tensor(range(len(self))[index])}
         for name, whole in (("", fields), ("_mask", mask)):
             if whole is not None:
