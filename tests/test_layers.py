@@ -22,7 +22,7 @@ LAYERS = [
     ["functional"],
     ["nn"],
     ["models"],
-    ["xarray"],
+    ["xarray", "training"],
     ["tasks"],
     ["__main__", "demo"],
 ]

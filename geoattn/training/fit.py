@@ -1,0 +1,128 @@
+"""One run: a module, its data, a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+
+from geoattn.models import ModelConfig
+from geoattn.training.callbacks import FiniteLoss, Record, Reseed, TrainingBar
+from geoattn.training.config import FitConfig
+from geoattn.training.files import claim
+from geoattn.training.pictures import learning_curves
+
+
+def fit(
+    module: lightning.LightningModule,
+    data: lightning.LightningDataModule,
+    folder: Path,
+    config: FitConfig,
+    settings: dict[str, Any] | None = None,
+    callbacks: list[Callback] | None = None,
+) -> list[dict[str, float]]:
+    """Train ``module`` in place, and return the lines of its metrics, one for each round.
+
+    The folder receives ``config.json``, ``metrics.csv``, ``metrics.json``, ``checkpoints/`` and
+    ``learning.png``. A run that was stopped, in whatever way, is continued from the end of its last round
+    by the same call, and ends with the same bits as one that was not; a finished run is loaded. Build the
+    module after ``lightning.seed_everything(config.seed)`` for weights that repeat.
+
+    Parameters
+    ----------
+    module
+        Logs ``val_loss`` in its validation step.
+    data
+        For instance :class:`Data`. Batches of another data module must follow from the epoch's number for
+        a resumed run to repeat.
+    settings
+        JSON types to be kept in ``config.json`` beside ``config`` and the models' configurations.
+    callbacks
+        More of Lightning's callbacks.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds a run with other settings, such as another grid or geometry; if a sample is not
+        finite, with its name.
+    FloatingPointError
+        If the loss is not finite.
+    """
+    _quiet()
+    claim(folder, {"fit": dataclasses.asdict(config), "models": _models(module), **(settings or {})})
+    status = folder / "metrics.json"
+    if status.exists() and (kept := json.loads(status.read_text())).get("weights"):
+        _restore(module, folder / kept["weights"])
+        rounds: list[dict[str, float]] = kept["rounds"]
+        return rounds
+
+    record = Record(folder)
+    best = config.patience is not None
+    checkpoints = ModelCheckpoint(
+        folder / "checkpoints",
+        filename="best",
+        monitor="val_loss" if best else None,
+        save_top_k=int(best),
+        save_last=True,
+        enable_version_counter=False,
+    )
+    trainer = lightning.Trainer(
+        max_steps=config.steps,
+        accelerator=config.accelerator,
+        devices=config.devices,
+        precision=_precision(config),  # type: ignore[arg-type]
+        gradient_clip_val=config.gradient_norm,
+        use_distributed_sampler=False,
+        logger=False,
+        callbacks=[
+            Reseed(config.seed),
+            FiniteLoss(),
+            record,
+            *([EarlyStopping("val_loss", patience=config.patience)] if config.patience is not None else []),
+            checkpoints,
+            TrainingBar(refresh_rate=10),
+            *(callbacks or []),
+        ],
+        default_root_dir=folder,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+    )
+    last = folder / "checkpoints" / "last.ckpt"
+    trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+    if best:
+        _restore(module, Path(checkpoints.best_model_path))
+    if trainer.is_global_zero:
+        learning_curves(folder / "learning.png", record.rows)
+        record.write(weights=f"checkpoints/{'best' if best else 'last'}.ckpt")
+    return record.rows
+
+
+def _models(module: torch.nn.Module) -> list[dict[str, str]]:
+    configs = [getattr(part, "config", None) for part in module.modules()]
+    known = (c for c in configs if isinstance(c, ModelConfig))
+    return [{"kind": c.kind, "summary": repr(c), "digest": c.digest} for c in known]
+
+
+def _restore(module: torch.nn.Module, path: Path) -> None:
+    module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+
+
+def _precision(config: FitConfig) -> str:
+    if config.precision != "auto":
+        return config.precision
+    on_gpu = config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def _quiet() -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips, not its warnings
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec", module="lightning")  # its own affair
+    warnings.filterwarnings("ignore", message=".*does not have many workers", module="lightning")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty", module="lightning")
