@@ -176,11 +176,12 @@ def test_tokens_are_in_the_grids_order_whatever_the_order_of_the_files_dimension
     row = ds.mean_sea_level_pressure.sel(latitude=-87.1875).values
     np.testing.assert_array_equal(tensor[:, schema.index("mean_sea_level_pressure"), 0], row)
     assert schema.labels == (
+        "mean_sea_level_pressure",
         "temperature 500",
         "temperature 850",
-        "mean_sea_level_pressure",
         "land_sea_mask",
     )
+    assert schema == Schema.of(ds[list(ds.data_vars)[::-1]])  # stores do not keep the order of variables
 
 
 @settings(max_examples=30, deadline=None)

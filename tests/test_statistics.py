@@ -23,6 +23,7 @@ Schema, Statistics, statistics = ga.xarray.Schema, ga.xarray.Statistics, ga.xarr
 
 GRID = ga.grids.gaussian(8, 16)
 MASKED = {"sst": "static", "ice": "changing"}
+NAMES = ["t", "sst", "ice", "z"]
 
 
 def fields(steps=10, seed=0, mean=280.0, std=5.0):
@@ -91,7 +92,7 @@ def arrays(ds):
 def test_moments_are_those_of_the_whole_however_it_is_cut(steps, chunk, block, lag, first, tmp_path_factory):
     ds = fields(first + steps)
     path = save(ds, tmp_path_factory.mktemp("s") / "s.zarr", chunk)
-    schema = Schema.of(ds, masked=MASKED)
+    schema = Schema.of(ds, NAMES, masked=MASKED)
     times = slice(ds.time.values[first], None)
     found = statistics(path, schema, times=times, lag=lag, block_bytes=block)
     ds = ds.isel(time=slice(first, None))
@@ -108,7 +109,11 @@ def test_every_chunk_is_read_once(tmp_path):
     path = save(ds, tmp_path / "s.zarr", chunk=3)
     counting = Counting(LocalStore(path, read_only=True))
     statistics(
-        counting, Schema.of(ds, masked=MASKED), lag=4, times=slice(ds.time.values[1], None), block_bytes=1
+        counting,
+        Schema.of(ds, NAMES, masked=MASKED),
+        lag=4,
+        times=slice(ds.time.values[1], None),
+        block_bytes=1,
     )
     chunks = sorted(key for key in counting.keys if re.match(r"(t|sst|ice)/c/", key))
     assert chunks == sorted(
@@ -168,7 +173,7 @@ def test_missing_values_without_a_mask_are_refused(tmp_path):
 def taken(tmp_path):
     ds = fields()
     path = save(ds, tmp_path / "s.zarr")
-    schema = Schema.of(ds, masked=MASKED)
+    schema = Schema.of(ds, NAMES, masked=MASKED)
     return path, ds, schema, statistics(path, schema)
 
 
@@ -204,7 +209,7 @@ def test_statistics_of_part_of_the_variables(taken):
 def test_a_constant_channel_is_refused_when_it_is_scaled(tmp_path):
     ds = fields()
     ds["t"] = xr.ones_like(ds.t)
-    found = statistics(save(ds, tmp_path / "s.zarr"), Schema.of(ds, masked=MASKED))
+    found = statistics(save(ds, tmp_path / "s.zarr"), Schema.of(ds, NAMES, masked=MASKED))
     with pytest.raises(
         ValueError, match=r"channel 't 500' has the standard deviation 0.0: it cannot be scaled"
     ):
@@ -287,7 +292,7 @@ def test_statistics_of_a_store_that_changed_since_are_refused(taken):
     later.drop_vars("z").to_zarr(path, append_dim="time", consolidated=False)
     refuses()
     with pytest.raises(ValueError, match="the statistics are those of another schema"):
-        use(Schema.of(ds, masked=MASKED, fills={"sst": 1.0}))
+        use(Schema.of(ds, NAMES, masked=MASKED, fills={"sst": 1.0}))
 
 
 def test_a_store_that_moves_keeps_its_statistics(taken, tmp_path):

@@ -143,7 +143,8 @@ class Schema(Value, kind="schema"):
             is static.
         variables
             Their names, in the order of the channels; or name → levels, None for all of them. By
-            default every variable on the grid, those without sample dimensions last.
+            default every variable on the grid by name, as stores do not keep an order, and those
+            without sample dimensions last.
         masked
             Variables with missing values (NaN): names, or name → ``"static"`` (missing at the same
             points in every sample, as over land; read from the first) or ``"changing"`` (the default).
@@ -201,7 +202,7 @@ class Schema(Value, kind="schema"):
                 )
         ordered = [v for v, _ in found]
         if as_found:
-            ordered.sort(key=lambda variable: variable.static)
+            ordered.sort(key=lambda variable: (variable.static, variable.name))
         return cls(
             grid=report.grid,
             grid_dims=report.dims,
@@ -318,7 +319,8 @@ class Schema(Value, kind="schema"):
     def __repr__(self) -> str:
         lead = "".join(f"{dim}, " for dim in self.sample_dims)
         variables = "; ".join(map(repr, self.variables))
-        return f"schema of [{lead}{len(self)} channels] on the {self.grid!r}: {variables}"
+        count = f"{len(self)} channel{'s' if len(self) != 1 else ''}"
+        return f"schema of [{lead}{count}] on the {self.grid!r}: {variables}"
 
 
 def _sorted_points(grid: SphericalGrid) -> NDArray[np.float64]:

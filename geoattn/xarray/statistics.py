@@ -205,7 +205,7 @@ def statistics(
     gaps: str = "error",
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
-    block_bytes: int = 64 * 2**20,
+    block_bytes: int = 32 * 2**20,
 ) -> Statistics:
     """Mean, standard deviation and range of each channel, for states and tendencies.
 
