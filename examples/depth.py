@@ -3,8 +3,8 @@
     python examples/depth.py --output runs/depth
     python examples/depth.py --root 2D-3D-S --fold 1 --output runs/2d3ds
 
-Without ``--root`` the panoramas are of rendered rooms. The folder receives metrics, pictures and the
-learning curves.
+Without ``--root`` the panoramas are of rendered rooms. The folder receives metrics, pictures and
+checkpoints; a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import lightning
-from lightning.pytorch.loggers import CSVLogger
+from geoattn.training import Data, FitConfig, fit
 from torch.utils.data import DataLoader
 
 import geoattn as ga
@@ -21,7 +21,6 @@ from geoattn.models import Transformer, TransformerConfig
 from geoattn.tasks.curves import learning_curves
 from geoattn.tasks.depth import DepthEstimation, DepthScores, RowMean, depth_picture
 from geoattn.tasks.panoramas import RenderedRooms, Stanford2D3DS
-from geoattn.tasks.panoramas.learning import PanoramaData
 from geoattn.tasks.panoramas.robustness import score
 
 
@@ -34,7 +33,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rooms", type=int, default=600, help="rooms to train on (%(default)s)")
     parser.add_argument("--steps", type=int, default=600, help="optimiser steps (%(default)s)")
     options = parser.parse_args(arguments)
-    lightning.seed_everything(0, verbose=False)
 
     grid = ga.grids.equiangular(options.rows, 2 * options.rows, poles=False)
     splits = ("train", "val", "test")
@@ -46,17 +44,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     hood = ga.geodesic(grid, radius=600.0 / options.rows)
     config = TransformerConfig(grid, (hood,), 3, 1, dim=48, depth=4, num_heads=4, features=2, residual=False)
-    task = DepthEstimation(Transformer(config), grid, learning_rate=3e-3, steps=options.steps)
-    trainer = lightning.Trainer(
-        max_steps=options.steps,
-        accelerator="auto",
-        devices=1,
-        logger=CSVLogger(options.output, name="", version=""),
-        log_every_n_steps=min(10, options.steps),
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,
-    )
-    trainer.fit(task, PanoramaData(data["train"], data["val"]))
+    fit_config = FitConfig(steps=options.steps, learning_rate=3e-3)
+    lightning.seed_everything(fit_config.seed, verbose=False)
+    task = DepthEstimation(Transformer(config), grid, fit_config)
+    fit(task, Data(data["train"], data["val"], fit_config), options.output, fit_config)
     task.eval().cpu()
 
     mean = RowMean(grid, (sample["depth"] for sample in data["train"]))

@@ -1,7 +1,5 @@
 """Learning to segment and to estimate depth: a few steps beat what needs no looking."""
 
-import logging
-
 import numpy as np
 import pytest
 import torch
@@ -11,12 +9,13 @@ import geoattn as ga
 from geoattn.models import Transformer, TransformerConfig
 from geoattn.tasks.panoramas import RenderedRooms
 
-lightning = pytest.importorskip("lightning", reason="the tasks train with Lightning")
+pytest.importorskip("lightning", reason="the tasks train with Lightning")
 
-from geoattn.tasks.depth import DepthEstimation, DepthScores, RowMean  # noqa: E402
-from geoattn.tasks.panoramas.learning import PanoramaData  # noqa: E402
-from geoattn.tasks.panoramas.robustness import rotation_robustness, score  # noqa: E402
-from geoattn.tasks.segmentation import ClassPrior, Segmentation, SegmentationScores, class_weights  # noqa: E402
+from geoattn.training import Data, FitConfig, fit
+
+from geoattn.tasks.depth import DepthEstimation, DepthScores, RowMean
+from geoattn.tasks.panoramas.robustness import rotation_robustness, score
+from geoattn.tasks.segmentation import ClassPrior, Segmentation, SegmentationScores, class_weights
 
 GRID = ga.grids.equiangular(8, 16, poles=False)
 
@@ -34,50 +33,38 @@ def rooms():
     }
 
 
-def fit(task, rooms, steps):
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    data = PanoramaData(rooms["train"], rooms["val"], rooms["test"], batch_size=8)
-    trainer = lightning.Trainer(
-        max_steps=steps,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    trainer.fit(task, data)
-    validated = dict(trainer.callback_metrics)
-    return validated, trainer.test(task, data, verbose=False)[0]
+CONFIG = FitConfig(steps=60, validate_every=30, learning_rate=1e-2, accelerator="cpu")
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_short_training_of_segmentation_beats_the_priors(rooms):
+def test_a_short_training_of_segmentation_beats_the_priors(rooms, tmp_path):
     torch.manual_seed(0)
-    task = Segmentation(network(13), GRID, learning_rate=1e-2, steps=60)
-    validated, tested = fit(task, rooms, 60)
-    assert torch.isfinite(validated["val_area_mean_iou"])
-    labels = [sample["label"] for sample in rooms["train"]]
+    task = Segmentation(network(13), GRID, CONFIG)
+    rounds = fit(task, Data(rooms["train"], rooms["val"], CONFIG), tmp_path, CONFIG)
+    assert [row["step"] for row in rounds] == [30, 60]
     batches = list(DataLoader(rooms["test"], batch_size=8))
+    tested = score(task.eval().predict, batches, "label", SegmentationScores(GRID))
+    validated = score(task.predict, DataLoader(rooms["val"]), "label", SegmentationScores(GRID))
+    assert rounds[-1]["val_area_mean_iou"] == pytest.approx(validated["area_mean_iou"], rel=1e-5)
+    labels = [sample["label"] for sample in rooms["train"]]
     for by_row in (False, True):
         prior = score(ClassPrior(GRID, labels, by_row), batches, "label", SegmentationScores(GRID))
-        assert tested["test_area_accuracy"] > prior["area_accuracy"]
-    again = score(task.eval().predict, batches, "label", SegmentationScores(GRID))
-    assert again["area_mean_iou"] == pytest.approx(tested["test_area_mean_iou"], rel=1e-5)
+        assert tested["area_accuracy"] > prior["area_accuracy"]
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_short_training_of_depth_beats_the_row_mean(rooms):
+def test_a_short_training_of_depth_beats_the_row_mean(rooms, tmp_path):
     torch.manual_seed(0)
-    task = DepthEstimation(network(1), GRID, learning_rate=1e-2, steps=60)
-    _, tested = fit(task, rooms, 60)
+    task = DepthEstimation(network(1), GRID, CONFIG)
+    rounds = fit(task, Data(rooms["train"], rooms["val"], CONFIG), tmp_path, CONFIG)
+    assert rounds[1]["val_area_abs_rel"] < rounds[0]["val_area_abs_rel"]
+    batches = list(DataLoader(rooms["test"], batch_size=8))
+    tested = score(task.eval().predict, batches, "depth", DepthScores(GRID))
     mean = RowMean(GRID, (sample["depth"] for sample in rooms["train"]))
-    trivial = score(mean, DataLoader(rooms["test"], batch_size=8), "depth", DepthScores(GRID))
-    assert tested["test_area_abs_rel"] < trivial["area_abs_rel"]
+    trivial = score(mean, batches, "depth", DepthScores(GRID))
+    assert tested["area_abs_rel"] < trivial["area_abs_rel"]
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_names_of_the_samples(rooms):
-    task = DepthEstimation(network(1), GRID)
+    task = DepthEstimation(network(1), GRID, CONFIG)
     torch.nn.init.constant_(task.network.decoder.projection.bias, torch.nan)
     with pytest.raises(FloatingPointError, match="on train room 0 of seed 0, train room 1 of seed 0"):
         task.training_step(next(iter(DataLoader(rooms["train"], batch_size=2))), 0)
@@ -87,17 +74,15 @@ def test_class_weights_enter_the_loss(rooms):
     weights = class_weights(GRID, (sample["label"] for sample in rooms["train"]))
     batch = next(iter(DataLoader(rooms["train"], batch_size=4)))
     output = torch.randn(4, 13, 8, 16)
-    plain, weighted = Segmentation(network(13), GRID), Segmentation(network(13), GRID, weights)
-    doubled = Segmentation(network(13), GRID, torch.full((13,), 2.0))
+    plain, weighted = (
+        Segmentation(network(13), GRID, CONFIG),
+        Segmentation(network(13), GRID, CONFIG, weights),
+    )
+    doubled = Segmentation(network(13), GRID, CONFIG, torch.full((13,), 2.0))
     base = plain.loss(output, batch["label"])
     torch.testing.assert_close(doubled.loss(output, batch["label"]), 2 * base)
     assert not torch.isclose(weighted.loss(output, batch["label"]), base)
     assert "weights" in weighted.state_dict()
-
-
-def test_testing_needs_a_data_set(rooms):
-    with pytest.raises(ValueError, match="no data set for testing was given"):
-        PanoramaData(rooms["train"], rooms["val"]).test_dataloader()
 
 
 def test_robustness_is_measured_on_the_same_scenes_at_both_signs_of_pitch_and_roll():

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from geoattn.grids import SphericalGrid
 from geoattn.tasks.depth.loss import depth_loss, to_depth
 from geoattn.tasks.depth.metrics import DepthScores
 from geoattn.tasks.panoramas.learning import PanoramaTask
+from geoattn.training import FitConfig
 
 
 class DepthEstimation(PanoramaTask):
@@ -19,14 +18,14 @@ class DepthEstimation(PanoramaTask):
     ----------
     network
         To ``[B, 1, *grid.shape]``.
-    grid, **options
+    grid, config
         As for :class:`PanoramaTask`.
     """
 
     truth = "depth"
 
-    def __init__(self, network: nn.Module, grid: SphericalGrid, **options: Any) -> None:
-        super().__init__(network, grid, DepthScores(grid), **options)
+    def __init__(self, network: nn.Module, grid: SphericalGrid, config: FitConfig) -> None:
+        super().__init__(network, grid, DepthScores(grid), config)
 
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:
         return depth_loss(output[:, 0], truth, self.get_buffer("area"))

@@ -8,12 +8,12 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 from torchmetrics import Metric
 
 from geoattn.grids import SphericalGrid
 from geoattn.tasks.panoramas.areas import area_of
 from geoattn.tasks.panoramas.samples import Sample
+from geoattn.training import FitConfig, one_cycle
 
 
 class PanoramaTask(lightning.LightningModule):
@@ -28,8 +28,8 @@ class PanoramaTask(lightning.LightningModule):
         Where the samples live.
     scores
         Updated with what :meth:`predict` returns.
-    learning_rate, weight_decay, steps
-        AdamW, with one cycle over ``steps`` optimiser steps.
+    config
+        Gives the optimiser its learning rate, weight decay and steps.
     """
 
     #: the entry of a sample to be predicted
@@ -40,16 +40,13 @@ class PanoramaTask(lightning.LightningModule):
         network: nn.Module,
         grid: SphericalGrid,
         scores: Metric,
-        *,
-        learning_rate: float = 2e-3,
-        weight_decay: float = 0.01,
-        steps: int = 1000,
+        config: FitConfig,
     ) -> None:
         super().__init__()
         self.network = network
-        self.learning_rate, self.weight_decay, self.steps = learning_rate, weight_decay, steps
+        self.config = config
         self.register_buffer("area", area_of(grid), persistent=False)
-        self.validation_scores, self.test_scores = scores, scores.clone()
+        self.scores = scores
 
     @abstractmethod
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:
@@ -78,55 +75,14 @@ class PanoramaTask(lightning.LightningModule):
 
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
         output, truth = self(batch["rgb"]), batch[self.truth]  # type: ignore[literal-required]
-        self.log("val_loss", self.loss(output, truth), prog_bar=True, batch_size=len(truth))
-        self.validation_scores.update(self.to_prediction(output), truth)
+        self.log("val_loss", self.loss(output, truth), prog_bar=True, batch_size=len(truth), sync_dist=True)
+        self.scores.update(self.to_prediction(output), truth)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_scores("val_", self.validation_scores)
-
-    def test_step(self, batch: Sample, batch_idx: int) -> None:
-        self.test_scores.update(self.predict(batch["rgb"]), batch[self.truth])  # type: ignore[literal-required]
-
-    def on_test_epoch_end(self) -> None:
-        self._log_scores("test_", self.test_scores)
-
-    def _log_scores(self, prefix: str, scores: Metric) -> None:
-        self.log_dict({prefix + name: value.float() for name, value in scores.compute().items()})
-        scores.reset()
+        scores = self.scores.compute()
+        self.log_dict({f"val_{name}": value.float() for name, value in scores.items()})
+        self.scores.reset()
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=self.steps + 1, pct_start=0.1
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-class PanoramaData(lightning.LightningDataModule):
-    """Data sets for training, validation and testing, in batches."""
-
-    def __init__(
-        self,
-        train: Dataset[Sample],
-        val: Dataset[Sample],
-        test: Dataset[Sample] | None = None,
-        *,
-        batch_size: int = 8,
-        workers: int = 0,
-    ) -> None:
-        super().__init__()
-        self.train, self.val, self.test = train, val, test
-        self.options: dict[str, Any] = {"batch_size": batch_size, "num_workers": workers}
-
-    def train_dataloader(self) -> DataLoader[Sample]:
-        return DataLoader(self.train, shuffle=True, drop_last=True, **self.options)
-
-    def val_dataloader(self) -> DataLoader[Sample]:
-        return DataLoader(self.val, **self.options)
-
-    def test_dataloader(self) -> DataLoader[Sample]:
-        if self.test is None:
-            raise ValueError("no data set for testing was given: pass test=… to PanoramaData")
-        return DataLoader(self.test, **self.options)
+        c = self.config
+        return one_cycle(self, c.learning_rate, c.weight_decay, c.steps)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +9,7 @@ from geoattn.grids import SphericalGrid
 from geoattn.tasks.panoramas.learning import PanoramaTask
 from geoattn.tasks.segmentation.loss import segmentation_loss
 from geoattn.tasks.segmentation.metrics import SegmentationScores
+from geoattn.training import FitConfig
 
 
 class Segmentation(PanoramaTask):
@@ -20,18 +19,18 @@ class Segmentation(PanoramaTask):
     ----------
     network
         To ``[B, 13, *grid.shape]``.
+    grid, config
+        As for :class:`PanoramaTask`.
     weights
         A factor for each class in the loss, from :func:`class_weights`.
-    grid, **options
-        As for :class:`PanoramaTask`.
     """
 
     truth = "label"
 
     def __init__(
-        self, network: nn.Module, grid: SphericalGrid, weights: Tensor | None = None, **options: Any
+        self, network: nn.Module, grid: SphericalGrid, config: FitConfig, weights: Tensor | None = None
     ) -> None:
-        super().__init__(network, grid, SegmentationScores(grid), **options)
+        super().__init__(network, grid, SegmentationScores(grid), config)
         self.register_buffer("weights", torch.ones(()) if weights is None else weights)
 
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:
