@@ -13,7 +13,6 @@ import argparse
 from pathlib import Path
 
 import lightning
-from geoattn.training import Data, FitConfig, fit
 from torch.utils.data import DataLoader
 
 import geoattn as ga
@@ -22,6 +21,7 @@ from geoattn.tasks.curves import learning_curves
 from geoattn.tasks.depth import DepthEstimation, DepthScores, RowMean, depth_picture
 from geoattn.tasks.panoramas import RenderedRooms, Stanford2D3DS
 from geoattn.tasks.panoramas.robustness import score
+from geoattn.training import Data, FitConfig, fit
 
 
 def main(arguments: list[str] | None = None) -> None:

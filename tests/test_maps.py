@@ -91,7 +91,7 @@ def test_pictures_of_the_tasks_are_written(tmp_path):
     assert len(list(tmp_path.glob("*.png"))) == 3
 
 
-def test_learning_curves_come_from_the_files_of_lightning(tmp_path):
+def test_learning_curves_come_from_the_files_of_runs(tmp_path):
     from geoattn.tasks.curves import learning_curves, read_metrics
 
     log = tmp_path / "metrics.csv"

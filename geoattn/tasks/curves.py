@@ -1,4 +1,4 @@
-"""Learning curves, from the CSV files that Lightning's logger writes."""
+"""Learning curves of several runs, from the ``metrics.csv`` of each."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def read_metrics(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
     with Path(path).open(newline="") as file:
         rows = csv.DictReader(file)
         if "step" not in (rows.fieldnames or ()):
-            raise ValueError(f"{path} has no column 'step': it is no metrics.csv of Lightning's CSVLogger")
+            raise ValueError(f"{path} has no column 'step': it is no metrics.csv of a run")
         curves: dict[str, tuple[list[int], list[float]]] = {}
         for row in rows:
             for name, value in row.items():
                 if name not in ("step", "epoch") and value:
                     steps, values = curves.setdefault(name, ([], []))
-                    steps.append(int(row["step"]))
+                    steps.append(int(float(row["step"])))
                     values.append(float(value))
     return curves
 
