@@ -19,7 +19,8 @@ from geoattn.tasks.shallow_water import CHANNELS, generate_trajectories
 from geoattn.tasks.shallow_water.evaluation import persistence, rollout, root_mean_square_error
 from geoattn.tasks.shallow_water.learning import Stepper, train
 from geoattn.tasks.shallow_water.pictures import forecast_picture
-from geoattn.tasks.shallow_water.store import read_fields, to_dataset, write_json, write_zarr
+from geoattn.tasks.shallow_water.store import read_fields, to_dataset, write_zarr
+from geoattn.training import FitConfig, write_json
 
 SPHERE, PLANE, PERSISTENCE = "geodesic discs", "planar windows", "persistence"
 
@@ -111,10 +112,13 @@ def run_demo(
             training,
             validation,
             output / name.replace(" ", "-"),
-            steps=config.steps,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            seed=config.seed,
+            FitConfig(
+                steps=config.steps,
+                validate_every=config.steps // 8 if config.steps % 8 == 0 else config.steps,
+                batch_size=config.batch_size,
+                learning_rate=config.learning_rate,
+                seed=config.seed,
+            ),
         )
         forecasts[name] = rollout(stepper, start, config.lead_steps)
     print(f"\nAttention ran on backend {backends.last()!r}; what could run here:\n{backends.status()!r}")

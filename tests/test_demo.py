@@ -28,7 +28,7 @@ def test_the_demo_leaves_forecast_scores_pictures_and_checkpoints(folder):
     assert (folder / "forecast.png").read_bytes().startswith(b"\x89PNG")
     for model in ("geodesic-discs", "planar-windows"):
         assert (folder / model / "checkpoints" / "last.ckpt").exists()
-        assert list((folder / model / "metrics").glob("*/metrics.csv"))
+        assert (folder / model / "metrics.csv").exists()
     assert not list(folder.glob("*.partial"))
 
 

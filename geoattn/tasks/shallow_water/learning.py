@@ -1,22 +1,18 @@
-"""Training a forecaster on trajectories, with Lightning: data, module, and a run that resumes."""
+"""Learning to forecast from trajectories, with Lightning."""
 
 from __future__ import annotations
 
-import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
-from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import Dataset
 
 from geoattn.grids.base import Grid
 from geoattn.tasks.shallow_water.data import Normalisation
+from geoattn.training import Data, FitConfig, fit, one_cycle
 
 
 class Transitions(Dataset[tuple[Tensor, Tensor]]):
@@ -41,6 +37,11 @@ class Transitions(Dataset[tuple[Tensor, Tensor]]):
         trajectory, start = divmod(index, self.starts)
         window = self.trajectories[trajectory, start : start + self.unroll + 1]
         return window[0], window[1:]
+
+    def name_of(self, index: int) -> str:
+        """For error messages."""
+        trajectory, start = divmod(index, self.starts)
+        return f"trajectory {trajectory}, states {start} to {start + self.unroll}"
 
 
 class Stepper(nn.Module):
@@ -68,20 +69,36 @@ class Stepper(nn.Module):
 
 
 class Forecaster(lightning.LightningModule):
-    """One-step or unrolled training on the area-weighted squared error in units of the typical change.
+    """One-step or multi-step training on the area-weighted squared error in units of the typical change.
 
     A loss of 1 is that of persistence over one step.
+
+    Parameters
+    ----------
+    stepper, grid
+        The model and where its fields live.
+    config
+        Of the run.
+    pushforward
+        With several steps: send gradients through the last one only, the steps before it being there to
+        meet the errors of forecasts (Brandstetter et al., 2202.03376). Otherwise all steps are unrolled,
+        all count, and gradients go through all.
     """
 
-    def __init__(self, stepper: Stepper, grid: Grid, learning_rate: float, steps: int) -> None:
+    def __init__(self, stepper: Stepper, grid: Grid, config: FitConfig, pushforward: bool = False) -> None:
         super().__init__()
         self.stepper = stepper
-        self.learning_rate, self.steps = learning_rate, steps
+        self.settings, self.pushforward = config, pushforward
         area = torch.tensor(grid.weights / grid.weights.sum(), dtype=torch.float32)
         self.register_buffer("area", area, persistent=False)
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         fields, targets = batch
+        if self.pushforward:
+            with torch.no_grad():
+                for _ in range(targets.shape[1] - 1):
+                    fields = self.stepper(fields)
+            targets = targets[:, -1:]
         area, change = self.get_buffer("area"), self.stepper.get_buffer("change")
         errors = []
         for target in targets.unbind(1):
@@ -92,8 +109,6 @@ class Forecaster(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         loss = self.loss(batch)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the training loss became {loss.item()} at step {self.global_step}")
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
@@ -101,21 +116,8 @@ class Forecaster(lightning.LightningModule):
         self.log("val_loss", self.loss(batch), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=1e-4)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=self.steps + 1, pct_start=0.1
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-class TrainingBar(TQDMProgressBar):
-    """One line of progress with the losses, and no second bar for the short validation."""
-
-    def get_metrics(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> dict[str, Any]:
-        return {k: v for k, v in super().get_metrics(trainer, module).items() if k != "v_num"}
-
-    def init_validation_tqdm(self) -> Tqdm:
-        return Tqdm(disable=True)
+        c = self.settings
+        return one_cycle(self, c.learning_rate, c.weight_decay, c.steps)
 
 
 def train(
@@ -124,50 +126,23 @@ def train(
     training: Tensor,
     validation: Tensor,
     folder: Path,
+    config: FitConfig,
     *,
-    steps: int,
-    batch_size: int = 8,
-    learning_rate: float = 2e-3,
     unroll: int = 1,
-    seed: int = 0,
+    pushforward: bool = False,
+    settings: dict[str, Any] | None = None,
 ) -> Stepper:
-    """Train ``stepper`` in place for ``steps`` optimiser steps, and return it.
-
-    The folder receives checkpoints, and ``metrics/version_*/metrics.csv``, one for each start. A run
-    that was interrupted continues from its last checkpoint when it is started again with the same
-    folder; a finished one is loaded. The order of the samples follows from ``seed`` and the epoch alone.
+    """Train ``stepper`` in place and return it; :func:`geoattn.training.fit` says what the folder receives.
 
     Parameters
     ----------
     training, validation
         Trajectories in physical units, ``[n, steps + 1, C, *grid.shape]``.
+    unroll, pushforward
+        Steps of a training sample, and how they are learned from: see :class:`Forecaster`.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips, not its warnings
-    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec", module="lightning")  # its own affair
-    lightning.seed_everything(seed, verbose=False)
-    transitions = Transitions(training, unroll)
-    # orders samples by (seed, epoch), so that a resumed run sees what an uninterrupted one would have
-    order: DistributedSampler[Any] = DistributedSampler(transitions, num_replicas=1, rank=0, seed=seed)
-    loader = DataLoader(transitions, batch_size, sampler=order, drop_last=True)
-    if len(loader) == 0:
-        raise ValueError(
-            f"{len(training)} trajectories of {training.shape[1]} states fill no batch of {batch_size}; "
-            "simulate more of them, or lower batch_size"
-        )
-    held_out = DataLoader(Transitions(validation, unroll), batch_size)
-    forecaster = Forecaster(stepper, grid, learning_rate, steps)
-    checkpoints = ModelCheckpoint(folder / "checkpoints", save_last=True, save_top_k=0, every_n_epochs=1)
-    trainer = lightning.Trainer(
-        max_steps=steps,
-        accelerator="auto",
-        devices=1,
-        logger=CSVLogger(folder, name="metrics"),
-        callbacks=[checkpoints, TrainingBar(refresh_rate=10)],
-        default_root_dir=folder,
-        log_every_n_steps=min(10, len(loader)),
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-    )
-    last = folder / "checkpoints" / "last.ckpt"
-    trainer.fit(forecaster, loader, held_out, ckpt_path=last if last.exists() else None)
+    forecaster = Forecaster(stepper, grid, config, pushforward)
+    data = Data(Transitions(training, unroll), Transitions(validation, unroll), config)
+    options = {"unroll": unroll, "pushforward": pushforward}
+    fit(forecaster, data, folder, config, {**options, **(settings or {})})
     return stepper.eval()

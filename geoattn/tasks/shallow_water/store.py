@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -99,11 +98,3 @@ def read_fields(path: Path) -> Tensor:
     with xarray.open_zarr(path, consolidated=False, chunks=None) as dataset:
         arrays = [dataset[name].transpose(*DIMENSIONS).values for name in CHANNELS]
     return torch.from_numpy(np.stack(arrays, axis=2))
-
-
-def write_json(content: Any, path: Path) -> None:
-    """Write the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
