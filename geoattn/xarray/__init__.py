@@ -6,9 +6,10 @@ from geoattn.xarray.accessor import register
 from geoattn.xarray.coordinates import coordinates
 from geoattn.xarray.fields import mean, plot, weights
 from geoattn.xarray.regrid import Regridder, regrid
-from geoattn.xarray.schema import Schema, Variable
+from geoattn.xarray.schema import Schema
 from geoattn.xarray.statistics import Moments, Statistics, statistics
 from geoattn.xarray.tensors import to_tensor, to_xarray
+from geoattn.xarray.variable import Variable
 from geoattn.xarray.windows import Windows
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geoattn.xarray.attributes import from_text
-from geoattn.xarray.schema import Schema, Variable, channel_values
+from geoattn.xarray.schema import Schema
 from geoattn.xarray.times import stamp
+from geoattn.xarray.variable import Variable, channel_values
 
 
 @overload
