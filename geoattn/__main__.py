@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     demo.add_argument("--fresh", action="store_true", help="delete the output folder's earlier results first")
 
     commands.add_parser("grids", help="list the catalogue of named grids")
+    commands.add_parser("models", help="list the sizes of the models with the numbers of their parameters")
     commands.add_parser("backends", help="say which backends can run here, and why others cannot")
 
     options = parser.parse_args(arguments)
@@ -35,6 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
         from geoattn import grids
 
         print(grids.catalogue())
+    elif options.command == "models":
+        from geoattn.models.sizes import table
+
+        print(table())
     else:
         from geoattn import backends
 

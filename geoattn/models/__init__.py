@@ -2,6 +2,19 @@
 
 from geoattn.models.checkpoint import load, save
 from geoattn.models.config import ModelConfig
+from geoattn.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from geoattn.models.sizes import ENCODER_DECODER_SIZES, TRANSFORMER_SIZES, parameter_count
 from geoattn.models.transformer import Transformer, TransformerConfig
 
-__all__ = ["ModelConfig", "Transformer", "TransformerConfig", "load", "save"]
+__all__ = [
+    "ENCODER_DECODER_SIZES",
+    "EncoderDecoder",
+    "EncoderDecoderConfig",
+    "ModelConfig",
+    "TRANSFORMER_SIZES",
+    "Transformer",
+    "TransformerConfig",
+    "load",
+    "parameter_count",
+    "save",
+]

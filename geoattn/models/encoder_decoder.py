@@ -1,0 +1,197 @@
+"""A hierarchical encoder–decoder: attention on ever coarser grids, and a decoder that sees all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geoattn.grids import Grid
+from geoattn.models.config import ModelConfig
+from geoattn.neighborhoods import Neighborhood
+from geoattn.nn import Block, PatchEmbed, PatchUnembed, Position, PositionFeatures, Resample
+from geoattn.nn.patching import patches
+from geoattn.nn.table import Table
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class EncoderDecoderConfig(ModelConfig, kind="encoder_decoder"):
+    """Everything that defines an :class:`EncoderDecoder`.
+
+    Parameters
+    ----------
+    grid
+        Where the fields live.
+    hoods
+        A neighborhood for each stage, from fine to coarse. Its grid is the stage's.
+    in_channels, out_channels
+        Channels of the fields given and predicted.
+    dims, depths, num_heads
+        Channels, blocks and heads of each stage.
+    patches
+        Points along each side of the patch that a stage makes one token of, counted on the grid of the
+        stage before it: the grids' own hierarchy. None where the stages' grids are no patches of one
+        another: then attention between the two grids leads from one to the next, and interpolation back.
+    decoder_dim
+        Channels of the decoder.
+    mlp_ratio, qk_norm, key_weights, position, layer_scale, dropout
+        See :class:`geoattn.nn.Block` and :class:`geoattn.nn.Attention`.
+    features
+        Degree of the smooth functions of position that the encoder sees; 0 for none.
+    residual
+        Predict the change of the first ``out_channels`` of the input instead of their new value.
+    """
+
+    grid: Grid
+    hoods: tuple[Neighborhood, ...]
+    in_channels: int
+    out_channels: int
+    dims: tuple[int, ...] = (32, 64, 128)
+    depths: tuple[int, ...] = (2, 2, 2)
+    num_heads: tuple[int, ...] = (1, 2, 4)
+    patches: tuple[int | tuple[int, ...], ...] | None = (2, 2, 2)
+    decoder_dim: int = 64
+    mlp_ratio: float = 2.0
+    qk_norm: bool = False
+    key_weights: Literal["quadrature"] | None = "quadrature"
+    position: str | Position | None = None
+    layer_scale: float | None = None
+    dropout: float = 0.0
+    features: int = 4
+    residual: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        stages = len(self.hoods)
+        lengths = {"dims": self.dims, "depths": self.depths, "num_heads": self.num_heads}
+        if self.patches is not None:
+            lengths["patches"] = self.patches  # type: ignore[assignment]
+        for name, values in lengths.items():
+            if len(values) != stages:
+                raise ValueError(
+                    f"{name} {values} must have one entry for each of the {stages} neighborhoods"
+                )
+        if self.residual and self.out_channels > self.in_channels:
+            raise ValueError(
+                f"residual=True adds the change to the first out_channels of the input, but "
+                f"out_channels {self.out_channels} exceeds in_channels {self.in_channels}"
+            )
+        for stage, hood in enumerate(self.hoods):
+            if hood.key_grid != hood.query_grid:
+                raise ValueError(f"the neighborhood of stage {stage} must lie on one grid, got {hood!r}")
+        if self.patches is not None:
+            grid = self.grid
+            for stage, (hood, side) in enumerate(zip(self.hoods, self.patches, strict=True)):
+                grid = patches(grid, side).grid
+                if hood.query_grid != grid:
+                    raise ValueError(
+                        f"stage {stage} works on the {grid!r}, and its neighborhood lies on the "
+                        f"{hood.query_grid!r}: make it on ga.nn.patches(grid, {side}).grid, or "
+                        "pass patches=None"
+                    )
+
+    def build(self) -> EncoderDecoder:
+        return EncoderDecoder(self)
+
+    def __repr__(self) -> str:
+        return f"encoder–decoder of {self.depths} blocks × {self.dims} channels over {self.hoods[0]!r}, …"
+
+
+class EncoderDecoder(nn.Module):
+    """Fields ``[B, in_channels, *grid.shape]`` to ``[B, out_channels, *grid.shape]``.
+
+    After SegFormer (Xie et al., 2105.15203): every stage's tokens are brought to the decoder's channels
+    and the first stage's grid, summed, and mapped to the points. The last layer starts at zero.
+    """
+
+    def __init__(self, config: EncoderDecoderConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        attention: dict[str, Any] = {
+            "qk_norm": c.qk_norm,
+            "key_weights": c.key_weights,
+            "position": c.position,
+        }
+        options = {"mlp_ratio": c.mlp_ratio, "layer_scale": c.layer_scale, "dropout": c.dropout, **attention}
+        self.position_features = PositionFeatures(c.grid, c.features)
+        grids = [hood.query_grid for hood in c.hoods]
+        widths = [c.in_channels + self.position_features.count, *c.dims]
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for stage, (fine, coarse) in enumerate(pairwise([c.grid, *grids])):
+            given, dim = widths[stage : stage + 2]
+            if c.patches is not None:
+                self.down.append(PatchEmbed(fine, c.patches[stage], given, dim))
+            else:
+                self.down.append(_Between(fine, coarse, given, dim, c.num_heads[stage], attention))
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(Block(d, h, hood, **options) for _ in range(n)), nn.LayerNorm(d))
+            for d, n, h, hood in zip(c.dims, c.depths, c.num_heads, c.hoods, strict=True)
+        )
+        self.mix = nn.ModuleList(nn.Linear(dim, c.decoder_dim) for dim in c.dims)
+        for stage, (fine, coarse) in enumerate(pairwise(grids), start=1):
+            self.up.append(Resample(fine, coarse) if c.patches is None else _Spread(fine, c.patches[stage]))
+        self.head: nn.Module
+        if c.patches is not None:
+            self.head = PatchUnembed(c.grid, c.patches[0], c.decoder_dim, c.out_channels)
+            last = self.head.projection
+        else:
+            last = nn.Linear(c.decoder_dim, c.out_channels)
+            same = grids[0] == c.grid
+            self.head = nn.Sequential(nn.Identity() if same else Resample(c.grid, grids[0]), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, fields: Tensor) -> Tensor:
+        c = self.config
+        expected = (c.in_channels, *c.grid.shape)
+        if tuple(fields.shape[1:]) != expected:
+            raise ValueError(
+                f"fields must have shape [B, {', '.join(map(str, expected))}] on {c.grid!r}, "
+                f"got {list(fields.shape)}"
+            )
+        tokens = self.position_features(fields.movedim(1, -1))
+        seen = []
+        for down, stage, mix in zip(self.down, self.stages, self.mix, strict=True):
+            tokens = stage(down(tokens))
+            seen.append(mix(tokens))
+        together = seen.pop()
+        for up, finer in zip(reversed(self.up), reversed(seen), strict=True):
+            together = finer + up(together)
+        out: Tensor = self.head(F.gelu(together)).movedim(-1, 1)
+        return fields[:, : c.out_channels] + out if c.residual else out
+
+
+class _Spread(nn.Module):
+    """The token of each patch given to all its points: knows no more geometry than the patches do."""
+
+    def __init__(self, fine: Grid, side: int | tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = fine.shape
+        members = patches(fine, side).members
+        self.places, self.side = Table(np.argsort(members.reshape(-1))), members.shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        copies = x.flatten(1, -2).repeat_interleave(self.side, dim=1)
+        # each copy goes to one point, so that the gradient is a gather as well, and repeats
+        return copies[:, self.places()].reshape(len(x), *self.shape, x.shape[-1])
+
+
+class _Between(nn.Module):
+    """Channels by a linear map, then from one grid to the next by attention."""
+
+    def __init__(
+        self, fine: Grid, coarse: Grid, given: int, dim: int, heads: int, attention: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.linear = nn.Linear(given, dim)
+        self.resample: nn.Module = nn.Identity()
+        if fine != coarse:
+            self.resample = Resample(coarse, fine, "attention", dim=dim, num_heads=heads, **attention)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.resample(self.linear(x))
+        return out
