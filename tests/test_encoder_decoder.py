@@ -94,16 +94,17 @@ def sized(name, size, grid, hood):
         coarse = ga.nn.patches(grid, 2).grid
         shape = models.TRANSFORMER_SIZES[size]
         return models.TransformerConfig(grid, hood(coarse), 3, 3, patch=2, **shape)
-    return hierarchy(grid, hood=hood, **models.ENCODER_DECODER_SIZES[size])
+    config = hierarchy(grid, hood=hood, **models.ENCODER_DECODER_SIZES[size])
+    return dataclasses.replace(config, out_channels=3)
 
 
 COUNTS = {
     ("transformer", "S"): 310_956,
     ("transformer", "M"): 4_248_332,
     ("transformer", "L"): 25_296_396,
-    ("encoder_decoder", "S"): 409_128,
-    ("encoder_decoder", "M"): 3_990_344,
-    ("encoder_decoder", "L"): 25_624_456,
+    ("encoder_decoder", "S"): 409_388,
+    ("encoder_decoder", "M"): 3_990_860,
+    ("encoder_decoder", "L"): 25_625_484,
 }
 
 

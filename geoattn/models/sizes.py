@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from geoattn.grids import gaussian
+from geoattn.grids import Grid, gaussian
 from geoattn.models.config import ModelConfig
 from geoattn.models.encoder_decoder import EncoderDecoderConfig
 from geoattn.models.transformer import TransformerConfig
@@ -35,7 +35,7 @@ def parameter_count(config: ModelConfig) -> int:
 
 def table() -> str:
     """The sizes with their counts, for fields of 3 channels in, 3 out, in patches of 2 points a side."""
-    grids = [gaussian(16, 32)]  # the count does not depend on the grid
+    grids: list[Grid] = [gaussian(16, 32)]  # the count does not depend on the grid
     for _ in range(3):
         grids.append(patches(grids[-1], 2).grid)
     hoods = [everything(grid) for grid in grids[1:]]
