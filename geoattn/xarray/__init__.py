@@ -2,9 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from geoattn.xarray import metrics
 from geoattn.xarray.accessor import register
 from geoattn.xarray.coordinates import coordinates
 from geoattn.xarray.fields import mean, plot, weights
+from geoattn.xarray.forecast import forecast
+from geoattn.xarray.forecaster import Forecaster
 from geoattn.xarray.regrid import Regridder, regrid
 from geoattn.xarray.schema import Schema
 from geoattn.xarray.statistics import Moments, Statistics, statistics
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DataModule",
+    "Forecaster",
     "Moments",
     "Regridder",
     "Schema",
@@ -24,7 +28,9 @@ __all__ = [
     "Variable",
     "Windows",
     "coordinates",
+    "forecast",
     "mean",
+    "metrics",
     "plot",
     "regrid",
     "statistics",

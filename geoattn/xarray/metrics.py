@@ -185,7 +185,7 @@ def climatology(ds: Any, *, hours: bool = True, time: str = "time") -> Any:
     ValueError
         If there is no such time, or a day of the year lacks an hour that others have.
     """
-    if time not in ds.dims or ds[time].dtype.kind != "M":
+    if time not in ds.dims or ds[time].dtype.kind not in "MO":
         raise ValueError(f"a climatology needs dates along {time!r}; the dimensions are {tuple(ds.dims)}")
     whole = _as_dataset(ds)
     changing = whole[[name for name in whole.data_vars if time in whole[name].dims]]

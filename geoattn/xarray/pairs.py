@@ -114,7 +114,7 @@ class Pairing:
             mask = truth.notnull()
         chosen = self.climatology
         if len(chosen):
-            if valid is None or valid.dtype.kind != "M":
+            if valid is None or valid.dtype.kind not in "MO":
                 raise ValueError("anomalies need the forecast's valid times: it has no dates")
             chosen = chosen.sel(
                 {
@@ -137,7 +137,13 @@ class Pairing:
                 f"{lead!r} holds {forecast[lead].dtype}, not lengths of time: open the forecast with "
                 "decode_timedelta=True"
             )
-        return times + forecast[lead]
+        since = forecast[lead]
+        if times.dtype.kind == "O":  # dates of other calendars
+            lengths = np.asarray(since.values.astype("timedelta64[us]").astype(object))
+            coords = {**times.coords, **since.coords}
+            values = np.add.outer(times.values, lengths)
+            return xarray.DataArray(values, coords, (*times.dims, *since.dims))
+        return times + since
 
     def _comparable(
         self, other: xarray.Dataset, same_grid: Any, forecast: xarray.Dataset, what: str

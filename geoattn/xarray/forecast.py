@@ -1,0 +1,343 @@
+"""Forecasts from store to store: a rollout that can be stopped and continued at any moment."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray
+from numpy.typing import NDArray
+from torch import Tensor
+
+import geoattn
+from geoattn.xarray.dimensions import SAMPLES
+from geoattn.xarray.forecaster import Forecaster
+from geoattn.xarray.reader import Reader
+from geoattn.xarray.rollout_store import RolloutStore
+from geoattn.xarray.schema import ENCODING, Schema
+from geoattn.xarray.tensors import channel_part, to_xarray
+
+
+def forecast(
+    checkpoint: str | os.PathLike[str],
+    input: Any,
+    output: str | os.PathLike[str],
+    *,
+    steps: int,
+    times: Sequence[Any] | None = None,
+    members: int = 1,
+    perturbation: float = 0.1,
+    seed: int = 0,
+    batch_size: int = 4,
+    device: str | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> xarray.Dataset:
+    """Forecast from the states of a store, into a new store.
+
+    The output has WeatherBench 2's dimensions ``time`` (the initial time), ``realization`` if there are
+    several members, and ``prediction_timedelta`` from one step on, then the input's own levels and grid,
+    with the input's coordinates and attributes. It takes its name when it is complete; until then it
+    lies in ``<output>.unfinished``, and a run that was killed continues by ``resume``: to the same bits.
+
+    Parameters
+    ----------
+    checkpoint
+        File that :meth:`Forecaster.save` wrote.
+    input
+        Path, URL or zarr store with the initial states, on the checkpoint's grid.
+    output
+        Path of the zarr store to write.
+    steps
+        Number of steps to forecast.
+    times
+        Initial times, ``["2020-01-01T00", …]``; the last of the input by default.
+    members
+        Members of the ensemble. The first starts from the state itself, the others from states
+        perturbed by independent normal noise at every point.
+    perturbation
+        Standard deviation of that noise, in units of each channel's typical change over a step.
+    seed
+        Of the noise, which depends on the seed, the initial time and the member alone.
+    batch_size
+        Samples forecast at once.
+    device
+        Where to compute: ``"cpu"``, ``"cuda"``; a GPU if there is one by default.
+    resume
+        Continue an unfinished forecast of the same request; a finished one is left as it is.
+    progress
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    The output, opened without reading it.
+
+    Raises
+    ------
+    FileExistsError
+        If the output, or an unfinished one, exists and ``resume`` is False.
+    ValueError
+        If checkpoint and input do not fit, a time is not in the input, or what exists is the forecast of
+        another request.
+    FloatingPointError
+        If the forecast leaves the finite numbers: nothing of that lead time is written.
+    """
+    for name, count in (("steps", steps), ("members", members), ("batch_size", batch_size)):
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
+    if not perturbation >= 0:
+        raise ValueError(f"perturbation must not be negative, got {perturbation}")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    forecaster = Forecaster.load(checkpoint)
+    reader = _open(forecaster.schema, input, checkpoint)
+    chosen = _find_times(reader, times)
+    request = {
+        "checkpoint": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
+        "input": reader.fingerprint(),
+        "times": [str(reader.times[i]) for i in chosen],
+        "steps": steps,
+        "members": members,
+        "perturbation": perturbation,
+        "seed": seed,
+        "batch_size": batch_size,
+        "device": device,
+    }
+    store = RolloutStore(output, request, resume)
+    if not store.complete:
+        rollout = _Rollout(forecaster.to(device), reader, chosen, members, perturbation, seed, device)
+        rollout.run(store, steps, batch_size, progress)
+    options: dict[str, Any] = {"chunks": None, "consolidated": False, "decode_timedelta": True}
+    ds: xarray.Dataset = xarray.open_zarr(str(output), **options)
+    return ds
+
+
+class _Rollout:
+    """The samples of a forecast, initial times × members, and their way through the lead times."""
+
+    def __init__(
+        self,
+        forecaster: Forecaster,
+        reader: Reader,
+        times: list[int],
+        members: int,
+        perturbation: float,
+        seed: int,
+        device: str,
+    ) -> None:
+        self.forecaster, self.reader, self.times, self.members = forecaster, reader, times, members
+        self.perturbation, self.seed, self.device = perturbation, seed, device
+        self.schema = forecaster.schema
+        #: what is written: the changing variables, as computed
+        self.written = dataclasses.replace(
+            self.schema.changing,
+            variables=tuple(
+                dataclasses.replace(variable, dtype="<f4", encoding_text="{}")
+                for variable in self.schema.changing.variables
+            ),
+        )
+        self.samples = list(product(range(len(times)), range(members)))
+
+    def run(self, store: RolloutStore, steps: int, batch_size: int, progress: bool) -> None:
+        from tqdm import tqdm
+
+        batches = [self.samples[i : i + batch_size] for i in range(0, len(self.samples), batch_size)]
+        if not store.allocated:
+            self._allocate(store, steps, len(batches))
+        done = sum(store.done(b) * len(batch) for b, batch in enumerate(batches))
+        whole = steps * len(self.samples)
+        with tqdm(total=whole, initial=done, unit="step", disable=not progress) as bar:
+            for number, batch in enumerate(batches):
+                self._run_batch(store, number, batch, steps, bar)
+        store.finish()
+
+    @torch.inference_mode()
+    def _run_batch(
+        self, store: RolloutStore, number: int, batch: list[tuple[int, int]], steps: int, bar: Any
+    ) -> None:
+        reached = store.done(number)
+        if reached == steps:
+            return
+        fields, mask = self._initial(batch)
+        places = [(t, m) if self.members > 1 else (t,) for t, m in batch]
+        if reached:
+            fields = self._continue(fields, store.read(self.written.names, places, reached))
+        for lead in range(reached + 1, steps + 1):
+            fields = self.forecaster(fields, mask)
+            self._check_finite(fields, batch, lead)
+            changing = self.forecaster.changing
+            ds = to_xarray(
+                fields[:, changing],
+                self.written,
+                dims=["sample"],
+                mask=None if mask is None else mask[:, changing],
+            )
+            store.write(number, places, lead, {name: ds[name].values for name in self.written.names})
+            bar.update(len(batch))
+
+    def _initial(self, batch: list[tuple[int, int]]) -> tuple[Tensor, Tensor | None]:
+        """Initial states ``[B, C, *grid.shape]``, perturbed, and where they have values."""
+        states, masks = [], []
+        for t, member in batch:
+            step = self.times[t]
+            values, visible = self.reader.read(slice(step, step + 1))
+            state = values[0].astype(np.float32)
+            if member:
+                noise = self._noise(t, member)
+                if visible is not None:
+                    noise = np.where(visible[0, self.forecaster.changing.cpu().numpy()], noise, 0)
+                state[self.forecaster.changing.cpu().numpy()] += noise
+            states.append(state)
+            masks.append(visible)
+        shown = None if masks[0] is None else torch.from_numpy(np.concatenate(masks)).to(self.device)  # type: ignore[arg-type]
+        return torch.from_numpy(np.stack(states)).to(self.device), shown
+
+    def _noise(self, t: int, member: int) -> NDArray[np.float32]:
+        """Of the changing channels, in their units: by the initial time itself, not by its number."""
+        key = hashlib.sha256(f"{self.seed} {self.reader.times[self.times[t]]} {member}".encode()).digest()
+        random = np.random.default_rng(np.frombuffer(key, np.uint32))
+        change = self.forecaster.change.cpu().numpy()
+        shape = (len(change), *self.schema.grid.shape)
+        return (self.perturbation * change * random.standard_normal(shape)).astype(np.float32)
+
+    def _continue(self, initial: Tensor, stored: dict[str, NDArray[np.float32]]) -> Tensor:
+        """The fields that were written; what is missing in them, and is static, is that of the start."""
+        ds = xarray.Dataset({name: (self._dims(name), values) for name, values in stored.items()})
+        shape = (len(initial), len(self.written), *self.schema.grid.shape)
+        values = np.empty(shape, np.float32)
+        for variable, channels in zip(self.written.variables, self.written.slices, strict=True):
+            rest = [dim for dim in (variable.level_dim,) if dim]
+            array = ds[variable.name].transpose("sample", *rest, *self.written.grid_dims)
+            if rest:
+                array = array.isel({variable.level_dim: self._level_places(variable.name)})
+            part = channel_part(values, channels, self.written)
+            part[...] = array.values.reshape(part.shape)
+        fields = torch.from_numpy(values).to(self.device)
+        changing = self.forecaster.changing
+        return initial.index_copy(1, changing, torch.where(fields.isnan(), initial[:, changing], fields))
+
+    def _dims(self, name: str) -> tuple[str, ...]:
+        """The dimensions of one variable of a batch, as it is stored."""
+        variable = self.written.variables[self.written.names.index(name)]
+        return ("sample", *(d for d in variable.dims if d in (variable.level_dim, *self.written.grid_dims)))
+
+    def _level_places(self, name: str) -> list[int]:
+        """Where the levels of a variable lie among those of the store."""
+        variable = self.written.variables[self.written.names.index(name)]
+        there = _levels(self.written)[variable.level_dim]
+        return [there.index(level) for level in variable.levels]
+
+    def _allocate(self, store: RolloutStore, steps: int, batches: int) -> None:
+        source = self.reader.stores[0].dataset
+        dim = self.reader.dim
+        empty = torch.zeros(1, len(self.written), *self.schema.grid.shape)
+        shown = torch.ones_like(empty, dtype=torch.bool)
+        like = to_xarray(empty, self.written, source.isel({dim: slice(0, 1)}), dims=[dim], mask=shown)
+        dropped = {*self.written.names, *SAMPLES, *(n for n, v in like.variables.items() if dim in v.dims)}
+        coords = like.drop_vars([name for name in like.variables if name in dropped])
+        for variable in coords.variables.values():  # without the chunks and the compression of the input
+            variable.encoding = {k: v for k, v in variable.encoding.items() if k in ENCODING}
+        step = self.forecaster.step.astype("timedelta64[ns]")
+        initial = self.reader.times[self.times]
+        coords = coords.assign_coords(
+            time=("time", initial, {"standard_name": "forecast_reference_time", "long_name": "initial time"}),
+            prediction_timedelta=(
+                "prediction_timedelta",
+                step * np.arange(1, steps + 1),
+                {"standard_name": "forecast_period", "long_name": "time since the initial time"},
+            ),
+        )
+        if self.members > 1:
+            names = {"standard_name": "realization", "long_name": "member of the ensemble"}
+            coords = coords.assign_coords(realization=("realization", np.arange(self.members), names))
+        coords.attrs = {
+            **like.attrs,
+            "source": f"geoattn {geoattn.__version__}, forecast of {steps} steps",
+            "grid": repr(self.schema.grid),
+        }
+        lead = ("time", *(("realization",) if self.members > 1 else ()), "prediction_timedelta")
+        arrays = {
+            variable.name: ((*lead, *self._dims(variable.name)[1:]), variable.attrs)
+            for variable in self.written.variables
+        }
+        store.allocate(coords, arrays, batches)
+
+    def _check_finite(self, fields: Tensor, batch: list[tuple[int, int]], lead: int) -> None:
+        wrong = (~torch.isfinite(fields)).flatten(2).any(2).nonzero()
+        if len(wrong):
+            sample, channel = wrong[0].tolist()
+            time = self.reader.times[self.times[batch[sample][0]]]
+            raise FloatingPointError(
+                f"the forecast of {self.schema.labels[channel]!r} from {time} left the finite numbers at "
+                f"step {lead}: the model is unstable"
+            )
+
+
+def _levels(schema: Schema) -> dict[str, list[Any]]:
+    """The levels of each level dimension, in the order in which they are written."""
+    levels: dict[str, dict[Any, None]] = {}
+    for variable in schema.variables:
+        levels.setdefault(variable.level_dim, {}).update(dict.fromkeys(variable.levels))
+    return {dim: list(found) for dim, found in levels.items()}
+
+
+def _open(schema: Schema, input: Any, checkpoint: Any) -> Reader:
+    """A reader of the input, once it is known to be what the checkpoint was trained on."""
+    try:
+        reader = Reader(input, schema)
+    except ValueError as reason:
+        raise ValueError(f"the input {str(input)!r} does not fit {str(checkpoint)!r}: {reason}") from reason
+    if not (reader.times.dtype.kind == "M" or hasattr(reader.times[0], "calendar")):
+        raise ValueError(f"{reader.dim!r} of {str(input)!r} holds {reader.times.dtype}, not dates")
+    for variable in schema.variables:
+        units = str(reader.stores[0].dataset[variable.name].attrs.get("units", ""))
+        if units and variable.units and units != variable.units:
+            raise ValueError(
+                f"{variable.name!r} is in {units!r} in {str(input)!r}, but in {variable.units!r} in the data "
+                f"of {str(checkpoint)!r}"
+            )
+    return reader
+
+
+def _find_times(reader: Reader, times: Sequence[Any] | None) -> list[int]:
+    """Which steps of the input the initial times are."""
+    if times is None:
+        return [len(reader) - 1]
+    if not len(times):
+        raise ValueError("times is empty: give the initial times, or None for the last one")
+    found: list[int] = []
+    for time in times:
+        places = np.flatnonzero(reader.times == _date(time, reader.times[0]))
+        if not len(places):
+            raise ValueError(
+                f"the input has no {reader.dim} {time}: it has {len(reader)}, "
+                f"{reader.times[0]} to {reader.times[-1]}"
+            )
+        if int(places[0]) in found:
+            raise ValueError(f"initial time {time} is asked for twice")
+        found.append(int(places[0]))
+    return found
+
+
+def _date(time: Any, like: Any) -> Any:
+    """A time as the input holds it: numpy's, or one of another calendar."""
+    try:
+        if isinstance(like, np.datetime64):
+            return np.datetime64(time, "ns")
+        if isinstance(time, type(like)):
+            return time
+        return type(like).strptime(*_with_format(str(time)), like.calendar)
+    except ValueError:
+        raise ValueError(f"{time!r} is no time; write it as 2020-01-31T12") from None
+
+
+def _with_format(text: str) -> tuple[str, str]:
+    """A date as text, and the format that as much of it has."""
+    whole = "%Y-%m-%dT%H:%M:%S"
+    return text.replace(" ", "T"), whole[: {10: 8, 13: 11, 16: 14}.get(len(text), 17)]

@@ -1,0 +1,447 @@
+"""Forecasts from store to store: what they hold, and that nothing can half-write or repeat them."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import geoattn as ga
+from geoattn.__main__ import main
+
+xr = pytest.importorskip("xarray", reason="forecasts are data sets")
+pytest.importorskip("zarr", reason="forecasts are zarr stores")
+
+from geoattn.xarray import Forecaster, Schema, forecast, statistics, to_tensor  # noqa: E402
+from geoattn.xarray.rollout_store import RolloutStore  # noqa: E402
+
+STEP = np.timedelta64(6, "h")
+LAND = np.random.default_rng(7).random((7, 12)) < 0.3
+
+
+def source(steps=12):
+    """Temperatures, humidity longitude first, a sea with land, clouds with moving gaps, a static height."""
+    random = np.random.default_rng(0)
+
+    def noise(*shape):
+        return random.standard_normal(shape).astype(np.float32)
+
+    ds = xr.Dataset(
+        {
+            "t": (("time", "level", "latitude", "longitude"), 250 + noise(steps, 3, 7, 12), {"units": "K"}),
+            "q": (("time", "level", "longitude", "latitude"), noise(steps, 3, 12, 7)),
+            "sst": (("time", "latitude", "longitude"), np.where(LAND, np.nan, 290 + noise(steps, 7, 12))),
+            "cloud": (("time", "latitude", "longitude"), noise(steps, 7, 12)),
+            "z": (("latitude", "longitude"), noise(7, 12), {"units": "m"}),
+        },
+        {
+            "time": np.datetime64("2001-01-01", "ns") + STEP * np.arange(steps),
+            "level": ("level", [200, 500, 850], {"units": "hPa"}),
+            "latitude": ("latitude", np.linspace(90, -90, 7), {"units": "degrees_north"}),
+            "longitude": ("longitude", 30.0 * np.arange(12), {"units": "degrees_east"}),
+        },
+        {"title": "a source"},
+    )
+    ds["cloud"] = ds.cloud.where(ds.cloud < 1)
+    ds.t.encoding = {"dtype": "int16", "scale_factor": 0.001, "add_offset": 250.0, "_FillValue": -32767}
+    return ds
+
+
+VARIABLES = {"t": [850, 500], "q": [500], "sst": None, "cloud": None, "z": None}
+MASKED = {"sst": "static", "cloud": "changing"}
+
+
+def network(schema, seed=0):
+    torch.manual_seed(seed)
+    config = ga.models.TransformerConfig(
+        schema.grid,
+        ga.geodesic(schema.grid, radius=40),
+        in_channels=len(schema),
+        out_channels=len(schema.changing),
+        dim=8,
+        depth=1,
+        num_heads=2,
+    )
+    model = config.build()
+    with torch.no_grad():
+        model.decoder.projection.weight.normal_(std=0.05)  # a new model is persistence
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A store, in.zarr, and a forecaster for it, model.pt."""
+    folder = tmp_path_factory.mktemp("forecast")
+    source().to_zarr(folder / "in.zarr", consolidated=False)
+    ds = xr.open_zarr(folder / "in.zarr", chunks=None, consolidated=False)
+    schema = Schema.of(ds, VARIABLES, masked=MASKED)
+    stats = statistics(folder / "in.zarr", schema)
+    Forecaster(network(schema), stats, STEP).save(folder / "model.pt")
+    return folder
+
+
+@pytest.fixture
+def run(folder, tmp_path):
+    """forecast() with the module's store and model, into the test's folder."""
+
+    def call(output="out.zarr", **options):
+        options = {"steps": 3, "progress": False, "device": "cpu", **options}
+        return forecast(folder / "model.pt", folder / "in.zarr", tmp_path / output, **options)
+
+    return call
+
+
+def same_bits(a, b):
+    """Whether two stores hold the same numbers, coordinates and attributes, missing values included."""
+    a, b = (xr.open_zarr(path, chunks=None, consolidated=False, decode_timedelta=True) for path in (a, b))
+    xr.testing.assert_identical(a, b)
+    return all(a[name].values.tobytes() == b[name].values.tobytes() for name in a.variables)
+
+
+# --- the forecaster ---------------------------------------------------------------------------------
+
+
+def test_a_forecaster_comes_back_from_its_file(folder):
+    forecaster = Forecaster.load(folder / "model.pt")
+    assert forecaster.step == STEP
+    assert forecaster.schema.labels == ("t 850", "t 500", "q 500", "sst", "cloud", "z")
+    ds = source().isel(time=[0, 1])
+    fields, mask = to_tensor(ds, forecaster.schema, return_mask=True, dtype=torch.float32)
+    stepped = forecaster(fields, mask)
+    again = Forecaster.load(folder / "model.pt")
+    assert torch.equal(again(fields, mask), stepped)
+    assert torch.equal(stepped[:, 5], fields[:, 5])  # static
+    assert torch.equal(stepped[~mask], fields[~mask])
+    assert not torch.equal(stepped[:, :5][mask[:, :5]], fields[:, :5][mask[:, :5]])
+
+
+def test_what_is_missing_has_no_influence(folder):
+    forecaster = Forecaster.load(folder / "model.pt")
+    fields, mask = to_tensor(
+        source().isel(time=[0]), forecaster.schema, return_mask=True, dtype=torch.float32
+    )
+    other = torch.where(mask, fields, fields + 100.0)
+    one, two = (forecaster(f, mask) for f in (fields, other))
+    assert torch.equal(one[mask], two[mask])
+
+
+def test_a_new_network_is_persistence_with_a_loss_of_one(folder):
+    """By the definition of the unit: the mean squared change, over the mean squared change."""
+    forecaster = Forecaster.load(folder / "model.pt")
+    torch.nn.init.zeros_(forecaster.network.decoder.projection.weight)
+    ds = source()[["t", "q", "sst", "cloud", "z"]]
+    fields, mask = to_tensor(ds, forecaster.schema, return_mask=True, dtype=torch.float32)
+    changing = forecaster.changing
+    with torch.no_grad():
+        both = mask[:-1] & mask[1:]
+        loss = forecaster.loss(fields[:-1], fields[1:, None, changing], mask[:-1], both[:, None, changing])
+    assert loss.item() == pytest.approx(1, rel=0.05)  # the mean change is not quite 0
+
+
+def test_forecasters_refuse_what_they_cannot_scale_or_fit(folder):
+    good = Forecaster.load(folder / "model.pt")
+    schema, stats = good.schema, good.statistics
+    small = network(schema.select(["t"]))
+    with pytest.raises(ValueError, match="the network has in_channels 2, but the schema"):
+        Forecaster(small, stats, STEP)
+    with pytest.raises(ValueError, match="a step leads forward"):
+        Forecaster(network(schema), stats, -STEP)
+    ds = source()
+    still = ds[["t"]].copy(deep=True)
+    still["t"][:] = still.t[0].values
+    still.t.encoding = {}
+    still.to_zarr(folder / "still.zarr", consolidated=False)
+    schema = Schema.of(still)
+    with pytest.raises(ValueError, match="'t 200' never changes"):
+        Forecaster(network(schema), statistics(folder / "still.zarr", schema), STEP)
+    ga.models.save(folder / "bare.pt", network(schema))
+    with pytest.raises(ValueError, match="holds a model without the statistics"):
+        Forecaster.load(folder / "bare.pt")
+
+
+# --- what a forecast holds --------------------------------------------------------------------------
+
+
+def test_a_forecast_has_the_inputs_coordinates_and_weatherbench2s_dimensions(run):
+    out = run(times=["2001-01-01T06", "2001-01-02"], steps=4)
+    ds = source()
+    assert out.t.dims == ("time", "prediction_timedelta", "level", "latitude", "longitude")
+    assert out.q.dims == ("time", "prediction_timedelta", "level", "longitude", "latitude")
+    assert out.sst.dims == ("time", "prediction_timedelta", "latitude", "longitude")
+    assert out.t.attrs == {"units": "K"}
+    assert out.attrs["title"] == "a source"
+    assert "z" not in out
+    np.testing.assert_array_equal(out.time, np.array(["2001-01-01T06", "2001-01-02"], "M8[ns]"))
+    np.testing.assert_array_equal(out.prediction_timedelta, STEP * np.arange(1, 5))
+    assert out.time.attrs["standard_name"] == "forecast_reference_time"
+    assert out.prediction_timedelta.attrs["standard_name"] == "forecast_period"
+    for name in ("latitude", "longitude"):
+        xr.testing.assert_identical(out[name], ds[name])
+    xr.testing.assert_identical(out.level, ds.level.sel(level=[850, 500]))
+    assert all(variable.dtype == np.float32 for variable in out.data_vars.values())
+
+
+def test_a_forecast_is_the_rollout_of_the_forecaster(run, folder):
+    out = run(times=["2001-01-01T06", "2001-01-02"], steps=3)
+    forecaster = Forecaster.load(folder / "model.pt")
+    ds = xr.open_zarr(folder / "in.zarr", chunks=None, consolidated=False).sel(time=out.time)
+    fields, mask = to_tensor(ds, forecaster.schema, return_mask=True, dtype=torch.float32)
+    for lead in range(3):
+        with torch.inference_mode():
+            fields = forecaster(fields, mask)
+        shown = torch.where(mask, fields, torch.nan).numpy()
+        found = out.isel(prediction_timedelta=lead)
+        np.testing.assert_array_equal(found.t, shown[:, :2])
+        np.testing.assert_array_equal(found.q.sel(level=500).transpose("time", "latitude", ...), shown[:, 2])
+        assert found.q.sel(level=850).isnull().all()
+        np.testing.assert_array_equal(found.sst, shown[:, 3])
+        np.testing.assert_array_equal(found.cloud, shown[:, 4])
+
+
+def test_masks_are_restored(run):
+    out, ds = run(times=["2001-01-01T06"]), source()
+    np.testing.assert_array_equal(out.sst.isnull().values, np.broadcast_to(LAND, (1, 3, 7, 12)))
+    started = ds.cloud.sel(time="2001-01-01T06").isnull().values
+    assert 0 < started.sum() < started.size
+    np.testing.assert_array_equal(out.cloud.isnull().values, np.broadcast_to(started, (1, 3, 7, 12)))
+
+
+def test_the_last_time_is_the_default_start(run):
+    np.testing.assert_array_equal(run().time, source().time[-1:])
+
+
+def test_ensembles_start_from_states_perturbed_by_the_seed(run):
+    options = {"times": ["2001-01-01", "2001-01-02"], "members": 3, "steps": 2, "batch_size": 4}
+    out = run("a.zarr", **options)
+    assert out.t.dims == ("time", "realization", "prediction_timedelta", "level", "latitude", "longitude")
+    np.testing.assert_array_equal(out.realization, [0, 1, 2])
+    control = run("control.zarr", times=options["times"], steps=2)
+    np.testing.assert_allclose(out.t.isel(realization=0), control.t, rtol=1e-6)
+    spread = out.t.std("realization")
+    assert (spread > 0).all()
+    again, other = run("b.zarr", **options), run("c.zarr", **options, seed=1)
+    assert again.t.identical(out.t)
+    assert not np.array_equal(other.t.isel(realization=1), out.t.isel(realization=1))
+    assert other.t.isel(realization=0).identical(out.t.isel(realization=0))
+    wide = run("d.zarr", **options, perturbation=1.0)
+    assert wide.t.std("realization").mean() > 3 * spread.mean()
+    # noise follows the initial time itself, whichever other times are asked for
+    alone = run("e.zarr", **{**options, "times": ["2001-01-02"]})
+    np.testing.assert_allclose(alone.t[0], out.t[1], rtol=1e-6)
+    np.testing.assert_array_equal(out.sst.isnull()[0, 1, 0], LAND)
+
+
+def test_weatherbench2s_scores_read_a_forecast_as_it_is(run):
+    out = run(times=["2001-01-01", "2001-01-01T12"])[["t"]]
+    score = ga.xarray.metrics.rmse(out, source()[["t"]])
+    assert score.t.dims == ("prediction_timedelta", "level")
+    assert (score.t > 0).all()
+
+
+def test_dates_of_other_calendars(folder, tmp_path):
+    ds = source()[["t"]]
+    ds = ds.assign_coords(
+        time=xr.date_range("2001-02-27", periods=12, freq="6h", calendar="noleap", use_cftime=True)
+    )
+    ds.t.encoding = {}
+    ds.to_zarr(tmp_path / "in.zarr", consolidated=False)
+    schema = Schema.of(ds)
+    Forecaster(network(schema), statistics(tmp_path / "in.zarr", schema), STEP).save(tmp_path / "model.pt")
+    out = forecast(
+        tmp_path / "model.pt", tmp_path / "in.zarr", tmp_path / "out.zarr", steps=2, times=["2001-02-28T18"]
+    )
+    assert out.time.values[0] == ds.time.values[7]
+    assert ga.xarray.metrics.bias(out, ds).t.shape == (2, 3)
+    with pytest.raises(ValueError, match="'tomorrow' is no time"):
+        forecast(tmp_path / "model.pt", tmp_path / "in.zarr", tmp_path / "o", steps=2, times=["tomorrow"])
+
+
+# --- stopping and continuing ------------------------------------------------------------------------
+
+
+class Stopped(Exception):
+    pass
+
+
+STOPPED = {"times": ["2001-01-01", "2001-01-02"], "members": 2, "steps": 4, "batch_size": 3}
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    """The forecast that STOPPED asks for, made without a break."""
+    path = folder / "whole.zarr"
+    forecast(folder / "model.pt", folder / "in.zarr", path, progress=False, device="cpu", **STOPPED)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("method", "after"),
+    [
+        ("_write_record", 0),
+        ("_write_record", 1),
+        ("_write_record", 6),
+        ("_arrays", 0),
+        ("_arrays", 3),
+        ("_arrays", 4),
+    ],
+)
+def test_a_forecast_stopped_anywhere_continues_to_the_same_bits(
+    run, whole, tmp_path, monkeypatch, method, after
+):
+    count = [0]
+    original = getattr(RolloutStore, method)
+
+    def stop(self, *arguments):
+        if count[0] == after:
+            raise Stopped
+        count[0] += 1
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RolloutStore, method, stop)
+        with pytest.raises(Stopped):
+            run(**STOPPED)
+    assert not (tmp_path / "out.zarr").exists()
+    with pytest.raises(FileExistsError, match="unfinished forecast: continue it by --resume"):
+        run(**STOPPED)
+    run(**STOPPED, resume=True)
+    assert same_bits(tmp_path / "out.zarr", whole)
+    assert not (tmp_path / "out.zarr.unfinished").exists()
+
+
+def test_a_forecast_killed_at_a_random_moment_continues_to_the_same_bits(folder, tmp_path):
+    arguments = ["forecast", "--checkpoint", str(folder / "model.pt"), "--input", str(folder / "in.zarr")]
+    arguments += ["--steps", "60", "--times", "2001-01-01T00", "2001-01-02T12", "--members", "2"]
+    arguments += ["--batch-size", "2", "--device", "cpu"]
+    output, record = tmp_path / "out.zarr", tmp_path / "out.zarr.unfinished" / "progress.json"
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(ga.__file__).parent.parent), *sys.path])
+    command = [sys.executable, "-m", "geoattn", *arguments]
+    process = subprocess.Popen(
+        [*command, "--output", str(output)], env=environment, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None:
+        if record.exists() and sum(json.loads(record.read_text())["done"]):
+            time.sleep(np.random.default_rng().uniform(0, 0.3))
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    assert process.wait() == -signal.SIGKILL, "the forecast ended before it was killed"
+    assert not output.exists()
+    assert 0 < sum(json.loads(record.read_text())["done"]) < 2 * 60
+    assert main([*arguments, "--output", str(output), "--resume"]) == 0
+    assert main([*arguments, "--output", str(tmp_path / "whole.zarr")]) == 0
+    assert same_bits(output, tmp_path / "whole.zarr")
+    assert not list(tmp_path.rglob("*.partial"))
+    assert not (tmp_path / "out.zarr.unfinished").exists()
+
+
+def test_resuming_a_finished_forecast_leaves_it_as_it_is(run, tmp_path):
+    run()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out.zarr").rglob("*")}
+    run(resume=True)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out.zarr").rglob("*")} == before
+
+
+# --- refusals ---------------------------------------------------------------------------------------
+
+
+def test_nothing_is_overwritten_or_mixed_up(run, tmp_path):
+    run()
+    with pytest.raises(FileExistsError, match=r"out\.zarr' exists: give another output"):
+        run()
+    with pytest.raises(ValueError, match="is another forecast: steps is 3 there, 4 here"):
+        run(steps=4, resume=True)
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "data").write_text("kept")
+    for resume in (False, True):
+        with pytest.raises(FileExistsError, match="precious"):
+            run("precious", resume=resume)
+    assert (tmp_path / "precious" / "data").read_text() == "kept"
+
+
+def test_a_changed_input_is_no_longer_the_same_request(folder, tmp_path):
+    shutil.copytree(folder / "in.zarr", tmp_path / "in.zarr")
+    options = {"steps": 2, "progress": False}
+    forecast(folder / "model.pt", tmp_path / "in.zarr", tmp_path / "out.zarr", **options)
+    chunk = next(path for path in (tmp_path / "in.zarr" / "t" / "c").rglob("*") if path.is_file())
+    os.utime(chunk)
+    with pytest.raises(ValueError, match="another forecast: input is"):
+        forecast(folder / "model.pt", tmp_path / "in.zarr", tmp_path / "out.zarr", **options, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda ds: ds.isel(latitude=slice(None, None, -1)),
+            r"does not fit .*model.pt'.* the data set (has|lies).*7×12.*south first.*schema",
+        ),
+        (
+            lambda ds: ds.drop_vars("q"),
+            r"the schema has a variable 'q', the data set \[.*'sst'",
+        ),
+        (lambda ds: ds.sel(level=[200, 850]), r"lacks the levels \[500\]: there are \[200, 850\]"),
+        (
+            lambda ds: ds.assign(t=ds.t.assign_attrs(units="degC")),
+            "'t' is in 'degC' in .* but in 'K' in the data",
+        ),
+        (lambda ds: ds.isel(time=[0, 2, 1]), "not sorted"),
+        (lambda ds: ds.assign(t=ds.t.where(ds.level > 500)), "'t 500' is nan at time .*declares no mask"),
+    ],
+)
+def test_an_input_that_does_not_fit_the_checkpoint_is_refused(folder, tmp_path, change, message):
+    ds = change(source())
+    for variable in ds.variables.values():
+        variable.encoding = {}
+    ds.to_zarr(tmp_path / "in.zarr", consolidated=False)
+    with pytest.raises(ValueError, match=message):
+        forecast(folder / "model.pt", tmp_path / "in.zarr", tmp_path / "out.zarr", steps=2, progress=False)
+    assert not (tmp_path / "out.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"members": 0}, "members must be at least 1"),
+        ({"perturbation": -1.0}, "perturbation must not be negative"),
+        ({"times": ["2001-01-01T03"]}, "the input has no time 2001-01-01T03: it has 12, 2001-01-01T00"),
+        ({"times": []}, "times is empty"),
+        ({"times": ["soon"]}, "'soon' is no time; write it as"),
+        ({"times": ["2001-01-01", "2001-01-01"]}, "asked for twice"),
+    ],
+)
+def test_impossible_requests_name_the_mistake_and_write_nothing(run, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(**options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_forecast_that_leaves_the_finite_numbers_stops(folder, tmp_path):
+    forecaster = Forecaster.load(folder / "model.pt")
+    torch.nn.init.constant_(forecaster.network.decoder.projection.bias, float("inf"))
+    forecaster.save(tmp_path / "wild.pt")
+    with pytest.raises(FloatingPointError, match=r"'t 850' from 2001-01-03T18.* at step 1"):
+        forecast(tmp_path / "wild.pt", folder / "in.zarr", tmp_path / "out.zarr", steps=2, progress=False)
+    assert not (tmp_path / "out.zarr").exists()
+
+
+def test_the_command_says_what_is_wrong_without_a_traceback(folder, tmp_path, capsys):
+    arguments = ["forecast", "--input", str(folder / "in.zarr"), "--output", str(tmp_path / "out.zarr")]
+    assert main([*arguments, "--checkpoint", "nowhere.pt", "--steps", "2"]) == 1
+    assert "geoattn forecast: there is no model at 'nowhere.pt'" in capsys.readouterr().err
+    arguments += ["--checkpoint", str(folder / "model.pt"), "--steps", "2"]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert "2/2" in captured.err
+    assert str(tmp_path / "out.zarr") in captured.out
+    assert main(arguments) == 1
+    assert "exists" in capsys.readouterr().err
