@@ -32,6 +32,10 @@ def rooms():
     }
 
 
+def score_of(predict, batches, truth, scores):
+    return score({"it": predict}, batches, truth, lambda: scores(GRID))["it"]
+
+
 CONFIG = FitConfig(steps=160, validate_every=80, learning_rate=1e-2, accelerator="cpu")
 
 
@@ -41,12 +45,12 @@ def test_a_short_training_of_segmentation_beats_the_priors(rooms, tmp_path):
     rounds = fit(task, Data(rooms["train"], rooms["val"], CONFIG), tmp_path, CONFIG)
     assert [row["step"] for row in rounds] == [80, 160]
     batches = list(DataLoader(rooms["test"], batch_size=8))
-    tested = score(task.eval().predict, batches, "label", SegmentationScores(GRID))
-    validated = score(task.predict, DataLoader(rooms["val"]), "label", SegmentationScores(GRID))
+    tested = score_of(task.eval().predict, batches, "label", SegmentationScores)
+    validated = score_of(task.predict, DataLoader(rooms["val"]), "label", SegmentationScores)
     assert rounds[-1]["val_area_mean_iou"] == pytest.approx(validated["area_mean_iou"], rel=1e-5)
     labels = [sample["label"] for sample in rooms["train"]]
     for by_row in (False, True):
-        prior = score(ClassPrior(GRID, labels, by_row), batches, "label", SegmentationScores(GRID))
+        prior = score_of(ClassPrior(GRID, labels, by_row), batches, "label", SegmentationScores)
         assert tested["area_accuracy"] > prior["area_accuracy"]
 
 
@@ -56,9 +60,9 @@ def test_a_short_training_of_depth_beats_the_row_mean(rooms, tmp_path):
     rounds = fit(task, Data(rooms["train"], rooms["val"], CONFIG), tmp_path, CONFIG)
     assert rounds[1]["val_area_abs_rel"] < rounds[0]["val_area_abs_rel"]
     batches = list(DataLoader(rooms["test"], batch_size=8))
-    tested = score(task.eval().predict, batches, "depth", DepthScores(GRID))
+    tested = score_of(task.eval().predict, batches, "depth", DepthScores)
     mean = RowMean(GRID, (sample["depth"] for sample in rooms["train"]))
-    trivial = score(mean, batches, "depth", DepthScores(GRID))
+    trivial = score_of(mean, batches, "depth", DepthScores)
     assert tested["area_abs_rel"] < trivial["area_abs_rel"]
 
 
@@ -93,7 +97,8 @@ def test_robustness_is_measured_on_the_same_scenes_at_both_signs_of_pitch_and_ro
 
     upright = RenderedRooms(GRID, 32, "train")
     mean = RowMean(GRID, (sample["depth"] for sample in upright))
-    curve = rotation_robustness(mean, scenes, [0.0, 45.0], "depth", lambda: DepthScores(GRID))
+    curves = rotation_robustness({"mean": mean}, scenes, [0.0, 45.0], "depth", lambda: DepthScores(GRID))
+    curve = curves["mean"]
     assert seen == [(0.0, 0.0), (-45.0, 0.0), (0.0, -45.0), (0.0, 45.0), (45.0, 0.0)]
     assert curve["angle"] == [0.0, 45.0]
     assert curve["area_abs_rel"][1] > curve["area_abs_rel"][0]  # rows no longer are what they were

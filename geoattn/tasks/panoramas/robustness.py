@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -20,38 +20,24 @@ class Scores(Protocol):
     def compute(self) -> dict[str, Tensor]: ...
 
 
+Predict = Callable[[Tensor], Tensor]
+
+
 @torch.no_grad()
 def score(
-    predict: Callable[[Tensor], Tensor],
+    predictors: Mapping[str, Predict],
     batches: Iterable[Sample],
     truth: str,
-    scores: Scores,
-) -> dict[str, float]:
-    """Scores of predictions from ``rgb`` against the entry ``truth`` of each batch."""
-    for batch in batches:
-        scores.update(predict(batch["rgb"]), batch[truth])  # type: ignore[literal-required]
-    return {name: float(value) for name, value in scores.compute().items()}
-
-
-def rotation_robustness(
-    predict: Callable[[Tensor], Tensor],
-    scenes: Callable[[float, float], Dataset[Sample]],
-    angles: Sequence[float],
-    truth: str,
     scores: Callable[[], Scores],
-    batch_size: int = 8,
-) -> dict[str, list[float]]:
-    """Scores against the angle at which the camera is held.
+) -> dict[str, dict[str, float]]:
+    """Scores of several predictors on the same samples.
 
     Parameters
     ----------
-    predict
-        From ``rgb [B, 3, *grid.shape]`` to what ``scores`` take.
-    scenes
-        The data set at (pitch, roll) in degrees; the scenes must be the same ones at every attitude:
-        ``lambda pitch, roll: RenderedRooms(grid, 50, "test", pitch=pitch, roll=roll)``.
-    angles
-        Degrees. At each, scenes are seen at pitch = ±angle and at roll = ±angle, and scored together.
+    predictors
+        By name, from ``rgb [B, 3, *grid.shape]`` to what ``scores`` take.
+    batches
+        Collated samples; gone through once.
     truth
         ``"label"`` or ``"depth"``.
     scores
@@ -60,9 +46,41 @@ def rotation_robustness(
     Returns
     -------
     dict
-        ``"angle"``, and each score by name, as lists over the angles.
+        For each predictor, its scores by name.
     """
-    curve: dict[str, list[float]] = {"angle": []}
+    kept = {name: scores() for name in predictors}
+    for batch in batches:
+        for name, predict in predictors.items():
+            kept[name].update(predict(batch["rgb"]), batch[truth])  # type: ignore[literal-required]
+    return {name: {k: float(v) for k, v in found.compute().items()} for name, found in kept.items()}
+
+
+def rotation_robustness(
+    predictors: Mapping[str, Predict],
+    scenes: Callable[[float, float], Dataset[Sample]],
+    angles: Sequence[float],
+    truth: str,
+    scores: Callable[[], Scores],
+    batch_size: int = 8,
+) -> dict[str, dict[str, list[float]]]:
+    """Scores against the angle at which the camera is held.
+
+    Parameters
+    ----------
+    predictors, truth, scores
+        As for :func:`score`.
+    scenes
+        The data set at (pitch, roll) in degrees; the scenes must be the same ones at every attitude:
+        ``lambda pitch, roll: RenderedRooms(grid, 50, "test", pitch=pitch, roll=roll)``.
+    angles
+        Degrees. At each, scenes are seen at pitch = ±angle and at roll = ±angle, and scored together.
+
+    Returns
+    -------
+    dict
+        For each predictor, ``"angle"`` and each score by name, as lists over the angles.
+    """
+    curves: dict[str, dict[str, list[float]]] = {name: {"angle": list(angles)} for name in predictors}
     for angle in angles:
         attitudes = {(a, 0.0) for a in (angle, -angle)} | {(0.0, a) for a in (angle, -angle)}
         batches = (
@@ -70,7 +88,7 @@ def rotation_robustness(
             for pitch, roll in sorted(attitudes)
             for batch in DataLoader(scenes(pitch, roll), batch_size=batch_size)
         )
-        curve["angle"].append(angle)
-        for name, value in score(predict, batches, truth, scores()).items():
-            curve.setdefault(name, []).append(value)
-    return curve
+        for name, found in score(predictors, batches, truth, scores).items():
+            for key, value in found.items():
+                curves[name].setdefault(key, []).append(value)
+    return curves
