@@ -126,6 +126,8 @@ DEVICE float maximum(float a, float b) { return fmaxf(a, b); }
 
 // The value of the lane whose number differs in the bits of mask.
 DEVICE float from_lane_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
+// The value of the first lane. What all lanes know to be the same the compiler learns only so.
+DEVICE u32 from_first_lane(u32 value) { return __shfl_sync(0xffffffffu, value, 0); }
 // Whether the condition holds in any lane of the warp.
 DEVICE bool any_lane(bool condition) { return __any_sync(0xffffffffu, condition); }
 

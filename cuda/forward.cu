@@ -12,7 +12,7 @@ constexpr bool KEPT = SCORE_DIM / PER_CHUNK <= (WIDE ? 8 : 16);
 struct Forward {
     Plan plan;
     View q, k, v, out, lse;
-    const float* key_bias;  // [batch or 1, key], or null
+    const float* key_bias;  // [batch or 1, key], times log₂ e, or null
     i64 key_bias_batch;
     int batch, heads, shared_by;  // shared_by query heads use one key head
     int score_dim, value_dim;
@@ -29,11 +29,13 @@ struct Memory {
 };
 static_assert(Memory::bytes == GEOATTN_SHARED_BYTES, "the launch reserves as much");
 
+// Below every score that is not −∞, and finite: no step needs a case for rows that have seen no key yet.
+constexpr float LOWEST = -3e38f;
+
 struct Softmax {
-    float top[2] = {-infinity(), -infinity()};  // largest score so far of the lane's two rows
-    float offset[2] = {0.f, 0.f};           // top · log₂ e as rounded, 0 before the first key
-    float total[2] = {0.f, 0.f};            // the lane's share of Σ 2^{s log₂ e − offset}
-    float sums[VALUE_DIM / 8][4] = {};      // Σ 2^{s log₂ e − offset} v
+    float top[2] = {LOWEST, LOWEST};    // largest score so far of the lane's two rows
+    float total[2] = {0.f, 0.f};        // the lane's share of Σ 2^{s − top}
+    float sums[VALUE_DIM / 8][4] = {};  // Σ 2^{s − top} v
 
     template <bool PARTIAL>
     DEVICE void step(const RowOperand<ROWS, SCORE_DIM, KEPT>& q, u32 k, u32 v, u32 bias, u32 groups, const Seen& seen,
@@ -66,10 +68,8 @@ struct Softmax {
         if (any_lane(new_top[0] > top[0] || new_top[1] > top[1])) {  // rare after the first few steps
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
-                const float new_offset = new_top[i] == -infinity() ? 0.f : new_top[i] * LOG2_E;
-                const float shrink = top[i] == -infinity() ? 0.f : power_of_two(offset[i] - new_offset);
+                const float shrink = power_of_two(top[i] - new_top[i]);
                 top[i] = new_top[i];
-                offset[i] = new_offset;
                 total[i] *= shrink;
 #pragma unroll
                 for (int d = 0; d < VALUE_DIM / 8; ++d) {
@@ -80,16 +80,19 @@ struct Softmax {
         }
 #pragma unroll
         for (int m = 0; m < STEP / 16; ++m) {
+            if (PARTIAL && !(groups >> 2 * m & 3)) continue;
+            float some[2] = {0.f, 0.f};  // of the total, added up first: shorter sums have smaller errors
 #pragma unroll
             for (int g = 0; g < 2; ++g) {
                 if (PARTIAL && !(groups >> (2 * m + g) & 1)) continue;
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
-                    p[m][g][i] = power_of_two(p[m][g][i] * LOG2_E - offset[i / 2]);
-                    total[i / 2] += p[m][g][i];
+                    p[m][g][i] = power_of_two(p[m][g][i] - top[i / 2]);
+                    some[i / 2] += p[m][g][i];
                 }
             }
-            if (PARTIAL && !(groups >> 2 * m & 3)) continue;
+            total[0] += some[0];
+            total[1] += some[1];
             add_weighted<STEP, VALUE_DIM, VALUE_DIM>(sums, p[m], v, m);
         }
     }
@@ -102,6 +105,7 @@ KERNEL(THREADS, GEOATTN_BLOCKS) forward(const Forward arguments) {
     const Block block(a.plan, a.heads, a.batch * a.heads);
     const int first_row = block.part * ROWS;
     const int* row_order = a.plan.row_order + (i64)block.tile * TILE + first_row;
+    const float scale = a.scale * LOG2_E;  // scores are exponents of 2
     const int first_channel = block.slice * VALUE_DIM, value_dim = a.value_dim - first_channel;
     const int key_head = block.head / a.shared_by;
     char* const k = a.k.start(block.batch, key_head);
@@ -145,16 +149,16 @@ KERNEL(THREADS, GEOATTN_BLOCKS) forward(const Forward arguments) {
         walk.copy_tokens(ahead, memory + Memory::tokens + stage * STEP * 4);
         commit_copies();
         const Step far = walk.next();  // read now, used one step later
-        const u32 groups = now.groups_of(first_row + 16 * warp);
+        const u32 groups = from_first_lane(now.groups_of(first_row + 16 * warp));
         const Seen seen = walk.seen(now, first_row + 16 * warp);  // on its way while scores are computed
 
         const u32 k_tile = memory + Memory::k + stage * Tile<STEP, SCORE_DIM>::BYTES;
         const u32 v_tile = memory + Memory::v + stage * Tile<STEP, VALUE_DIM>::BYTES;
         const u32 bias_row = memory + Memory::bias + stage * STEP * 4;
         if (!MASKED || now.mask < 0)
-            softmax.step<false>(q, k_tile, v_tile, bias_row, groups, seen, a.scale);
+            softmax.step<false>(q, k_tile, v_tile, bias_row, groups, seen, scale);
         else if (groups)
-            softmax.step<true>(q, k_tile, v_tile, bias_row, groups, seen, a.scale);
+            softmax.step<true>(q, k_tile, v_tile, bias_row, groups, seen, scale);
         now = next, next = ahead, ahead = far;
     }
 
@@ -170,7 +174,7 @@ KERNEL(THREADS, GEOATTN_BLOCKS) forward(const Forward arguments) {
         if (token < 0) continue;
         if (lane % 4 == 0 && block.slice == 0)
             store(row_at<float>(lse, a.lse.token, token),
-                  total == 0.f ? -infinity() : softmax.offset[i] / LOG2_E + natural_log(total));
+                  total == 0.f ? -infinity() : softmax.top[i] / LOG2_E + natural_log(total));
         write_row<VALUE_DIM>(row_at<Storage>(out, a.out.token, token), softmax.sums, i, value_dim, inverse);
     }
 }

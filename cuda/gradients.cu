@@ -32,7 +32,7 @@ struct Gradients {
     View column_score, column_value;  // k and v, or q and dO
     View row_score_gradient, row_value_gradient;
     const Statistics* statistics;  // [batch, head, query]
-    const float* key_bias;         // [batch or 1, key], or null
+    const float* key_bias;         // [batch or 1, key], times log₂ e, or null
     i64 key_bias_batch;
     float* key_bias_gradient;  // [batch, key head, key], or null
     int batch, heads, shared_by;
@@ -97,7 +97,7 @@ struct Sums {
                 for (int i = 0; i < 4; ++i) {
                     const Statistics query = ROWS_ARE_KEYS ? statistics[i % 2] : row_statistics[i / 2];
                     const float score = p[g][i] * scale + (ROWS_ARE_KEYS ? row_bias[i / 2] : bias[i % 2]);
-                    p[g][i] = power_of_two(score * LOG2_E + query.minus_lse);
+                    p[g][i] = power_of_two(score + query.minus_lse);
                     if (PARTIAL) p[g][i] = seen(n, i) ? p[g][i] : 0.f;
                     if constexpr (SCORE_SIDE) {
                         ds[g][i] = p[g][i] * (ds[g][i] - query.delta);
@@ -122,6 +122,7 @@ KERNEL(THREADS, GEOATTN_BLOCKS) gradients(const Gradients arguments) {
     const Block block(a.plan, row_heads, a.batch * row_heads);
     const int first_row = block.part * ROWS;
     const int* row_order = a.plan.row_order + (i64)block.tile * TILE + first_row;
+    const float scale = a.scale * LOG2_E;  // scores are exponents of 2
     const int first_score_channel = block.slice * SCORE_CHANNELS, first_value_channel = block.slice * VALUE_CHANNELS;
     const int first_column_channel = SCORE_SIDE ? 0 : first_value_channel;
     const float* key_bias = a.key_bias ? a.key_bias + block.batch * a.key_bias_batch : nullptr;
@@ -194,16 +195,16 @@ KERNEL(THREADS, GEOATTN_BLOCKS) gradients(const Gradients arguments) {
         walk.copy_tokens(ahead, memory + Memory::tokens + stage * STEP * 4);
         commit_copies();
         const Step far = walk.next();  // read now, used one step later
-        const u32 groups = now.groups_of(first_row + 16 * warp);
+        const u32 groups = from_first_lane(now.groups_of(first_row + 16 * warp));
         const Seen seen = walk.seen(now, first_row + 16 * warp);  // on its way while scores are computed
 
         const u32 score_tile = memory + Memory::column_score + stage * Tile<STEP, SCORE_DIM>::BYTES;
         const u32 value_tile = memory + Memory::column_value + stage * Tile<STEP, COLUMN_VALUE_DIM>::BYTES;
         const u32 column = memory + Memory::column + stage * STEP * COLUMN_BYTES;
         if (!MASKED || now.mask < 0)
-            sums.step<false>(row_score, row_value, score_tile, value_tile, column, groups, seen, a.scale);
+            sums.step<false>(row_score, row_value, score_tile, value_tile, column, groups, seen, scale);
         else if (groups)
-            sums.step<true>(row_score, row_value, score_tile, value_tile, column, groups, seen, a.scale);
+            sums.step<true>(row_score, row_value, score_tile, value_tile, column, groups, seen, scale);
         now = next, next = ahead, ahead = far;
     }
 

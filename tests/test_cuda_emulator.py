@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import mmap
 import shutil
+import sys
+from functools import cache
 
 import emulator
 import matrix
@@ -13,6 +17,7 @@ import torch
 from emulator import Emulated, EmulationError
 
 import geoattn as ga
+from geoattn.backends.cuda import backend
 from geoattn.backends.cuda.plans import device_plan
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
@@ -96,15 +101,119 @@ def test_kernels_match_float64(name):
     matrix.check(PROBLEMS[name](), "emulated")
 
 
-def test_float32_is_within_1e5_of_float64():
-    """Split precision: far closer than tf32 alone, whose error is about 1e-3."""
-    case = problem(ga.geodesic(ga.grids.equiangular(9, 16), radius=50.0), F32, heads=2, kv_heads=1)
-    weights = torch.as_tensor(np.array(case.hood.key_grid.weights)).flatten()
+@pytest.mark.parametrize("number", range(24))
+def test_random_problems_match_float64(number):
+    """Grids, patterns, dtypes, head dims, grouped heads, layouts, weights, biases, masks, lse gradients."""
+    matrix.check(random_problems()[number], "emulated")
+
+
+@cache
+def random_problems():
+    return list(matrix.cases(4, 24, (BF16, F16, F32)))
+
+
+def test_random_problems_hold_what_they_should():
+    """The draw above is not poor: each kind of option occurs, and most occur together with others."""
+    drawn = random_problems()
+    assert len({c.q.dtype for c in drawn}) == 3
+    assert {"scale", "key_weights", "key_bias", "key_mask"} <= {name for c in drawn for name in c.options}
+    assert any(
+        c.options["key_bias"].ndim > len(c.hood.key_grid.shape) for c in drawn if "key_bias" in c.options
+    )
+    assert any(c.q.shape[-2] > c.k.shape[-2] for c in drawn)
+    assert any(c.v.shape[-1] != c.q.shape[-1] for c in drawn)
+    assert any(not c.q.is_contiguous() for c in drawn)
+    assert any(c.hood.query_grid != c.hood.key_grid for c in drawn)
+    assert any((c.hood.counts == 0).any() for c in drawn)
+    assert any(c.hood.query_grid.size % 64 for c in drawn)
+    assert 0 < sum(c.grad_lse is None for c in drawn) < len(drawn)
+
+
+@pytest.mark.parametrize("capability", [80, 120])
+@pytest.mark.parametrize(("dtype", "dim"), [(BF16, 256), (F32, 192)])
+def test_blocks_of_other_devices_match_float64(capability, dtype, dim, monkeypatch):
+    """Less shared memory: fewer rows and columns in a block, down to a single warp."""
+    monkeypatch.setattr(Emulated, "architecture", lambda *_: capability)
+    hood = ga.window(ga.grids.cartesian((7, 11)), 3)
+    matrix.check(problem(hood, dtype, dim=dim, dim_v=dim, heads=1, kv_heads=1), "emulated")
+
+
+def relative_errors(case, backend):
+    """Of out and the gradients of q, k and v, relative to the largest true value of each."""
+    hood, scale = case.hood, case.q.shape[-1] ** -0.5
+    leaves = [x.double().flatten(1, -3).requires_grad_() for x in (case.q, case.k, case.v)]
+    true, _ = oracle.attention(*leaves, oracle.edges(hood), scale=scale)
+    upstream = case.grad_out.flatten(1, -3)
+    true_gradients = torch.autograd.grad(true, leaves, upstream.double())
+    q, k, v = (x.detach().float() for x in leaves)
+    out, lse = backend.forward(q, k, v, None, hood, scale)
+    gradients = backend.backward(upstream, None, q, k, v, None, out, lse, hood, scale, False)
+    pairs = zip((out, gradients.q, gradients.k, gradients.v), (true, *true_gradients), strict=True)
+    return [((found - x).abs().max() / x.abs().max()).item() for found, x in pairs]
+
+
+def long_sums():
+    """Each query sees 4096 keys, and each key gradients of one sign: what is cut off of a sum adds up."""
+    case = problem(ga.everything(ga.grids.cartesian((16,)), ga.grids.cartesian((4096,))), F32, 16, 16, 1, 1)
+    return dataclasses.replace(case, grad_out=case.grad_out.abs() + 1)
+
+
+def test_float32_is_within_1e5_of_float64_over_long_sums():
+    """Split precision, and sums that are rounded, though tensor cores cut theirs off."""
+    errors = relative_errors(long_sums(), Emulated())
+    assert max(errors) <= 3e-6, errors
+
+
+def test_float32_needs_sums_outside_of_tensor_cores():
+    """The emulator cuts sums off as tensor cores do: left to them, those of 4096 keys are off by more."""
+    edits = (
+        ("numbers.cuh", "float terms[4] = {};", "float (&terms)[4] = c;"),
+        ("numbers.cuh", "c[i] += terms[i];", "c[i] = terms[i];"),
+    )
+    errors = relative_errors(long_sums(), Emulated(edits=edits))
+    assert max(errors) > 1e-5, errors
+
+
+def test_float32_needs_the_lower_halves_of_its_operands():
+    edit = ("numbers.cuh", "multiply_tf32(terms, high, s0.low, s1.low);", "")
+    errors = relative_errors(problem(some_queries_see_nothing(), F32), Emulated(edits=(edit,)))
+    assert max(errors) > 1e-5, errors
+
+
+@pytest.mark.parametrize("lowest", [-1e30, torch.finfo(torch.float32).min / 2, -torch.inf])
+def test_keys_far_below_the_others_get_no_weight(lowest):
+    """Biases in place of a mask: hidden among others, and −10³⁰ everywhere still a softmax of equals."""
+    case = problem(ga.window(ga.grids.cartesian((70,)), 9), F32)
+    q, k, v = (x.flatten(1, -3) for x in (case.q, case.k, case.v))
+    bias = torch.zeros(1, 70)
+    bias[:, ::3] = lowest
+    bias[:, 30:50] = lowest
+    hidden = torch.where(bias == 0, 0.0, -torch.inf)
+    found, right = (Emulated().forward(q, k, v, b, case.hood, 0.2) for b in (bias, hidden))
+    some = right.lse.isfinite()
+    assert torch.equal(found.out[some], right.out[some])
+    assert torch.equal(found.lse[some], right.lse[some])
+    assert found.out.isfinite().all()
+    if lowest == -1e30:
+        seen = oracle.edges(case.hood)[40]
+        assert (found.out[0, 40] - v[0, seen].mean(0)).abs().max() < 1e-5
+
+
+def test_tokens_in_plan_order_give_the_same():
+    """A model may keep its tokens in the plan's order: the tiles are then rows side by side."""
+    case = PROBLEMS["disc on a sphere"]()
+    hood, scale = case.hood, 0.2
+    order = device_plan(hood, torch.device("cpu")).row_order
+    order = order[order >= 0].long()
+    seen = oracle.edges(hood)[order][:, order].numpy()
+    tokens = ga.grids.cartesian((hood.query_grid.size,))
+    indptr = np.concatenate(([0], np.cumsum(seen.sum(1))))
+    ordered = ga.from_edges(tokens, tokens, indptr, np.nonzero(seen)[1])
     q, k, v = (x.flatten(1, 2) for x in (case.q, case.k, case.v))
-    true, _ = oracle.attention(q, k, v, oracle.edges(case.hood), weights=weights)
-    out = ga.attention(case.q, case.k, case.v, case.hood, backend="emulated").flatten(1, 2)
-    assert (out - true).abs().max() <= 1e-5 * true.abs().max()
-    assert (out - true).norm() <= 1e-6 * true.norm()
+    there = Emulated().forward(q, k, v, None, hood, scale)
+    here = Emulated().forward(*(x[:, order] for x in (q, k, v)), None, ordered, scale)
+    assert (here.out.float() - there.out[:, order].float()).abs().max() < 0.02
+    assert (here.lse - there.lse[:, order]).abs().max() < 1e-5
 
 
 def results(case, backend):
@@ -151,22 +260,51 @@ def test_plans_under_test_hold_every_kind_of_tile():
     assert not plan("all keys").masked
 
 
+# name → edits of the sources, and what the emulator says (nothing where the result must show it)
 FAULTS = {
     "wrong wait count": (
         ("forward.cu", "<0>();\n        barrier();  // this", "<1>();\n        barrier();  // this"),
+        "before its copy has landed",
+    ),
+    "wrong wait count, backward": (
+        ("gradients.cu", "<0>();\n        barrier();  // this", "<1>();\n        barrier();  // this"),
         "before its copy has landed",
     ),
     "missing barrier": (
         ("forward.cu", "barrier();  // this step's keys", "// this step's keys"),
         "race|before its copy has landed",
     ),
+    "missing barrier, backward": (
+        ("gradients.cu", "barrier();  // this step's columns", "// this step's columns"),
+        "race|before its copy has landed",
+    ),
+    "barrier that some threads miss": (
+        ("forward.cu", "barrier();\n    RowOperand", "if (warp) barrier();\n    RowOperand"),
+        "wait forever|divergent warp|race|before its copy has landed",
+    ),
     "divergent collective": (
         ("forward.cu", "total += from_lane_xor(total, 2)", "if (lane % 8) total += from_lane_xor(total, 2)"),
         "divergent warp|wait forever",
     ),
-    "address out of bounds": (
+    "divergent collective, backward": (
+        ("gradients.cu", "bias += from_lane_xor(bias, 2)", "if (lane % 8) bias += from_lane_xor(bias, 2)"),
+        "divergent warp|wait forever",
+    ),
+    "shared address out of bounds": (
         ("tiles.cuh", "load_matrices(words, row(2 * step))", "load_matrices(words, row(2 * step) + 999424)"),
         "out of bounds",
+    ),
+    "shared address not aligned": (
+        ("tiles.cuh", "load_matrices(words, row(2 * step))", "load_matrices(words, row(2 * step) + 4)"),
+        "not aligned to 16",
+    ),
+    "global address not aligned": (
+        ("tiles.cuh", "from + c * PER_CHUNK, token", "from + c * PER_CHUNK + 1, token"),
+        "not aligned to 16",
+    ),
+    "copies never committed": (
+        ("forward.cu", "        commit_copies();\n        const Step far", "        const Step far"),
+        "before its copy has landed|never committed",
     ),
     "wrong fragment address": (
         ("tiles.cuh", "row(tile + 2 * m * T::EIGHT_ROWS, lane % 16, lane / 16)",
@@ -177,8 +315,20 @@ FAULTS = {
         ("walk.cuh", "n % 4 * 8 + element % 2", "n % 4 * 8 + 1 - element % 2"),
         None,
     ),
-    "unfinished copy": (
+    "wrong group bit": (
+        ("walk.cuh", "groups >> row / 16 * 8", "groups >> row / 32 * 8"),
+        None,
+    ),
+    "row that is not copied": (  # shared memory holds NaN until it is written
         ("tiles.cuh", "token >= 0 && (c + lane)", "token >= 0 && row != 5 && (c + lane)"),
+        None,
+    ),
+    "shared memory that is not written": (
+        ("tiles.cuh", "copy_async<16>(place(c)", "if (row != 5) copy_async<16>(place(c)"),
+        None,
+    ),
+    "gradient of the wrong statistics": (
+        ("gradients.cu", "statistics[i % 2] : row", "statistics[i / 2] : row"),
         None,
     ),
 }  # fmt: skip
@@ -189,19 +339,23 @@ def test_planted_faults_are_caught(name):
     """A fault is reported by the emulator, or, if it only computes something else, shows in the result."""
     edit, message = FAULTS[name]
     case = PROBLEMS["window on a plane"]()
-    q, k, v = (x.flatten(1, 2) for x in (case.q, case.k, case.v))
-    right = ga.backends.get("reference").forward(q, k, v, None, case.hood, 0.2).out.float()
-
-    def off(backend) -> float:
-        found = backend.forward(q, k, v, None, case.hood, 0.2).out.float()
-        return torch.nan_to_num(found - right, nan=torch.inf).abs().max().item()
-
-    assert off(Emulated()) < 0.02
     if message is None:
-        assert off(Emulated(edits=(edit,))) > 0.1
+        right = results(case, ga.backends.get("reference"))
+        wrong = results(case, Emulated(edits=(edit,)))
+        assert max(difference(a, b) for a, b in zip(wrong, right, strict=True)) > 0.1
     else:
         with pytest.raises(EmulationError, match=message):
-            off(Emulated(edits=(edit,)))
+            results(case, Emulated(edits=(edit,)))
+
+
+def test_nothing_is_caught_where_nothing_is_planted():
+    case = PROBLEMS["window on a plane"]()
+    pairs = zip(results(case, Emulated()), results(case, ga.backends.get("reference")), strict=True)
+    assert max(difference(a, b) for a, b in pairs) < 0.04
+
+
+def difference(found, right) -> float:
+    return torch.nan_to_num(found.float() - right.float(), nan=torch.inf).abs().max().item()
 
 
 def test_accesses_outside_every_array_are_reported():
@@ -216,3 +370,82 @@ def test_accesses_outside_every_array_are_reported():
 def test_the_emulator_skips_with_a_reason_without_a_compiler(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert emulator.Emulated().unavailable() == "g++ is not installed"
+
+
+#: elements between neighboring tokens and batch entries of the tensors below, beyond 2³¹ from end to end
+FAR = {"token": 48_000_000, "batch": 3_500_000_000}
+
+
+#: MAP_NORESERVE of Linux, which the module mmap of Python 3.11 does not name
+NO_RESERVE = 0x4000
+
+
+@pytest.fixture
+def far_apart():
+    """Makes tensors ``[batch, token, head, channel]`` that reach over billions of elements.
+
+    Their memory is promised by the system but never used, except for the pages of their rows.
+    """
+    if sys.platform != "linux":
+        pytest.skip("memory without reservation is mapped in the way of Linux")
+    regions = []
+
+    def make(shape, dtype):
+        size = dtype.itemsize
+        reach = (shape[0] - 1) * FAR["batch"] + (shape[1] - 1) * FAR["token"] + shape[2] * shape[3]
+        try:
+            region = mmap.mmap(-1, reach * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NO_RESERVE)
+        except OSError as error:
+            pytest.skip(f"the system does not promise {reach * size >> 30} GiB of address space: {error}")
+        regions.append(region)
+        flat = torch.frombuffer(region, dtype=dtype)
+        return flat.as_strided(shape, (FAR["batch"], FAR["token"], shape[3], 1))
+
+    return make
+
+
+def test_tokens_too_far_apart_for_32_bits_are_copied():
+    """Strides between tokens are 32-bit numbers of bytes; nothing but the copy is ever read."""
+    shape = (1, 2, 1, 4)
+    assert not backend._near(torch.empty_strided(shape, (1, 2**30, 4, 1), device="meta"))
+    assert backend._near(torch.empty_strided(shape, (1, 2**30 - 1, 4, 1), device="meta"))
+
+
+@pytest.mark.parametrize("dtype", [BF16, F32])
+def test_elements_beyond_2_to_the_31_are_addressed(dtype, far_apart, monkeypatch):
+    """Operands, outputs and gradients whose rows lie billions of elements apart."""
+    hood = ga.window(ga.grids.cartesian((70,)), 9)
+    case = problem(hood, dtype, dim=16, dim_v=16, batch=2)
+    near = results(case, Emulated())
+
+    def spread(x):
+        there = far_apart(x.shape, x.dtype)
+        there.copy_(x)
+        return there
+
+    empty, empty_like = torch.Tensor.new_empty, torch.empty_like
+
+    def new_empty(x, *shape, dtype=None):
+        kept = shape[-1] == 2 or len(shape) < 4  # statistics and lse, which lie side by side
+        return empty(x, *shape, dtype=dtype) if kept else far_apart(shape, dtype or x.dtype)
+
+    def like(x, memory_format=None):
+        return far_apart(x.shape, x.dtype) if x.ndim == 4 else empty_like(x, memory_format=memory_format)
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", new_empty)
+    monkeypatch.setattr(torch, "empty_like", like)
+    operands = {name: spread(getattr(case, name)) for name in ("q", "k", "v", "grad_out")}
+    far = results(dataclasses.replace(case, **operands), Emulated())
+    assert far[0].stride(0) == FAR["batch"]
+    assert all(torch.equal(a, b) for a, b in zip(far, near, strict=True))
+
+
+def test_addresses_of_32_bits_are_caught(far_apart):
+    """The test above can fail: with products of 32 bits, rows are read where there are none."""
+    edit = ("tiles.cuh", "(u64)(u32)token * stride", "(u32)token * stride")
+    hood = ga.window(ga.grids.cartesian((70,)), 9)
+    case = problem(hood, BF16, dim=16, dim_v=16, batch=2)
+    q = far_apart(case.q.shape, BF16).copy_(case.q)
+    right = Emulated().forward(q, case.k, case.v, None, hood, 0.2)
+    wrong = Emulated(edits=(edit,)).forward(q, case.k, case.v, None, hood, 0.2)
+    assert difference(wrong.out, right.out) > 0.1

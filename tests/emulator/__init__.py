@@ -33,20 +33,27 @@ class EmulationError(Exception):
 
 
 class Emulated(Cuda):
-    """The CUDA backend with launches on the emulator; ``edits`` plant faults in the sources."""
+    """The CUDA backend with launches on the emulator.
+
+    ``edits`` plant faults in the sources; ``seed`` shuffles threads and blocks; ``capability`` is that
+    of the device, which decides how many rows and columns a block holds.
+    """
 
     name = "emulated"
     device_type = "cpu"
 
-    def __init__(self, edits: tuple[tuple[str, str, str], ...] = (), seed: int = 0) -> None:
+    def __init__(
+        self, edits: tuple[tuple[str, str, str], ...] = (), seed: int = 0, capability: int = 90
+    ) -> None:
         self.edits = edits
         self.seed = seed
+        self.capability = capability
 
     def unavailable(self) -> str | None:
         return None if shutil.which("g++") else "g++ is not installed"
 
     def architecture(self, device: torch.device) -> int:
-        return 90
+        return self.capability
 
     def launch(
         self, variant: Variant, blocks: int, structure: ctypes.Structure, tensors: Sequence[Tensor]
@@ -93,14 +100,14 @@ def kernel(variant: Variant, edits: tuple[tuple[str, str, str], ...]):
     structure = variant.kernel.capitalize()
     sources["kernel.cpp"] = f"""
         #include "{variant.kernel}.cu"
-        #include <functional>
         namespace emulator {{
-        const char* launch(const std::function<void()>&, u32, int, int, const char* const*, int, unsigned);
+        const char* launch(void (*)(const void*), const void*, u32, int, int, const char* const*, int,
+                           unsigned);
         }}
-        extern "C" const char* launch(const {structure}* arguments, u32 blocks, int threads, int shared_bytes,
+        static void run(const void* arguments) {{ {variant.kernel}(*(const {structure}*)arguments); }}
+        extern "C" const char* launch(const void* arguments, u32 blocks, int threads, int shared_bytes,
                                       const char* const* ranges, int n_ranges, unsigned seed) {{
-            auto kernel = [=] {{ {variant.kernel}(*arguments); }};
-            return emulator::launch(kernel, blocks, threads, shared_bytes, ranges, n_ranges, seed);
+            return emulator::launch(run, arguments, blocks, threads, shared_bytes, ranges, n_ranges, seed);
         }}"""
     library = _built(sources, ("emulator.cpp", "kernel.cpp"), definitions)
     function = ctypes.CDLL(str(library)).launch

@@ -3,10 +3,12 @@
 #include "device.cuh"
 
 #include <algorithm>
+#include <cmath>
 #include <csetjmp>
 #include <cstdarg>
+#include <cstdint>
 #include <cstdio>
-#include <functional>
+#include <cstring>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -62,7 +64,8 @@ int threads, current, at_barrier;
 u32 block;
 u64 epoch;
 jmp_buf scheduler;
-std::function<void()> body;
+void (*kernel)(const void*);
+const void* arguments;
 std::string message;
 
 void give_way(const u64& counter) {
@@ -73,7 +76,7 @@ void give_way(const u64& counter) {
 }
 
 void enter() {
-    body();
+    kernel(arguments);
     fibers[current].finished = true;
     _longjmp(scheduler, 1);
 }
@@ -338,11 +341,12 @@ float from_f16(u32 bits) {
 }
 
 // Runs `blocks` blocks; returns what went wrong, or null. ranges: start and end of each array.
-const char* launch(const std::function<void()>& kernel, u32 blocks, int block_threads, int shared_bytes,
-                   const char* const* ranges, int n_ranges, unsigned seed) {
+const char* launch(void (*chosen)(const void*), const void* its_arguments, u32 blocks, int block_threads,
+                   int shared_bytes, const char* const* ranges, int n_ranges, unsigned seed) {
     message.clear();
     threads = block_threads;
-    body = kernel;
+    kernel = chosen;
+    arguments = its_arguments;
     arrays.clear();
     for (int i = 0; i < n_ranges; ++i) arrays.emplace_back(ranges[2 * i], ranges[2 * i + 1]);
     std::mt19937 random(seed);
@@ -378,6 +382,12 @@ float from_lane_xor(float value, int mask) {
         for (int lane = 0; lane < LANES; ++lane) warp.results[lane][0] = warp.inputs[lane ^ (int)warp.inputs[lane][1]][0];
     });
     return float_of(result[0]);
+}
+
+u32 from_first_lane(u32 value) {
+    return *together("from_first_lane", {value}, [](Collective& warp) {
+        for (int lane = 0; lane < LANES; ++lane) warp.results[lane][0] = warp.inputs[0][0];
+    });
 }
 
 bool any_lane(bool condition) {

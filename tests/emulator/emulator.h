@@ -6,10 +6,7 @@
 // a warp at different collectives; threads that wait for each other forever. Copies land at their
 // wait and leave NaN until then. The order of threads is shuffled.
 #pragma once
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
+#include <stddef.h>  // nothing more: reading the C++ headers takes longer than compiling a kernel
 
 #define DEVICE inline
 #define KERNEL(threads, blocks) static void
@@ -63,24 +60,25 @@ inline void multiply_tf32(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 }
 inline u32 bits_of(float x) {
     u32 bits;
-    std::memcpy(&bits, &x, 4);
+    __builtin_memcpy(&bits, &x, 4);
     return bits;
 }
 inline float float_of(u32 bits) {
     float x;
-    std::memcpy(&x, &bits, 4);
+    __builtin_memcpy(&x, &bits, 4);
     return x;
 }
 inline u32 pack_bf16(float low, float high) { return emulator::round_to_bf16(low) | emulator::round_to_bf16(high) << 16; }
 inline u32 pack_f16(float low, float high) { return emulator::round_to_f16(low) | emulator::round_to_f16(high) << 16; }
 inline float unpack_f16(u32 bits) { return emulator::from_f16(bits); }
 inline float power_of_two(float x) {
-    const float y = exp2f(x);
+    const float y = __builtin_exp2f(x);
     return y < 1.17549435e-38f ? 0.f : y;  // subnormal results are flushed
 }
-inline float natural_log(float x) { return logf(x); }
-inline float maximum(float a, float b) { return fmaxf(a, b); }
+inline float natural_log(float x) { return __builtin_logf(x); }
+inline float maximum(float a, float b) { return __builtin_fmaxf(a, b); }
 float from_lane_xor(float value, int mask);
+u32 from_first_lane(u32 value);
 bool any_lane(bool condition);
 
 template <class T>
@@ -96,6 +94,6 @@ void store(T* address, T value) {
 template <class T>
 T load_shared(u32 address) {
     T x;
-    std::memcpy(&x, emulator::read_shared(address, sizeof(T)), sizeof(T));
+    __builtin_memcpy(&x, emulator::read_shared(address, sizeof(T)), sizeof(T));
     return x;
 }

@@ -22,6 +22,8 @@ ALIGNMENT = 16
 #: and lie at most as many bytes apart from one token to the next
 MOST_TOKEN_STRIDE = 2**32 - 1
 
+LOG2_E = math.log2(math.e)
+
 
 class Cuda:
     """Block-sparse attention with running softmax on tensor cores, float32 inputs in split precision."""
@@ -62,7 +64,7 @@ class Cuda:
         q, k, v = _readable(q), _readable(k), _readable(v)
         out = q.new_empty(batch, queries, heads, v.shape[-1])
         lse = q.new_empty(batch, queries, heads, dtype=torch.float32)
-        bias = _contiguous(key_bias)
+        bias = _exponents(key_bias)
         structure = arguments.Forward(
             arguments.Plan.of(plan),
             View.of(q),
@@ -100,7 +102,7 @@ class Cuda:
         (batch, queries, heads, score_dim), (_, keys, key_heads, value_dim) = q.shape, v.shape
         plan, transposed = device_plan(hood, q.device), device_plan(hood.transpose(), q.device)
         q, k, v, out, grad_out = (_readable(x) for x in (q, k, v, out, grad_out))
-        bias = _contiguous(key_bias)
+        bias = _exponents(key_bias)
         statistics = self._statistics(out, grad_out, lse, grad_lse)
         dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
         db = q.new_empty(batch, key_heads, keys, dtype=torch.float32) if needs_key_bias else None
@@ -144,6 +146,8 @@ class Cuda:
         batch, queries, heads, value_dim = out.shape
         statistics = out.new_empty(batch, heads, queries, 2, dtype=torch.float32)
         rows = batch * heads * queries
+        if grad_lse is not None and not _near(grad_lse):
+            grad_lse = grad_lse.contiguous()
         structure = arguments.Delta(
             View.of(out),
             View.of(grad_out),
@@ -168,15 +172,20 @@ def _readable(x: Tensor) -> Tensor:
     """
     size = x.element_size()
     starts = (x.data_ptr(), *(stride * size for stride in x.stride()[:-1]), x.shape[-1] * size)
-    near = x.stride(1) * size <= MOST_TOKEN_STRIDE
-    if near and x.stride(-1) == 1 and all(start % ALIGNMENT == 0 for start in starts):
+    if _near(x) and x.stride(-1) == 1 and all(start % ALIGNMENT == 0 for start in starts):
         return x
     padding = -x.shape[-1] % (ALIGNMENT // size)
     return torch.nn.functional.pad(x, (0, padding)).contiguous()
 
 
-def _contiguous(key_bias: Tensor | None) -> Tensor | None:
-    return None if key_bias is None else key_bias.contiguous()
+def _near(x: Tensor) -> bool:
+    """Whether 32 bits hold the distance between tokens."""
+    return x.stride(1) * x.element_size() <= MOST_TOKEN_STRIDE
+
+
+def _exponents(key_bias: Tensor | None) -> Tensor | None:
+    """The additive key vector side by side, for powers of two instead of e."""
+    return None if key_bias is None else (key_bias * LOG2_E).contiguous()
 
 
 def _bias(key_bias: Tensor | None) -> tuple[int | None, int]:

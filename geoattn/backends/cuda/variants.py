@@ -74,7 +74,7 @@ def forward(dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, ar
     """
     score, value = padded(score_dim), padded(value_dim)
     slices = _slices(dtype, value)
-    crowded = score == 96 if dtype.itemsize == 2 else value // slices > 96  # more columns would spill
+    crowded = score == 96 if dtype.itemsize == 2 else value // slices > 64  # more columns would spill
     return _tiled(
         "forward",
         dtype,
@@ -87,7 +87,7 @@ def forward(dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, ar
         column_bytes=4,
         slices=slices,
         most_columns=128 // dtype.itemsize // (2 if crowded else 1),
-        warps_at_once=_warps_at_once(dtype, score + value, forward=True),
+        warps_at_once=_warps_at_once(dtype, score + value, architecture >= (100 if masked else 90)),
     )
 
 
@@ -139,7 +139,7 @@ def _gradients(
         column_bytes=8 if rows_are_keys else 4,
         slices=slices,
         most_columns=32,
-        warps_at_once=_warps_at_once(dtype, score + value, forward=False),
+        warps_at_once=_warps_at_once(dtype, score + value, False),
     )
     definitions = {
         "ROWS_ARE_KEYS": _flag(rows_are_keys),
@@ -200,15 +200,16 @@ def _tiled(
     return Variant(kernel, tuple(definitions.items()), 32 * warps, size, 4 // warps * slices, blocks)
 
 
-def _warps_at_once(dtype: torch.dtype, channels: int, forward: bool) -> int:
-    """Warps that a multiprocessor should hold, so that one waits while others work.
+def _warps_at_once(dtype: torch.dtype, channels: int, roomy: bool) -> int:
+    """Warps that a multiprocessor should hold, so that some work while others wait.
 
-    As many as the sums over ``channels`` of keys and values leave room for without spills.
+    As many as leave room for the sums over ``channels`` of keys and values without spills; ``roomy``
+    says that little more than those is kept.
     """
     size = channels * dtype.itemsize
     if size <= 64:
         return 16
-    return 12 if size <= (256 if forward and dtype.itemsize == 2 else 128) else 8
+    return 12 if size <= (256 if roomy and dtype.itemsize == 2 else 128) else 8
 
 
 def _slices(dtype: torch.dtype, channels: int) -> int:
@@ -222,11 +223,11 @@ def _flag(value: bool) -> str:
 
 def every(architecture: int) -> list[Variant]:
     """All variants for equal head dims of keys and values, and some for unequal ones."""
-    pairs = [(dim, dim) for dim in HEAD_DIMS] + [(32, 64), (64, 32), (64, 128), (128, 64), (256, 16)]
+    problems = [(dim, dim, masked) for dim in HEAD_DIMS for masked in (True, False)]
+    problems += [(64, 128, True), (256, 16, True)]
     variants = [delta(dtype) for dtype in ELEMENTS]
     for dtype in ELEMENTS:
-        for score, value in pairs:
-            for masked in (True, False):
-                problem = (dtype, score, value, masked, architecture)
-                variants += [forward(*problem), query_gradient(*problem), *key_gradients(*problem)]
+        for score, value, masked in problems:
+            problem = (dtype, score, value, masked, architecture)
+            variants += [forward(*problem), query_gradient(*problem), *key_gradients(*problem)]
     return variants

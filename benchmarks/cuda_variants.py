@@ -1,0 +1,230 @@
+"""Every CUDA kernel, compiled for four architectures without a GPU: registers, spills, instructions.
+
+    python benchmarks/cuda_variants.py            # compiles all of them (some minutes), writes the table
+    python benchmarks/cuda_variants.py --check    # compiles all of them, fails where the table differs
+    python benchmarks/cuda_variants.py --model    # what the table lets expect of an H200, by arithmetic
+
+The table is ``benchmarks/results/cuda_variants.csv``: a row per variant and architecture, so that a
+change of the kernels shows as changed lines. Its head names the compiler, and the sources (without
+their comments) by a digest; the tests compile a part of it anew. ``budget`` is the number of registers
+that lets ``blocks`` blocks share a multiprocessor. The last columns describe the loop over the steps of
+a tile list, as nvdisasm shows it: all of its instructions (those of a nested loop once), and among them
+products of tensor cores and loads of matrices. Kernels for partial tiles have the path of full tiles
+too, which would be counted with the other: their columns are empty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import importlib.util
+import io
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from pathlib import Path
+
+from geoattn.backends.cuda import variants
+from geoattn.backends.cuda.compiler import compiler, sources
+from geoattn.backends.cuda.variants import Variant
+
+RESULTS = Path(__file__).parent / "results" / "cuda_variants.csv"
+ARCHITECTURES = (80, 90, 100, 120)
+LOOP = ("loop_instructions", "loop_products", "loop_matrices")
+COLUMNS = (
+    "architecture", "kernel", "element", "score_dim", "value_dim", "masked", "warps", "columns", "slices",
+    "blocks", "shared_bytes", "registers", "budget", "spilled_bytes", *LOOP,
+)  # fmt: skip
+
+Row = dict[str, str]
+
+
+def described(variant: Variant, architecture: int) -> Row:
+    """What is known of a variant before it is compiled."""
+    known = dict(variant.definitions)
+    name = variant.kernel
+    if name == "gradients":
+        sides = [side for side in ("score", "value") if known[f"{side.upper()}_SIDE"] == "true"]
+        rows = {"true": "key", "false": "query"}[known["ROWS_ARE_KEYS"]]
+        name = f"{rows} gradients ({' and '.join(sides)})"
+    row = {
+        "architecture": f"sm_{architecture}",
+        "kernel": name,
+        "element": known["ELEMENT"],
+        "score_dim": known.get("SCORE_DIM", ""),
+        "value_dim": known.get("VALUE_DIM", ""),
+        "masked": known.get("MASKED", ""),
+        "warps": str(variant.threads // 32),
+        "columns": known.get("STEP", ""),
+        "slices": known.get("SLICES", ""),
+        "blocks": str(variant.blocks),
+        "shared_bytes": str(variant.shared_bytes),
+        "budget": str(variant.most_registers),
+    }
+    return row
+
+
+def compiled(work: tuple[Variant, int]) -> Row:
+    """The row of a variant, compiled anew."""
+    variant, architecture = work
+    made = compiler().compile(variant, architecture)
+    row = described(variant, architecture) | dict.fromkeys(LOOP, "")
+    row |= {"registers": str(made.registers), "spilled_bytes": str(made.spilled_bytes)}
+    if disassembler() is not None and row["masked"] != "true":
+        row |= dict(zip(LOOP, map(str, loop(made.cubin)), strict=True))
+    return {column: row[column] for column in COLUMNS}
+
+
+def compile_all(works: Iterable[tuple[Variant, int]], processes: int | None = None) -> Iterator[Row]:
+    """Rows of many variants, in their order."""
+    with ProcessPoolExecutor(processes) as pool:
+        yield from pool.map(compiled, works)
+
+
+def over_budget(row: Row) -> bool:
+    """Whether registers are spilled, or too many of them used."""
+    return int(row["registers"]) > int(row["budget"]) or row["spilled_bytes"] != "0"
+
+
+def everything() -> list[tuple[Variant, int]]:
+    """All variants of all architectures."""
+    return [(variant, a) for a in ARCHITECTURES for variant in variants.every(a)]
+
+
+@cache
+def disassembler() -> str | None:
+    """nvdisasm on the path, or of the package nvidia-cuda-nvdisasm, or None."""
+    found = shutil.which("nvdisasm")
+    package = importlib.util.find_spec("nvidia")
+    for folder in package.submodule_search_locations or () if package else ():
+        found = found or next(map(str, Path(folder).glob("*/bin/nvdisasm")), None)
+    return found
+
+
+def loop(cubin: bytes) -> tuple[int, int, int]:
+    """Instructions, products and loads of matrices of the longest loop of a kernel; see the head."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        listing = subprocess.run(
+            [disassembler() or "nvdisasm", "-c", file.name], capture_output=True, text=True, check=True
+        ).stdout
+    instructions: list[str] = []
+    places: dict[str, int] = {}
+    for line in listing.splitlines():
+        if label := re.match(r"\s*(\.L\w+):", line):
+            places[label[1]] = len(instructions)
+        elif instruction := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ +)?(.*?);", line):
+            instructions.append(instruction[1])
+    longest: list[str] = []
+    for end, instruction in enumerate(instructions):
+        target = re.match(r"BRA.*`\((\.L\w+)\)", instruction)
+        body = instructions[places.get(target[1], end) : end + 1] if target else []
+        longest = max(longest, body, key=len)
+    return len(longest), *(sum(i.startswith(name) for i in longest) for name in ("HMMA", "LDSM"))
+
+
+def head() -> dict[str, str]:
+    """What registers depend on beside a row's own columns: the compiler and the sources."""
+    bare = (re.sub(r"//.*|\s+", " ", text) for text in sources().values())
+    texts = (f"{name}\0{' '.join(text.split())}" for name, text in zip(sources(), bare, strict=True))
+    return {
+        "compiler": compiler().version,
+        "sources": hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16],
+    }
+
+
+def written(known: dict[str, str], rows: list[Row]) -> str:
+    """The table as text."""
+    file = io.StringIO()
+    file.writelines(f"# {name}: {value}\n" for name, value in known.items())
+    table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return file.getvalue()
+
+
+def read(path: Path = RESULTS) -> tuple[dict[str, str], list[Row]]:
+    """Head and rows of the table."""
+    lines = path.read_text().splitlines()
+    notes = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    known = dict(line.removeprefix("# ").split(": ", 1) for line in notes)
+    return known, list(csv.DictReader(lines[len(known) :]))
+
+
+def differences(rows: list[Row], table: list[Row]) -> list[str]:
+    """Where rows and the table's rows of the same variants differ; loops only where both know them."""
+
+    def key(row: Row) -> tuple[str, ...]:
+        return tuple(
+            row[c] for c in ("architecture", "kernel", "element", "score_dim", "value_dim", "masked")
+        )
+
+    kept = {key(row): row for row in table}
+    found = []
+    for row in rows:
+        old = kept.get(key(row))
+        if old is None:
+            found.append(f"{' '.join(key(row))}: not in the table")
+            continue
+        unlike = [c for c in COLUMNS if row[c] != old[c] and (c not in LOOP or (row[c] and old[c]))]
+        if unlike:
+            changes = ", ".join(f"{c} {old[c]} in the table, {row[c]} now" for c in unlike)
+            found.append(f"{' '.join(key(row))}: {changes}")
+    return found
+
+
+def model(rows: list[Row]) -> None:
+    """Print bounds on speed that follow from the instructions alone."""
+    # an H200: multiprocessors, each with four schedulers that issue an instruction per clock
+    multiprocessors, clock = 132, 1.755e9
+    print("A model, not a measurement: TFLOP/s if every scheduler issues an instruction in every clock, and")
+    print("if shared memory delivers 128 bytes in every clock, on full tiles of 16-bit operands, sm_90.")
+    print(f"{'kernel':32} {'dims':>9} {'instructions':>13} {'issue':>6} {'shared memory':>14}")
+    for row in rows:
+        if (row["architecture"], row["element"], row["masked"]) != ("sm_90", "BFloat16", "false"):
+            continue
+        instructions, products, matrices = (int(row[name]) for name in LOOP)
+        flops = products * 2 * 16 * 8 * 16  # of a warp's step
+        issue = flops / instructions * 4 * multiprocessors * clock / 1e12
+        shared = flops / (matrices * 512 / 128) * multiprocessors * clock / 1e12
+        dims = f"{row['score_dim']}, {row['value_dim']}"
+        print(f"{row['kernel']:32} {dims:>9} {instructions:13} {issue:6.0f} {shared:14.0f}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare with the table instead of writing it")
+    parser.add_argument("--model", action="store_true", help="print what the table lets expect")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="compilers at a time")
+    arguments = parser.parse_args()
+    if arguments.model:
+        model(read()[1])
+        return 0
+    known, rows = head(), []
+    for row in compile_all(everything(), arguments.processes):
+        rows.append(row)
+        if over_budget(row):
+            print("over budget:", " ".join(row[column] for column in COLUMNS), flush=True)
+    over = any(map(over_budget, rows))
+    if arguments.check:
+        found = differences(rows, read()[1])
+        print("\n".join(found) or f"{len(rows)} rows as in {RESULTS}")
+        return bool(found or over)
+    part = RESULTS.with_suffix(f".{os.getpid()}.part")
+    part.write_text(written(known, rows))
+    os.replace(part, RESULTS)
+    print(f"{len(rows)} rows written to {RESULTS}")
+    return over
+
+
+if __name__ == "__main__":
+    sys.exit(main())
