@@ -3,7 +3,8 @@
     python benchmarks/panoramas.py [--threads 2] [--rooms 200]
 
 Prints a table and writes ``benchmarks/results/panoramas.json``: panoramas per minute of wall time, rooms
-made at random included, and processor time of each. Compilation comes first and is not counted.
+made at random included, and processor time of each. Compilation comes first and is not counted. A few
+rooms are drawn beside it in ``panoramas.png``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import numba
 
 import geoattn as ga
 from geoattn.tasks.panoramas import random_room, render_rooms
+from geoattn.tasks.panoramas.pictures import Column, table
+from geoattn.tasks.segmentation.pictures import colours_of
 
 RESULTS = Path(__file__).parent / "results" / "panoramas.json"
 SHAPES = ((32, 64), (64, 128), (128, 256), (256, 512))
@@ -36,6 +39,18 @@ def measure(shape: tuple[int, int], count: int, threads: int) -> dict[str, Any]:
         "per_minute": round(60 * count / wall),
         "cpu_ms_each": round(1e3 * processor / count, 2),
     }
+
+
+def draw(path: Path) -> None:
+    """Three rooms: what is seen, how far it is, and what it is."""
+    grid = ga.grids.equiangular(128, 256, poles=False)
+    seen = render_rooms(grid, 3, "test", first=4, supersampling=2)
+    columns = [
+        Column("rendered", seen.rgb),
+        Column("depth along the ray", seen.depth, {"cmap": "viridis"}),
+        Column("class", colours_of(seen.label)),
+    ]
+    table(path, grid, columns, legend=True)
 
 
 def main() -> None:
@@ -62,6 +77,7 @@ def main() -> None:
         "room_cpu_ms": round(room, 2),
         "rows": rows,
     }
+    draw(RESULTS.with_suffix(".png"))
     RESULTS.write_text(json.dumps(content, indent=1) + "\n")
 
 
