@@ -43,7 +43,8 @@ class Cuda:
         widest = max(q.shape[-1], v.shape[-1])
         if widest > variants.HEAD_DIMS[-1]:
             return f"head dim {widest} is above {variants.HEAD_DIMS[-1]}"
-        return None
+        # a machine may hold devices of which only some can run the kernels
+        return cuda_device.unfit(q.device.index) if q.device.type == "cuda" else None
 
     def architecture(self, device: torch.device) -> int:
         """Compute capability that variants are chosen for, such as 90 for 9.0."""

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import warnings
 from abc import ABC, abstractmethod
 from functools import cache
 from pathlib import Path
@@ -204,24 +205,37 @@ def cubin(variant: Variant, architecture: int) -> bytes:
     parts = [chosen.version, *options(variant, architecture), *(f"{n}\0{t}" for n, t in sources().items())]
     name = hashlib.sha256("\0".join([variant.kernel, *parts]).encode()).hexdigest()[:32]
     path = cache_folder("kernels") / f"{name}.cubin"
+    kept = _kept(path)
+    if kept is None:
+        kept = chosen.compile(variant, architecture).cubin
+        _keep(path, kept)
+    return kept
+
+
+def _kept(path: Path) -> bytes | None:
+    """The content of a file that :func:`_keep` wrote; None if there is none, or it was damaged since."""
     try:
-        return path.read_bytes()
-    except OSError:
-        made = chosen.compile(variant, architecture).cubin
-        _keep(path, made)
-        return made
+        digest, content = path.read_bytes().split(b"\n", 1)
+    except (OSError, ValueError):
+        return None
+    return content if hashlib.sha256(content).hexdigest().encode() == digest else None
 
 
 def _keep(path: Path, content: bytes) -> None:
-    """Write a file so that readers see all of it or none; a cache that is not writable is no error."""
+    """Write a file, with its fingerprint ahead, so that readers see all of it or none."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    except OSError:
-        return
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(part, path)
-    except OSError:
-        os.unlink(part)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+            os.replace(part, path)
+        except OSError:
+            os.unlink(part)
+            raise
+    except OSError as error:
+        warnings.warn(
+            f"compiled CUDA kernels cannot be kept in {path.parent} ({error}), and each process compiles "
+            "them anew; the environment variable GEOATTN_CACHE names another folder",
+            stacklevel=2,
+        )
