@@ -326,6 +326,11 @@ def test_missing_values_without_a_mask_name_variable_level_time_and_the_remedy()
 
 
 def test_a_static_mask_that_moves_is_refused():
+    ds, land = with_land()
+    schema = Schema.of(ds, masked={"sst": "static"})
+    ds.sst[2, *np.argwhere(land)[0]] = 5.0
+    with pytest.raises(ValueError, match=r"'sst' is 5.0 at time 2001-02-28T06.*{'sst': 'changing'}"):
+        to_tensor(ds, schema)
     ds, _ = with_land(static=False)
     with pytest.raises(ValueError, match=r"'sst' is nan at time 2001-02-28T00.*{'sst': 'changing'}"):
         to_tensor(ds, Schema.of(ds, masked={"sst": "static"}))

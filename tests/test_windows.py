@@ -377,6 +377,8 @@ def test_a_fork_while_the_parent_reads_does_not_hang(store):
 
     path, ds = store
     windows = Windows(path, Schema.of(ds, masked=MASKED))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # so that reading has threads of its own, which no child inherits
     stop = threading.Event()
 
     def read():
@@ -396,6 +398,7 @@ def test_a_fork_while_the_parent_reads_does_not_hang(store):
     finally:
         stop.set()
         reading.join()
+        torch.set_num_threads(threads)
 
 
 def test_a_data_set_pickles_to_little_and_reads_the_same(store):
