@@ -54,10 +54,6 @@ class Room:
     #: decides textures and sensor noise
     seed: int
 
-    @property
-    def name(self) -> str:
-        return f"room {self.seed:08x}"
-
 
 class _Plan:
     """A room in the making: things placed, and the rectangles that they take up."""
