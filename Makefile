@@ -1,6 +1,7 @@
 # Each target makes and fills .venv itself; nothing but Python >= 3.11 and make is needed beforehand.
 #   make demo    simulate, train, forecast, draw          make test   the whole test suite
 #   make bench   speed against the peers, with figures    make lint   ruff and mypy
+#   make gpu     the same on a CUDA device, with its torch
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= 2.13.0
@@ -10,7 +11,7 @@ NATTEN ?= 0.21.7
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-torch-$(TORCH)
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test bench gpu lint format clean
 
 demo: $(READY)
 	$(BIN)/geoattn demo $(ARGS)
@@ -22,6 +23,11 @@ bench: $(READY)
 	$(BIN)/python benchmarks/plans.py
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/cpu.py $(ARGS)
+
+# On a machine with a GPU, which brings its own torch: correctness on the device, then timings.
+gpu:
+	$(PYTHON) -m pytest -m gpu
+	$(PYTHON) benchmarks/gpu.py $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
