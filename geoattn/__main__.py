@@ -47,7 +47,16 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("models", help="list the sizes of the models with the numbers of their parameters")
     commands.add_parser("backends", help="say which backends can run here, and why others cannot")
 
+    for action, what in (("train", "train a model for TASK"), ("evaluate", "score and draw a trained model")):
+        commands.add_parser(
+            action, help=f"{what}: shallow-water, segmentation or depth", add_help=False, prefix_chars="\0"
+        ).add_argument("rest", nargs=argparse.REMAINDER)
+
     options = parser.parse_args(arguments)
+    if options.command in ("train", "evaluate"):
+        from geoattn.tasks.experiments.command import run
+
+        return run(options.command, options.rest)
     if options.command == "demo":
         from geoattn.demo import run_demo
 

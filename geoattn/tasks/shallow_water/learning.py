@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from geoattn import models
 from geoattn.grids.base import Grid
 from geoattn.tasks.shallow_water.data import Normalisation
 from geoattn.training import Data, FitConfig, fit, one_cycle
@@ -49,23 +50,47 @@ class Stepper(nn.Module):
 
     The network sees fields of zero mean and unit variance, and gives the change over a step in units
     of the typical change, so that fast and slow channels count alike. All statistics are per channel,
-    area-weighted, of the training trajectories; they travel in the checkpoint.
+    area-weighted, of the training trajectories; they travel in the checkpoint. The area mean of each
+    channel stays what it was, as it does in the equations: mass is conserved, and the mean vorticity
+    and divergence of any flow on the sphere are zero.
     """
 
     def __init__(self, network: nn.Module, trajectories: Tensor, grid: Grid) -> None:
         super().__init__()
-        self.network = network
-        per_channel = (-1, *(1 for _ in grid.shape))
         fields = Normalisation.of(trajectories, grid)
         changes = Normalisation.of(trajectories.diff(dim=1), grid)
-        self.register_buffer("mean", fields.mean.reshape(per_channel))
-        self.register_buffer("deviation", fields.standard_deviation.reshape(per_channel))
-        self.register_buffer("change", changes.standard_deviation.reshape(per_channel))
+        self._start(network, grid, fields.mean, fields.standard_deviation, change=changes.standard_deviation)
+
+    def _start(self, network: nn.Module, grid: Grid, mean: Tensor, deviation: Tensor, change: Tensor) -> None:
+        self.network = network
+        per_channel = (-1, *(1 for _ in grid.shape))
+        self.register_buffer("mean", mean.reshape(per_channel))
+        self.register_buffer("deviation", deviation.reshape(per_channel))
+        self.register_buffer("change", change.reshape(per_channel))
+        area = torch.tensor(grid.weights / grid.weights.sum(), dtype=torch.float32)
+        self.register_buffer("area", area, persistent=False)
 
     def forward(self, fields: Tensor) -> Tensor:
-        mean, deviation, change = map(self.get_buffer, ("mean", "deviation", "change"))
-        tendency: Tensor = self.network((fields - mean) / deviation)
-        return fields + change * tendency
+        mean, deviation, change, area = map(self.get_buffer, ("mean", "deviation", "change", "area"))
+        tendency = self.network((fields - mean) / deviation)
+        points = tuple(range(2, fields.ndim))
+        tendency = tendency - (tendency * area).sum(points, keepdim=True)
+        stepped: Tensor = fields + change * tendency
+        return stepped
+
+    def save(self, path: Path, **extra: Any) -> None:
+        """Network and statistics in one file; see :func:`geoattn.models.save`."""
+        statistics = {name: self.get_buffer(name).cpu() for name in ("mean", "deviation", "change")}
+        models.save(path, self.network, statistics=statistics, **extra)
+
+    @classmethod
+    def load(cls, path: Path, grid: Grid, config: models.ModelConfig | None = None) -> Stepper:
+        """What :meth:`save` wrote; the network must be the one of ``config``, where that is given."""
+        network, extra = models.load(path, config)
+        stepper = cls.__new__(cls)
+        nn.Module.__init__(stepper)
+        stepper._start(network, grid, **extra["statistics"])
+        return stepper.eval()
 
 
 class Forecaster(lightning.LightningModule):

@@ -63,3 +63,26 @@ def forecast_picture(
         show(places[row, 1], f"{name}: error", error, cmap="RdBu_r", vmin=-largest, vmax=largest)
     figure.suptitle(f"{hours[lead]:.0f} hours ahead")
     figure.savefig(path, dpi=100)
+
+
+def curves(
+    path: Path,
+    xlabel: str,
+    panels: dict[str, dict[str, tuple[Any, Any]]],
+    logarithmic: bool = False,
+) -> None:
+    """Panels side by side, named by their vertical axis; each has labelled curves (x, y)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4 * len(panels), 3.2), layout="constrained")
+    for axes, (quantity, lines) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        for label, (x, y) in lines.items():
+            axes.plot(x, y, marker="o", markersize=3, label=label)
+        axes.set(xlabel=xlabel, ylabel=quantity)
+        if logarithmic:
+            axes.set(xscale="log", yscale="log")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.savefig(path, dpi=100)

@@ -1,0 +1,77 @@
+"""The model of an experiment, from a few numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from geoattn.grids import LatLonGrid
+from geoattn.models import EncoderDecoderConfig, ModelConfig, TransformerConfig
+from geoattn.nn import patches
+from geoattn.tasks.geometry import geometry
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """A transformer on one grid, or an encoder–decoder on several.
+
+    Parameters
+    ----------
+    geometry
+        See :mod:`geoattn.tasks.geometry`.
+    radius
+        Degrees of the disc that a query sees; it doubles from stage to stage, as do the channels.
+    dim, depth, num_heads
+        Channels, blocks and heads; of the first stage, if there are several.
+    patch
+        Points along each side of a token's patch.
+    stages
+        1: the isotropic transformer. More: as many stages, each on patches of 2 of the one before.
+    features
+        Degree of the smooth functions of position that the model sees.
+    """
+
+    geometry: Literal["plane", "plane-periodic", "sphere-unweighted", "sphere"] = "sphere"
+    radius: float = 20.0
+    dim: int = 64
+    depth: int = 4
+    num_heads: int = 4
+    patch: int = 1
+    stages: int = 1
+    features: int = 4
+
+    def config(self, grid: LatLonGrid, in_channels: int, out_channels: int) -> ModelConfig:
+        """The configuration on ``grid``."""
+        tokens, made = patches(grid, self.patch).grid, []
+        for stage in range(self.stages):
+            made.append(geometry(self.geometry, tokens, self.radius * 2**stage))
+            if stage + 1 < self.stages:
+                tokens = patches(tokens, 2).grid
+        hoods, key_weights = tuple(g.hood for g in made), made[0].key_weights
+        if self.stages == 1:
+            return TransformerConfig(
+                grid,
+                hoods,
+                in_channels,
+                out_channels,
+                dim=self.dim,
+                depth=self.depth,
+                num_heads=self.num_heads,
+                key_weights=key_weights,
+                patch=self.patch,
+                features=self.features,
+                residual=False,
+            )
+        return EncoderDecoderConfig(
+            grid,
+            hoods,
+            in_channels,
+            out_channels,
+            dims=tuple(self.dim * 2**stage for stage in range(self.stages)),
+            depths=(self.depth,) * self.stages,
+            num_heads=tuple(self.num_heads * 2**stage for stage in range(self.stages)),
+            patches=(self.patch, *(2,) * (self.stages - 1)),
+            decoder_dim=2 * self.dim,
+            key_weights=key_weights,
+            features=self.features,
+        )
