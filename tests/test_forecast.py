@@ -132,6 +132,20 @@ def test_what_is_missing_has_no_influence(folder):
     assert torch.equal(one[mask], two[mask])
 
 
+def test_points_where_nothing_is_known_are_hidden_from_attention(folder):
+    stats = Forecaster.load(folder / "model.pt").statistics
+    sea = stats.select(stats.schema.select(["sst"]))
+    forecaster = Forecaster(network(sea.schema), sea, STEP)
+    fields, mask = to_tensor(source().isel(time=[0, 1]), sea.schema, return_mask=True, dtype=torch.float32)
+    normal = sea.normalise(fields, mask)
+    expected = sea.denormalise(forecaster.network(normal, key_mask=mask[:, 0]))
+    with torch.no_grad():
+        stepped = forecaster(fields, mask)
+        torch.testing.assert_close(stepped[mask], expected[mask])
+        seen = sea.denormalise(forecaster.network(normal))
+    assert (stepped - seen)[mask].abs().max() > 1e-4
+
+
 def test_a_new_network_is_persistence_with_a_loss_of_one(folder):
     """By the definition of the unit: the mean squared change, over the mean squared change."""
     forecaster = Forecaster.load(folder / "model.pt")

@@ -151,3 +151,25 @@ def test_the_neighborhoods_must_lie_on_one_grid():
         TransformerConfig(SPHERE, (ga.everything(SPHERE), ga.everything(PLANE)), 3, 3)
     with pytest.raises(ValueError, match="must lie on one grid"):
         TransformerConfig(SPHERE, ga.everything(SPHERE, PLANE), 3, 3)
+
+
+def test_hidden_points_have_no_influence_on_others():
+    grid = ga.grids.gaussian(6, 12)
+    config = TransformerConfig(grid, ga.geodesic(grid, radius=50), 2, 2, dim=8, depth=2, num_heads=2)
+    torch.manual_seed(0)
+    model = config.build()
+    torch.nn.init.normal_(model.decoder.projection.weight)
+    fields, visible = torch.randn(3, 2, *grid.shape), torch.rand(3, *grid.shape) < 0.6
+    other = torch.where(visible[:, None], fields, torch.randn_like(fields))
+    shown = visible[:, None].expand_as(fields)
+    assert torch.equal(model(fields, visible)[shown], model(other, visible)[shown])
+    assert not torch.equal(model(fields)[shown], model(other)[shown])
+
+
+def test_a_model_on_patches_cannot_hide_points():
+    grid = ga.grids.cartesian((8, 8))
+    hood = ga.window(ga.nn.patches(grid, 2).grid, 3)
+    model = TransformerConfig(grid, hood, 1, 1, dim=8, depth=1, num_heads=2, patch=2).build()
+    assert not model.takes_key_mask
+    with pytest.raises(ValueError, match=r"key_mask hides points of the .* use patch=1"):
+        model(torch.randn(1, 1, 8, 8), torch.ones(8, 8, dtype=torch.bool))

@@ -121,7 +121,22 @@ class Transformer(nn.Module):
         nn.init.zeros_(self.decoder.projection.weight)
         nn.init.zeros_(self.decoder.projection.bias)
 
-    def forward(self, fields: Tensor) -> Tensor:
+    @property
+    def takes_key_mask(self) -> bool:
+        """Whether tokens are the grid's points, so that points can be hidden from attention."""
+        return self.config.hoods[0].query_grid == self.config.grid
+
+    def forward(self, fields: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        """The fields predicted.
+
+        ``key_mask``, ``[*grid.shape]`` or ``[B, *grid.shape]``, is True at the points that may be attended
+        to; it needs :attr:`takes_key_mask`.
+        """
+        if key_mask is not None and not self.takes_key_mask:
+            raise ValueError(
+                f"key_mask hides points of the {self.config.grid!r}, but the blocks' tokens are those of the "
+                f"{self.config.hoods[0].query_grid!r}: use patch=1 and neighborhoods on the grid itself"
+            )
         expected = (self.config.in_channels, *self.config.grid.shape)
         if tuple(fields.shape[1:]) != expected:
             raise ValueError(
@@ -130,6 +145,9 @@ class Transformer(nn.Module):
             )
         tokens = self.encoder(self.position_features(fields.movedim(1, -1)))
         given = self.to_processor(tokens)
-        tokens = tokens + self.from_processor(self.processor(given) - given)
+        processed = given
+        for block in self.processor:
+            processed = block(processed, key_mask)
+        tokens = tokens + self.from_processor(processed - given)
         out: Tensor = self.decoder(self.norm(tokens)).movedim(-1, 1)
         return fields[:, : self.config.out_channels] + out if self.config.residual else out

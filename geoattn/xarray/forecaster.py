@@ -20,7 +20,8 @@ class Forecaster(nn.Module):
     """Steps fields ``[B, C, *grid.shape]`` in physical units forward by ``step``.
 
     The network sees all channels of the schema, of zero mean and unit variance and 0 where a value is
-    missing, and gives the changing ones a step later, in the same units. Static channels stay as they
+    missing, and gives the changing ones a step later, in the same units. Points where no changing channel
+    has a value are hidden from its attention, if it has ``takes_key_mask``. Static channels stay as they
     are. Masks stay where they are too: what was missing at first is missing in the forecast.
 
     Parameters
@@ -86,10 +87,17 @@ class Forecaster(nn.Module):
         normal = (fields - self.mean) / self.deviation
         if mask is not None:
             normal = torch.where(mask, normal, 0.0)
-        stepped = self.network(normal) * self.deviation[self.changing] + self.mean[self.changing]
+        options = {} if mask is None else self._hidden(mask)
+        stepped = self.network(normal, **options) * self.deviation[self.changing] + self.mean[self.changing]
         if mask is not None:
             stepped = torch.where(mask[:, self.changing], stepped, fields[:, self.changing])
         return fields.index_copy(1, self.changing, stepped)
+
+    def _hidden(self, mask: Tensor) -> dict[str, Tensor]:
+        """The key mask that hides points where nothing is known, where the network takes one."""
+        known = mask[:, self.changing].any(1)
+        hides = getattr(self.network, "takes_key_mask", False) and not bool(known.all())
+        return {"key_mask": known} if hides else {}
 
     def loss(
         self, inputs: Tensor, targets: Tensor, mask: Tensor | None, target_mask: Tensor | None
