@@ -1,7 +1,6 @@
 """The examples of segmentation and depth, as a user runs them, at toy size."""
 
 import importlib.util
-import json
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,7 @@ def test_example_trains_scores_and_draws(name, score, tmp_path, capsys):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.main(["--output", str(tmp_path), "--rows", "6", "--rooms", "20", "--steps", "4"])
-    scores = json.loads((tmp_path / "scores.json").read_text())
-    assert capsys.readouterr().out.count(score) == len(scores["test"]) > 1
-    assert scores["robustness"]["model"]["angle"] == [0.0, 30.0, 60.0, 90.0]
-    assert len(scores["robustness"]["model"][score]) == 4
-    for picture in ("panoramas.png", "sphere.png", "robustness.png", "learning.png"):
+    assert capsys.readouterr().out.count(score) == 2
+    for picture in ("panoramas.png", "curves.png", "learning.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "metrics.csv").exists()

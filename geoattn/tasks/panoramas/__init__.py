@@ -3,10 +3,9 @@
 from geoattn.tasks.panoramas.areas import area_mean, area_of, rows_of
 from geoattn.tasks.panoramas.camera import Camera
 from geoattn.tasks.panoramas.classes import CLASSES, COLORS, NO_DEPTH, UNLABELLED
-from geoattn.tasks.panoramas.config import PanoramaConfig
 from geoattn.tasks.panoramas.render import Panorama, render, render_rooms
 from geoattn.tasks.panoramas.rooms import Room, random_room
-from geoattn.tasks.panoramas.samples import RenderedRooms, Sample, entries, sample_of
+from geoattn.tasks.panoramas.samples import RenderedRooms, Sample, sample_of
 from geoattn.tasks.panoramas.stanford import Stanford2D3DS
 
 __all__ = [
@@ -16,14 +15,12 @@ __all__ = [
     "UNLABELLED",
     "Camera",
     "Panorama",
-    "PanoramaConfig",
     "RenderedRooms",
     "Room",
     "Sample",
     "Stanford2D3DS",
     "area_mean",
     "area_of",
-    "entries",
     "random_room",
     "render",
     "render_rooms",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, TypedDict
 
 import numpy as np
@@ -117,9 +116,3 @@ class RenderedRooms(Dataset[Sample]):
         rgb, depth, label = (part[index] for part in self.panoramas)
         name = f"{self.split} room {self.first + index % len(self)} of seed {self.seed}"
         return sample_of(name, rgb, depth, label)
-
-
-def entries(samples: Dataset[Sample], name: str) -> Iterator[Tensor]:
-    """One entry of all samples, such as their labels."""
-    for index in range(len(samples)):  # type: ignore[arg-type]
-        yield samples[index][name]  # type: ignore[literal-required]
