@@ -186,18 +186,23 @@ def model(rows: list[Row]) -> None:
     """Print bounds on speed that follow from the instructions alone."""
     # an H200: multiprocessors, each with four schedulers that issue an instruction per clock
     multiprocessors, clock = 132, 1.755e9
-    print("A model, not a measurement: TFLOP/s if every scheduler issues an instruction in every clock, and")
-    print("if shared memory delivers 128 bytes in every clock, on full tiles of 16-bit operands, sm_90.")
-    print(f"{'kernel':32} {'dims':>9} {'instructions':>13} {'issue':>6} {'shared memory':>14}")
+    passes: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
-        if (row["architecture"], row["element"], row["masked"]) != ("sm_90", "BFloat16", "false"):
-            continue
-        instructions, products, matrices = (int(row[name]) for name in LOOP)
-        flops = products * 2 * 16 * 8 * 16  # of a warp's step
+        like = (row["architecture"], row["element"], row["masked"], row["score_dim"] == row["value_dim"])
+        if like == ("sm_90", "BFloat16", "false", True):
+            name = "forward" if row["kernel"] == "forward" else "backward"
+            passes.setdefault((name, int(row["score_dim"])), []).append(row)
+    print("A model, not a measurement: TFLOP/s of an H200 if every scheduler issues an instruction in every")
+    print("clock, and if shared memory delivers 128 bytes in every clock; full tiles of bfloat16, counted as")
+    print("two products forward and five backward.")
+    print(f"{'pass':10} {'head dim':>8} {'issue':>8} {'shared memory':>14}")
+    for (name, dim), kernels in sorted(passes.items(), key=lambda x: (x[0][0] == "backward", x[0][1])):
+        flops = (2 if name == "forward" else 5) * 2 * 16 * dim  # of 16 rows and a column
+        instructions = sum(int(row["loop_instructions"]) / int(row["columns"]) for row in kernels)
+        matrices = sum(int(row["loop_matrices"]) / int(row["columns"]) for row in kernels)
         issue = flops / instructions * 4 * multiprocessors * clock / 1e12
         shared = flops / (matrices * 512 / 128) * multiprocessors * clock / 1e12
-        dims = f"{row['score_dim']}, {row['value_dim']}"
-        print(f"{row['kernel']:32} {dims:>9} {instructions:13} {issue:6.0f} {shared:14.0f}")
+        print(f"{name:10} {dim:8} {issue:8.0f} {shared:14.0f}")
 
 
 def main() -> int:

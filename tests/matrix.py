@@ -7,7 +7,7 @@ forward and backward, and compares with the dense float64 oracle.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -147,7 +147,9 @@ def cases(
         yield random_case(rng, neighborhood(rng), dtypes[i % len(dtypes)])
 
 
-def check(case: Case, backend: str, device: str = "cpu") -> None:
+def check(
+    case: Case, backend: str, device: str = "cpu", tolerances: Mapping[torch.dtype, float] = TOLERANCE
+) -> None:
     """Hold one backend to the oracle on one problem: out, lse and every gradient."""
     differentiable = [n for n in ("key_weights", "key_bias") if isinstance(case.options.get(n), Tensor)]
     true = _oracle(case, differentiable)
@@ -164,7 +166,7 @@ def check(case: Case, backend: str, device: str = "cpu") -> None:
     if case.grad_lse is not None:
         outputs, upstream = [out, lse], [case.grad_out.to(device), case.grad_lse.to(device)]
     gradients = torch.autograd.grad(outputs, leaves, upstream)
-    tolerance = TOLERANCE[case.q.dtype]
+    tolerance = tolerances[case.q.dtype]
     names = ["out", "lse", *(f"gradient of {n}" for n in ("q", "k", "v", *differentiable))]
     for name, found, expected in zip(names, [out, lse, *gradients], true, strict=True):
         close(name, found, expected, tolerance, case)
