@@ -1,6 +1,7 @@
 # Each target makes and fills .venv itself; nothing but Python >= 3.11 and make is needed beforehand.
 #   make demo    simulate, train, forecast, draw          make test   the whole test suite
 #   make bench   speed against the peers, with figures    make lint   ruff and mypy
+#   make ablation   from the plane to the sphere in three tasks, with figures
 #   make gpu     the same on a CUDA device, with its torch
 PYTHON ?= python3
 VENV ?= .venv
@@ -28,6 +29,9 @@ bench: $(READY)
 gpu:
 	$(PYTHON) -m pytest -m gpu
 	$(PYTHON) benchmarks/gpu.py $(ARGS)
+
+ablation: $(READY)
+	$(BIN)/python benchmarks/ablation.py $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

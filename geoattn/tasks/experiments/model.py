@@ -29,6 +29,8 @@ class ModelSettings:
         1: the isotropic transformer. More: as many stages, each on patches of 2 of the one before.
     features
         Degree of the smooth functions of position that the model sees.
+    position
+        Relative position in attention: see :class:`geoattn.nn.Attention`.
     """
 
     geometry: Literal["plane", "plane-periodic", "sphere-unweighted", "sphere"] = "sphere"
@@ -39,6 +41,7 @@ class ModelSettings:
     patch: int = 1
     stages: int = 1
     features: int = 4
+    position: Literal["harmonic"] | None = None
 
     def config(self, grid: LatLonGrid, in_channels: int, out_channels: int) -> ModelConfig:
         """The configuration on ``grid``."""
@@ -60,6 +63,7 @@ class ModelSettings:
                 key_weights=key_weights,
                 patch=self.patch,
                 features=self.features,
+                position=self.position,
                 residual=False,
             )
         return EncoderDecoderConfig(
@@ -74,4 +78,5 @@ class ModelSettings:
             decoder_dim=2 * self.dim,
             key_weights=key_weights,
             features=self.features,
+            position=self.position,
         )
