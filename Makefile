@@ -26,9 +26,12 @@ bench: $(READY)
 	$(BIN)/python benchmarks/cpu.py $(ARGS)
 
 # On a machine with a GPU, which brings its own torch: correctness on the device, then timings.
+# A failing test does not keep the timings from being taken, and still fails the target.
 gpu:
-	$(PYTHON) -m pytest -m gpu
-	$(PYTHON) benchmarks/gpu.py $(ARGS)
+	@failed=0; \
+	$(PYTHON) -m pytest -m gpu || failed=1; \
+	$(PYTHON) benchmarks/gpu.py $(ARGS) || failed=1; \
+	exit $$failed
 
 ablation: $(READY)
 	$(BIN)/python benchmarks/ablation.py $(ARGS)

@@ -6,8 +6,8 @@
 
 Operands are bfloat16 and change from call to call, so that no cache serves them; times are medians
 over CUDA events. Outputs are compared before anything is timed. What cannot run a case is named with
-the reason. After each case ``benchmarks/results/gpu.json`` is written anew; at the end a table, the
-targets, and ``gpu.png``.
+the reason. After each case ``benchmarks/results/gpu.json`` and ``gpu.png`` are written anew
+(``gpu-part.json`` and ``gpu-part.png`` for some of the cases), so that a run cut short loses nothing.
 """
 
 from __future__ import annotations
@@ -182,9 +182,12 @@ print(*times)
 """
 
 
-def first_calls() -> dict[str, dict[str, list[float]]]:
-    """Seconds of the first forward (one variant) and backward (three) of a process, cold and from disk."""
-    found: dict[str, dict[str, list[float]]] = {}
+def first_calls() -> dict[str, dict[str, Any]]:
+    """Seconds of the first forward (one variant) and backward (three) of a process, cold and from disk.
+
+    What fails leaves no times, and its reason under ``"failed"``.
+    """
+    found: dict[str, dict[str, Any]] = {}
     for dim in (64, 128):
         with tempfile.TemporaryDirectory() as cache:
             environment = {**os.environ, "GEOATTN_CACHE": cache}
@@ -195,8 +198,11 @@ def first_calls() -> dict[str, dict[str, list[float]]]:
                     capture_output=True,
                     text=True,
                 )
-                seconds = [float(x) for x in run.stdout.split()] if run.returncode == 0 else []
-                found.setdefault(str(dim), {})[state] = seconds
+                states = found.setdefault(str(dim), {})
+                if run.returncode == 0:
+                    states[state] = [float(x) for x in run.stdout.split()]
+                else:
+                    states["failed"] = (run.stderr.strip() or f"exit status {run.returncode}")[-300:]
     return found
 
 
@@ -326,6 +332,13 @@ def draw(report: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
+def write(report: dict[str, Any], name: str) -> None:
+    """Judge the targets, and write the report and its picture."""
+    report["targets"] = targets(report)
+    save(report, RESULTS / f"{name}.json")
+    draw(report, RESULTS / f"{name}.png")
+
+
 def chosen(options: argparse.Namespace) -> Iterator[Case]:
     for case in CASES:
         if options.case in case.name and (not options.quick or (case.pattern in QUICK and case.dim == 64)):
@@ -356,6 +369,7 @@ def main() -> int:
         "cases": [],
         "left out": [],
     }
+    name = "gpu-part" if options.quick or options.case else "gpu"
     bandwidth, ceiling = report["limits"].values()
     print(
         f"{report['device']}: copies {bandwidth / 1e12:.2f} TB/s, matrix product {ceiling / 1e12:.0f} TFLOP/s"
@@ -373,12 +387,11 @@ def main() -> int:
             print(f"\n{report['left out'][-1]}", flush=True)
         gc.collect()
         torch.cuda.empty_cache()
-        report["targets"] = targets(report)
-        save(report, RESULTS / "gpu.json")
+        write(report, name)
+    write(report, name)
     print("\nTargets (they are set for an H200)")
     for aim, state in targets(report):
         print(f"  {aim:<62} {state}")
-    draw(report, RESULTS / "gpu.png")
     return 0
 
 

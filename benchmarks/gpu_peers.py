@@ -72,11 +72,14 @@ def flex(case: Case, hood: Neighborhood) -> Call:
 
 
 def torch_harmonics(case: Case, hood: Neighborhood) -> Call:
-    """Its own kernels or nothing: where they are not built for the device, the call itself fails."""
+    """Its own CUDA kernels or nothing: its torch path is another thing."""
     if case.sphere is None:
         raise Absent("it has discs on lat-lon grids only")
+    from attention_helpers import cuda_kernels_is_available  # of torch-harmonics
     from torch_harmonics import NeighborhoodAttentionS2
 
+    if not cuda_kernels_is_available():
+        raise Absent("the installed build has no CUDA kernels (its wheel on PyPI is for the CPU alone)")
     nlat, nlon, radius = case.sphere
     module = NeighborhoodAttentionS2(
         case.heads * case.dim,
@@ -88,8 +91,6 @@ def torch_harmonics(case: Case, hood: Neighborhood) -> Call:
         theta_cutoff=math.radians(radius * (1 + 1e-9)) / 1.001,  # it sees keys up to 1.001 times this
         optimized_kernel=True,
     ).cuda()
-    if not module.optimized_kernel:
-        raise Absent("its optimized kernels are not built")
 
     def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out = module.attention_handle(

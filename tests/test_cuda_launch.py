@@ -10,6 +10,7 @@ import types
 import pytest
 import torch
 
+import geoattn as ga
 from geoattn import backends
 from geoattn.backends.cuda import arguments, device, variants
 from geoattn.backends.cuda.backend import Cuda
@@ -158,11 +159,21 @@ def test_no_blocks_are_no_launch_and_too_many_are_refused(machine):
         device.launch(VARIANT, 2**31, arguments.Forward(), torch.device("cuda", 0))
 
 
-@pytest.mark.parametrize(("failing", "name"), [("load", "cuModuleLoadData"), ("launch", "cuLaunchKernel")])
-def test_what_the_driver_refuses_is_an_error_with_its_words(machine, failing, name):
+@pytest.mark.parametrize(
+    ("failing", "name"),
+    [
+        ("load", "cuModuleLoadData"),
+        ("function", "cuModuleGetFunction"),
+        ("attribute", "cuFuncSetAttribute"),
+        ("launch", "cuLaunchKernel"),
+    ],
+)
+def test_what_the_driver_refuses_is_an_error_with_variant_device_and_its_words(machine, failing, name):
     machine((8, 0), failing=failing)
     with pytest.raises(
-        device.DriverError, match=rf"{name} fails: CUDA_ERROR_NO_BINARY_FOR_GPU \(no kernel image"
+        device.DriverError,
+        match=rf"{name} fails for forward element=BFloat16 score_dim=64.* on cuda:0: "
+        r"CUDA_ERROR_NO_BINARY_FOR_GPU \(no kernel image",
     ):
         device.launch(VARIANT, 1, arguments.Forward(), torch.device("cuda", 0))
 
@@ -203,5 +214,16 @@ def test_without_cuda_the_status_tells_why():
     assert status["cpu"] == status["reference"] == "available"
 
 
-def test_cuda_tensors_go_to_the_kernels_after_fused_dense_attention():
-    assert backends.AUTOMATIC["cuda"][:2] == ("sdpa", "cuda")
+def test_no_variant_asks_for_more_shared_memory_than_every_device_grants():
+    for architecture in (80, 86, 90, 100, 120):
+        for variant in variants.every(architecture):
+            assert variant.shared_bytes <= variants.MOST_SHARED_BYTES, str(variant)
+
+
+def test_cuda_tensors_go_to_the_kernels_and_those_of_dense_attention_to_torch(machine):
+    machine((9, 0))
+    grid = ga.grids.cartesian((4, 4))
+    device = types.SimpleNamespace(type="cuda", index=0)
+    x = types.SimpleNamespace(device=device, dtype=torch.bfloat16, shape=(1, 16, 1, 64))
+    assert backends.choose(None, x, x, x, ga.window(grid, 3)).name == "cuda"
+    assert backends.choose(None, x, x, x, ga.everything(grid)).name == "sdpa"

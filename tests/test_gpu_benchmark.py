@@ -130,6 +130,67 @@ def test_report_and_picture_are_written(gpu, tmp_path):
     assert (tmp_path / "gpu.png").read_bytes().startswith(b"\x89PNG")
 
 
+def on_a_made_up_device(gpu, monkeypatch, folder, measure, *options):
+    monkeypatch.setattr(gpu, "RESULTS", folder)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "made up")
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(gpu.ga, "backends", dict)
+    monkeypatch.setattr(gpu, "limits", lambda: {"bytes per second": 3e12, "flops per second": 7e14})
+    monkeypatch.setattr(gpu, "first_calls", dict)
+    monkeypatch.setattr(gpu, "draw", lambda report, path: path.write_bytes(b"picture"))
+    monkeypatch.setattr(gpu, "measure", measure)
+    monkeypatch.setattr(sys, "argv", ["benchmarks/gpu.py", *options])
+    assert gpu.main() == 0
+
+
+def test_a_case_that_fails_is_recorded_and_the_others_are_measured(gpu, monkeypatch, tmp_path):
+    def measure(case):
+        if "13×13" in case.name:
+            raise RuntimeError("made-up trouble")
+        return made_up(case.dim, case.pattern, 1e-3, {})
+
+    on_a_made_up_device(gpu, monkeypatch, tmp_path, measure)
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert len(found["cases"]) == len(gpu.CASES) - 3
+    assert len(found["left out"]) == 3
+    assert all("RuntimeError: made-up trouble" in reason for reason in found["left out"])
+    assert (tmp_path / "gpu.png").exists()
+
+
+def test_results_are_kept_after_each_case(gpu, monkeypatch, tmp_path):
+    """Whoever ends the run at any time finds all cases that were done before."""
+    kept = []
+
+    def measure(case):
+        file = tmp_path / "gpu.json"
+        kept.append(len(json.loads(file.read_text())["cases"]) if file.exists() else 0)
+        return made_up(case.dim, case.pattern, 1e-3, {})
+
+    on_a_made_up_device(gpu, monkeypatch, tmp_path, measure)
+    assert kept == list(range(len(gpu.CASES)))
+
+
+def test_some_of_the_cases_do_not_replace_the_results_of_all(gpu, monkeypatch, tmp_path):
+    def measure(case):
+        return made_up(case.dim, case.pattern, 1e-3, {})
+
+    on_a_made_up_device(gpu, monkeypatch, tmp_path, measure, "--case", "HEALPix 64")
+    assert {path.name for path in tmp_path.iterdir()} == {"gpu-part.json", "gpu-part.png"}
+
+
+def test_cases_beyond_the_time_are_named(gpu, monkeypatch, tmp_path):
+    on_a_made_up_device(gpu, monkeypatch, tmp_path, None, "--minutes", "0")
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["left out"] == [case.name for case in gpu.CASES]
+
+
+def test_a_picture_of_no_case_is_drawn_too(gpu, tmp_path):
+    pytest.importorskip("matplotlib")
+    gpu.draw(report(), tmp_path / "gpu.png")
+    assert (tmp_path / "gpu.png").exists()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_without_a_device_it_says_so():
     run = subprocess.run(

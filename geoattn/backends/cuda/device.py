@@ -82,20 +82,9 @@ def launch(variant: Variant, blocks: int, arguments: ctypes.Structure, device: t
         # a void** to the one argument, which the driver copies before it returns
         pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
         stream = torch.cuda.current_stream(index).cuda_stream
-        _call(
-            "LaunchKernel",
-            function,
-            blocks,
-            1,
-            1,
-            variant.threads,
-            1,
-            1,
-            variant.shared_bytes,
-            stream,
-            ctypes.addressof(pointers),
-            0,
-        )
+        grid, block = (blocks, 1, 1), (variant.threads, 1, 1)
+        settings = (*grid, *block, variant.shared_bytes, stream, ctypes.addressof(pointers), 0)
+        _call("LaunchKernel", function, *settings, work=(variant, index))
 
 
 @cache
@@ -106,10 +95,10 @@ def _function(variant: Variant, index: int) -> Any:
     reason = unfit(index)
     if reason is not None:
         raise DriverError(reason)
-    module = _call("ModuleLoadData", cubin(variant, architecture(index)))
-    function = _call("ModuleGetFunction", module, variant.kernel.encode())
+    module = _call("ModuleLoadData", cubin(variant, architecture(index)), work=(variant, index))
+    function = _call("ModuleGetFunction", module, variant.kernel.encode(), work=(variant, index))
     attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    _call("FuncSetAttribute", function, attribute, variant.shared_bytes)
+    _call("FuncSetAttribute", function, attribute, variant.shared_bytes, work=(variant, index))
     return function
 
 
@@ -119,13 +108,16 @@ def architecture(device: torch.device | int) -> int:
     return 10 * major + minor
 
 
-def _call(name: str, *arguments: Any) -> Any:
+def _call(name: str, *arguments: Any, work: tuple[Variant, int] | None = None) -> Any:
+    """Call the driver; ``work``, a variant and the index of its device, is named in errors."""
     from cuda.bindings import driver
 
     result, *values = getattr(driver, f"cu{name}")(*arguments)
     if result != driver.CUresult.CUDA_SUCCESS:
         _, text = driver.cuGetErrorString(result)
-        raise DriverError(f"cu{name} fails: {result.name} ({text.decode() if text else 'no description'})")
+        words = text.decode() if text else "no description"
+        where = "" if work is None else f" for {work[0]} on cuda:{work[1]}"
+        raise DriverError(f"cu{name} fails{where}: {result.name} ({words})")
     return values[0] if values else None
 
 
