@@ -148,3 +148,28 @@ def test_drift_and_stability():
     assert scores.is_stable(forecast[:, :1], mean, deviation, GRID)
     assert not scores.is_stable(forecast + 5 * deviation, mean, deviation, GRID)
     assert not scores.is_stable(forecast * torch.nan, mean, deviation, GRID)
+
+
+def test_a_step_keeps_the_area_means_and_never_raises_the_variance_above_that_of_the_training_states(
+    tmp_path,
+):
+    from geoattn.tasks.shallow_water.learning import Stepper
+
+    generator = torch.Generator().manual_seed(0)
+    training = torch.randn(3, 4, 3, 12, 24, generator=generator)
+    stepper = Stepper(torch.nn.Conv2d(3, 3, 1), training, GRID)
+    torch.nn.init.constant_(stepper.network.weight, 2.0)
+    start = training[:, 0]
+    after = stepper(stepper(start))
+    torch.testing.assert_close(GRID.integrate(after), GRID.integrate(start), atol=1e-4, rtol=0)
+    area = torch.tensor(GRID.weights, dtype=torch.float32) / (4 * np.pi)
+
+    def variance(x):
+        return (x.square() * area).sum((-2, -1)) - (x * area).sum((-2, -1)).square()
+
+    largest = variance(training).amax((0, 1))
+    torch.testing.assert_close(variance(after), largest.expand(3, 3), rtol=1e-4, atol=0)
+    strong = 3 * start  # what was larger before may stay, and does not grow
+    torch.testing.assert_close(variance(stepper(strong)), variance(strong), rtol=1e-4, atol=0)
+    zero = torch.zeros(1, 3, 12, 24)
+    assert torch.isfinite(stepper(zero)).all()

@@ -45,6 +45,17 @@ class Transitions(Dataset[tuple[Tensor, Tensor]]):
         return f"trajectory {trajectory}, states {start} to {start + self.unroll}"
 
 
+_STATISTICS = ("mean", "deviation", "change", "largest")
+
+
+def _spread(fields: Tensor, area: Tensor) -> tuple[Tensor, Tensor]:
+    """Area-weighted mean and standard deviation over the sphere, ``[B, C, 1, …]``."""
+    points = tuple(range(2, fields.ndim))
+    middle = (fields * area).sum(points, keepdim=True)
+    variance = ((fields - middle).square() * area).sum(points, keepdim=True)
+    return middle, variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
+
+
 class Stepper(nn.Module):
     """A network made to step fields ``[B, C, *grid.shape]`` in physical units forward in time.
 
@@ -52,21 +63,30 @@ class Stepper(nn.Module):
     of the typical change, so that fast and slow channels count alike. All statistics are per channel,
     area-weighted, of the training trajectories; they travel in the checkpoint. The area mean of each
     channel stays what it was, as it does in the equations: mass is conserved, and the mean vorticity
-    and divergence of any flow on the sphere are zero.
+    and divergence of any flow on the sphere are zero. The variance over the sphere, which the
+    conservation of energy and potential enstrophy bounds, is bounded too: a step that would raise it
+    above both the largest of the training states and what it was is scaled back to that.
     """
 
     def __init__(self, network: nn.Module, trajectories: Tensor, grid: Grid) -> None:
         super().__init__()
         fields = Normalisation.of(trajectories, grid)
         changes = Normalisation.of(trajectories.diff(dim=1), grid)
-        self._start(network, grid, fields.mean, fields.standard_deviation, change=changes.standard_deviation)
+        area = torch.tensor(grid.weights / grid.weights.sum(), dtype=torch.float32)
+        largest = _spread(trajectories.flatten(0, 1), area)[1].amax(0)
+        self._start(
+            network, grid, fields.mean, fields.standard_deviation, changes.standard_deviation, largest
+        )
 
-    def _start(self, network: nn.Module, grid: Grid, mean: Tensor, deviation: Tensor, change: Tensor) -> None:
+    def _start(
+        self, network: nn.Module, grid: Grid, mean: Tensor, deviation: Tensor, change: Tensor, largest: Tensor
+    ) -> None:
         self.network = network
         per_channel = (-1, *(1 for _ in grid.shape))
         self.register_buffer("mean", mean.reshape(per_channel))
         self.register_buffer("deviation", deviation.reshape(per_channel))
         self.register_buffer("change", change.reshape(per_channel))
+        self.register_buffer("largest", largest.reshape(per_channel))
         area = torch.tensor(grid.weights / grid.weights.sum(), dtype=torch.float32)
         self.register_buffer("area", area, persistent=False)
 
@@ -75,12 +95,17 @@ class Stepper(nn.Module):
         tendency = self.network((fields - mean) / deviation)
         points = tuple(range(2, fields.ndim))
         tendency = tendency - (tendency * area).sum(points, keepdim=True)
-        stepped: Tensor = fields + change * tendency
-        return stepped
+        stepped = fields + change * tendency
+        _, before = _spread(fields, area)
+        middle, after = _spread(stepped, area)
+        bound = torch.maximum(self.get_buffer("largest"), before)
+        shrink = (bound / after).clamp(max=1.0)
+        bounded: Tensor = torch.where(shrink < 1.0, middle + shrink * (stepped - middle), stepped)
+        return bounded
 
     def save(self, path: Path, **extra: Any) -> None:
         """Network and statistics in one file; see :func:`geoattn.models.save`."""
-        statistics = {name: self.get_buffer(name).cpu() for name in ("mean", "deviation", "change")}
+        statistics = {name: self.get_buffer(name).cpu() for name in _STATISTICS}
         models.save(path, self.network, statistics=statistics, **extra)
 
     @classmethod

@@ -1,0 +1,35 @@
+"""The examples run, at toy size, and do what they say."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def example(name):
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_model_of_torch_harmonics_gives_the_same_on_geoattn():
+    pytest.importorskip("torch_harmonics", reason="the example ports a model of it")
+    assert example("port_torch_harmonics").main([]) < 1e-5
+
+
+def test_a_transformer_of_ones_own_learns():
+    assert example("custom_transformer").main(["--steps", "80"]) < 0.5
+
+
+def test_shallow_water(tmp_path, capsys):
+    for module in ("torch_harmonics", "lightning", "matplotlib", "xarray"):
+        pytest.importorskip(module, reason="the example simulates, trains and draws")
+    toy = ["--rows", "12", "--trajectories", "2", "--steps", "6", "--output", str(tmp_path / "run")]
+    example("shallow_water").main(toy)
+    assert capsys.readouterr().out.count("hours: depth") == 6
+    assert (tmp_path / "run" / "model.pt").exists()
