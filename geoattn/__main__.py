@@ -40,6 +40,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     forecast.add_argument("--seed", type=int, default=0, help="seed of the noise (%(default)s)")
     forecast.add_argument("--batch-size", type=int, default=4, help="samples forecast at once (%(default)s)")
+    forecast.add_argument(
+        "--names",
+        choices=("weatherbench2", "input"),
+        default="weatherbench2",
+        help="what levels, latitude and longitude are called (%(default)s)",
+    )
     forecast.add_argument("--device", help="cpu or cuda (a GPU if there is one)")
     forecast.add_argument("--resume", action="store_true", help="continue an unfinished forecast")
 

@@ -43,7 +43,9 @@ def test_the_same_script_trains_and_forecasts_on_every_convention(name, tmp_path
     printed = capsys.readouterr().out
     assert repr(GRIDS[name]) in printed
 
+    standard = {"lat": "latitude", "lon": "longitude", "plev": "level", "isobaricInhPa": "level"}
     with xr.open_zarr(path, chunks=None, consolidated=False) as truth:
+        truth = truth.rename({n: new for n, new in standard.items() if n in truth.dims})
         options = {"chunks": None, "consolidated": False, "decode_timedelta": True}
         with xr.open_zarr(tmp_path / "run" / "forecast.zarr", **options) as out:
             assert ga.grids.from_xarray(out) == ga.grids.from_xarray(truth) == GRIDS[name]

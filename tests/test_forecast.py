@@ -202,6 +202,28 @@ def test_a_forecast_has_the_inputs_coordinates_and_weatherbench2s_dimensions(run
     assert all(variable.dtype == np.float32 for variable in out.data_vars.values())
 
 
+def test_levels_and_rows_are_called_as_weatherbench2_calls_them_unless_told_otherwise(tmp_path):
+    source().rename(latitude="lat", longitude="lon", level="plev").to_zarr(
+        tmp_path / "in.zarr", consolidated=False
+    )
+    schema = Schema.of(
+        xr.open_zarr(tmp_path / "in.zarr", chunks=None, consolidated=False), VARIABLES, masked=MASKED
+    )
+    stats = statistics(tmp_path / "in.zarr", schema)
+    Forecaster(network(schema), stats, STEP).save(tmp_path / "model.pt")
+
+    def run(output, **options):
+        paths = (tmp_path / "model.pt", tmp_path / "in.zarr", tmp_path / output)
+        return forecast(*paths, steps=2, progress=False, device="cpu", **options)
+
+    out, kept = run("standard.zarr"), run("kept.zarr", names="input")
+    assert out.q.dims == ("time", "prediction_timedelta", "level", "longitude", "latitude")
+    assert kept.q.dims == ("time", "prediction_timedelta", "plev", "lon", "lat")
+    renamed = kept.rename(lat="latitude", lon="longitude", plev="level")
+    xr.testing.assert_identical(out.drop_attrs(deep=False), renamed.drop_attrs(deep=False))
+    assert ga.grids.from_xarray(out) == ga.grids.from_xarray(kept) == schema.grid
+
+
 def test_a_forecast_is_the_rollout_of_the_forecaster(run, folder):
     out = run(times=["2001-01-01T06", "2001-01-02"], steps=3)
     forecaster = Forecaster.load(folder / "model.pt")
@@ -424,6 +446,7 @@ def test_an_input_that_does_not_fit_the_checkpoint_is_refused(folder, tmp_path, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"names": "cf"}, "names must be 'weatherbench2' or 'input', got 'cf'"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"members": 0}, "members must be at least 1"),
         ({"perturbation": -1.0}, "perturbation must not be negative"),

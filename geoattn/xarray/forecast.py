@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import geoattn
+from geoattn.grids import LatLonGrid
 from geoattn.xarray.dimensions import SAMPLES
 from geoattn.xarray.forecaster import Forecaster
 from geoattn.xarray.reader import Reader
@@ -36,6 +37,7 @@ def forecast(
     perturbation: float = 0.1,
     seed: int = 0,
     batch_size: int = 4,
+    names: str = "weatherbench2",
     device: str | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -43,8 +45,9 @@ def forecast(
     """Forecast from the states of a store, into a new store.
 
     The output has WeatherBench 2's dimensions ``time`` (the initial time), ``realization`` if there are
-    several members, and ``prediction_timedelta`` from one step on, then the input's own levels and grid,
-    with the input's coordinates and attributes. It takes its name when it is complete; until then it
+    several members, and ``prediction_timedelta`` from one step on, then ``level``, ``latitude`` and
+    ``longitude`` in the input's order (grids without rows keep their own dimensions), with the input's
+    coordinates and attributes. It takes its name when it is complete; until then it
     lies in ``<output>.unfinished``, and a run that was killed continues by ``resume``: to the same bits.
 
     Parameters
@@ -68,6 +71,8 @@ def forecast(
         Of the noise, which depends on the seed, the initial time and the member alone.
     batch_size
         Samples forecast at once.
+    names
+        ``"weatherbench2"``, or ``"input"`` to keep the input's names of levels, latitude and longitude.
     device
         Where to compute: ``"cpu"``, ``"cuda"``; a GPU if there is one by default.
     resume
@@ -92,6 +97,8 @@ def forecast(
     for name, count in (("steps", steps), ("members", members), ("batch_size", batch_size)):
         if count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
+    if names not in ("weatherbench2", "input"):
+        raise ValueError(f"names must be 'weatherbench2' or 'input', got {names!r}")
     if not perturbation >= 0:
         raise ValueError(f"perturbation must not be negative, got {perturbation}")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -107,12 +114,14 @@ def forecast(
         "perturbation": perturbation,
         "seed": seed,
         "batch_size": batch_size,
+        "names": names,
         "device": device,
     }
     store = RolloutStore(output, request, resume)
     if not store.complete:
         rollout = _Rollout(forecaster.to(device), reader, chosen, members, perturbation, seed, device)
-        rollout.run(store, steps, batch_size, progress)
+        standard = _standard_names(rollout.written) if names == "weatherbench2" else {}
+        rollout.run(store, steps, batch_size, standard, progress)
     options: dict[str, Any] = {"chunks": None, "consolidated": False, "decode_timedelta": True}
     ds: xarray.Dataset = xarray.open_zarr(str(output), **options)
     return ds
@@ -144,12 +153,14 @@ class _Rollout:
         )
         self.samples = list(product(range(len(times)), range(members)))
 
-    def run(self, store: RolloutStore, steps: int, batch_size: int, progress: bool) -> None:
+    def run(
+        self, store: RolloutStore, steps: int, batch_size: int, names: dict[str, str], progress: bool
+    ) -> None:
         from tqdm import tqdm
 
         batches = [self.samples[i : i + batch_size] for i in range(0, len(self.samples), batch_size)]
         if not store.allocated:
-            self._allocate(store, steps, len(batches))
+            self._allocate(store, steps, len(batches), names)
         done = sum(store.done(b) * len(batch) for b, batch in enumerate(batches))
         whole = steps * len(self.samples)
         with tqdm(total=whole, initial=done, unit="step", disable=not progress) as bar:
@@ -233,7 +244,7 @@ class _Rollout:
         there = _levels(self.written)[variable.level_dim]
         return [there.index(level) for level in variable.levels]
 
-    def _allocate(self, store: RolloutStore, steps: int, batches: int) -> None:
+    def _allocate(self, store: RolloutStore, steps: int, batches: int, names: dict[str, str]) -> None:
         source = self.reader.stores[0].dataset
         dim = self.reader.dim
         empty = torch.zeros(1, len(self.written), *self.schema.grid.shape)
@@ -254,8 +265,8 @@ class _Rollout:
             ),
         )
         if self.members > 1:
-            names = {"standard_name": "realization", "long_name": "member of the ensemble"}
-            coords = coords.assign_coords(realization=("realization", np.arange(self.members), names))
+            member = {"standard_name": "realization", "long_name": "member of the ensemble"}
+            coords = coords.assign_coords(realization=("realization", np.arange(self.members), member))
         coords.attrs = {
             **like.attrs,
             "source": f"geoattn {geoattn.__version__}, forecast of {steps} steps",
@@ -263,10 +274,14 @@ class _Rollout:
         }
         lead = ("time", *(("realization",) if self.members > 1 else ()), "prediction_timedelta")
         arrays = {
-            variable.name: ((*lead, *self._dims(variable.name)[1:]), variable.attrs)
+            variable.name: (
+                (*lead, *(names.get(d, d) for d in self._dims(variable.name)[1:])),
+                variable.attrs,
+            )
             for variable in self.written.variables
         }
-        store.allocate(coords, arrays, batches)
+        there = {*coords.dims, *coords.variables}
+        store.allocate(coords.rename({n: new for n, new in names.items() if n in there}), arrays, batches)
 
     def _check_finite(self, fields: Tensor, batch: list[tuple[int, int]], lead: int) -> None:
         wrong = (~torch.isfinite(fields)).flatten(2).any(2).nonzero()
@@ -277,6 +292,15 @@ class _Rollout:
                 f"the forecast of {self.schema.labels[channel]!r} from {time} left the finite numbers at "
                 f"step {lead}: the model is unstable"
             )
+
+
+def _standard_names(schema: Schema) -> dict[str, str]:
+    """WeatherBench 2's names for the dimensions of levels and rows that are called otherwise."""
+    levels = [dim for dim in _levels(schema) if dim]
+    names = {levels[0]: "level"} if len(levels) == 1 else {}
+    if isinstance(schema.grid, LatLonGrid):
+        names |= dict(zip(schema.grid_dims, ("latitude", "longitude"), strict=True))
+    return {name: new for name, new in names.items() if name != new}
 
 
 def _levels(schema: Schema) -> dict[str, list[Any]]:

@@ -153,6 +153,7 @@ class Pairing:
         other = same_grid(other, forecast, dims, what)
         own = {*dims, self.time, self.lead, self.ensemble_dim, *TIME, "dayofyear", "hour"}
         for dim in {dim for name in self.names for dim in self.forecast[name].dims} - own:
+            other = self._called_alike(other, dim, own)
             if dim in self.forecast.coords and dim in other.coords:
                 other = other.sel({dim: _found(other, str(dim), self.forecast[dim], what)})
             elif dim not in other.dims and (what == "mask" or dim in SAMPLES):
@@ -169,6 +170,15 @@ class Pairing:
                     f"from them, {what}.sel(…)"
                 )
         return _bare(other, dims)
+
+    def _called_alike(self, other: xarray.Dataset, dim: Any, own: set[Any]) -> xarray.Dataset:
+        """``other`` with the one dimension that holds the forecast's levels under the forecast's name."""
+        if dim in other.dims or dim in SAMPLES or dim not in self.forecast.coords:
+            return other
+        levels, known = self.forecast[dim].values, {*own, *self.forecast.dims}
+        twins = [d for d in other.dims if d not in known and d in other.coords]
+        twins = [d for d in twins if np.isin(levels, other[d].values).all()]
+        return other.rename({twins[0]: dim}) if len(twins) == 1 else other
 
     def _masks(self, mask: Any, same_grid: Any, forecast: xarray.Dataset) -> tuple[xarray.Dataset, bool]:
         if mask is None or (isinstance(mask, str) and mask == "truth"):
