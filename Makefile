@@ -2,7 +2,7 @@
 #   make demo    simulate, train, forecast, draw          make test   the whole test suite
 #   make bench   speed against the peers, with figures    make lint   ruff and mypy
 #   make ablation   from the plane to the sphere in three tasks, with figures
-#   make gpu     the same on a CUDA device, with its torch
+#   make gpu     tests and speed on a CUDA device         make kernels   compile all CUDA kernels, no GPU needed
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= 2.13.0
@@ -12,7 +12,7 @@ NATTEN ?= 0.21.7
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-torch-$(TORCH)
 
-.PHONY: demo test bench gpu lint format clean
+.PHONY: demo test bench gpu kernels lint format clean
 
 demo: $(READY)
 	$(BIN)/geoattn demo $(ARGS)
@@ -35,6 +35,10 @@ gpu:
 
 ablation: $(READY)
 	$(BIN)/python benchmarks/ablation.py $(ARGS)
+
+# Every CUDA kernel, compiled for every architecture without a GPU, against the table of the repository.
+kernels: $(READY)
+	$(BIN)/python benchmarks/cuda_variants.py --check
 
 lint: $(READY)
 	$(BIN)/ruff check .
