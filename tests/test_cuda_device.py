@@ -167,15 +167,17 @@ def test_the_second_device_gives_the_same():
         assert torch.equal(one.cpu(), other.cpu())
 
 
+# numbers come from the host, and gradients are given: nearly all kernels that run are ours
 SANITIZED = """
 import torch, geoattn as ga
 for dtype in (torch.bfloat16, torch.float32):
     disc = ga.geodesic(ga.grids.gaussian(9, 18), radius=30.0)
     for hood in (disc, ga.window(ga.grids.cartesian((9, 11)), 5)):
-        q, k, v = (torch.randn(2, *hood.query_grid.shape, h, 32, device="cuda", dtype=dtype,
-                               requires_grad=True) for h in (4, 2, 2))
+        q, k, v = (torch.randn(2, *hood.query_grid.shape, h, 32).to("cuda", dtype).requires_grad_()
+                   for h in (4, 2, 2))
         out, lse = ga.attention(q, k, v, hood, return_lse=True, backend="cuda")
-        torch.autograd.grad((out.sum() + lse.sum()), (q, k, v))
+        grads = [torch.randn(x.shape).to(x) for x in (out, lse)]
+        torch.autograd.grad((out, lse), (q, k, v), grads)
 torch.cuda.synchronize()
 """
 
@@ -187,9 +189,8 @@ def test_compute_sanitizer_finds_nothing(tool):
     )
     if sanitizer is None:
         pytest.skip("compute-sanitizer, a part of the CUDA toolkit, is not installed")
-    kernels = ["--kernel-regex", "kns=forward|gradients|delta"]
     run = subprocess.run(
-        [sanitizer, "--tool", tool, "--error-exitcode", "9", *kernels, sys.executable, "-c", SANITIZED],
+        [sanitizer, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", SANITIZED],
         capture_output=True,
         text=True,
     )
