@@ -7,35 +7,61 @@ Each cell is one run of `geoattn train` at equal parameters, steps and data, sco
 the geometry of attention differs (geoattn/tasks/geometry.py). Beside them stand predictors that do not
 look, and torch-harmonics' own transformer and SegFormer, as wide as comes closest to the same number of
 parameters, trained by the same loop on the same batches. A cell that is done is not run again.
+
+Rooms are seen by cameras held in any attitude, upside down included, and the models are told nothing of
+position: what they know of it they have from the geometry of attention.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime
 import json
 import math
+import os
 import platform
+import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from geoattn.tasks.experiments import depth, panoramas, segmentation, shallow_water
 from geoattn.tasks.experiments.model import ModelSettings
 from geoattn.tasks.geometry import SETTINGS
+from geoattn.tasks.panoramas import Sample
 from geoattn.tasks.panoramas.robustness import score
 from geoattn.training import FitConfig, write_json
 
 PEER = "torch-harmonics"
-WATER_MODEL = ModelSettings(dim=48, depth=3, num_heads=4, radius=25.0)
-ROOM_MODEL = ModelSettings(dim=32, depth=2, num_heads=2, stages=2, features=2, radius=25.0)
-ROOMS = panoramas.DataSettings(nlat=24, nlon=48, training=400, validation=16, test=96, tilt=45.0)
+WATER_MODEL = ModelSettings(dim=48, depth=3, num_heads=4, radius=25.0, features=2, position="directional")
+WATER_FIT = FitConfig(steps=240, validate_every=80, learning_rate=8e-3)
+
+ROOM_MODEL = ModelSettings(dim=32, depth=2, num_heads=4, patch=2, stages=2, radius=30.0, features=0)
+ROOM_FIT = FitConfig(steps=600, validate_every=200, learning_rate=2e-3)
+
+
+class Rooms(panoramas.DataSettings):
+    """Rendered once for all cells."""
+
+    def part(self, split: str, **attitude: Any) -> Dataset[Sample]:
+        return rendered(split, **attitude)
+
+
+ROOMS = Rooms(nlat=32, nlon=64, training=2000, validation=16, test=200, tilt=180.0, supersampling=3)
+
+
+@cache
+def rendered(split: str, **attitude: Any) -> Dataset[Sample]:
+    return panoramas.DataSettings.part(ROOMS, split, **attitude)
+
 
 #: the score that decides, and whether more of it is better
 HEADLINE = {
@@ -48,15 +74,11 @@ HEADLINE = {
 # one cell -------------------------------------------------------------------------------------
 
 
-def water_settings(options: argparse.Namespace) -> shallow_water.Settings:
+def water_settings(options: argparse.Namespace, fit: FitConfig) -> shallow_water.Settings:
     data = shallow_water.DataSettings(
         str(options.folder / "shallow-water-data"), nlat=24, nlon=48, training=24, states=17
     )
-    return shallow_water.Settings(data, WATER_MODEL, fit_config(options), lead_steps=16)
-
-
-def fit_config(options: argparse.Namespace) -> FitConfig:
-    return FitConfig(steps=options.steps, validate_every=options.steps // 3, learning_rate=3e-3)
+    return shallow_water.Settings(data, WATER_MODEL, fit, lead_steps=16)
 
 
 def water_cell(settings: shallow_water.Settings, folder: Path, peer: nn.Module | None) -> dict[str, Any]:
@@ -92,17 +114,16 @@ def cell(task: str, setting: str, seed: int, options: argparse.Namespace) -> dic
         found: dict[str, Any] = json.loads(done.read_text())
         return found
     print(f"\n{task}, {setting}, seed {seed}", flush=True)
+    fit = dataclasses.replace(WATER_FIT if task == "shallow-water" else ROOM_FIT, seed=seed)
+    if options.steps:
+        fit = dataclasses.replace(fit, steps=options.steps, validate_every=options.steps)
     settings: Any = (
-        water_settings(options)
+        water_settings(options, fit)
         if task == "shallow-water"
-        else panoramas.Settings(ROOMS, ROOM_MODEL, fit_config(options))
+        else panoramas.Settings(ROOMS, ROOM_MODEL, fit)
     )
     own = setting if setting in SETTINGS else "sphere"
-    settings = dataclasses.replace(
-        settings,
-        model=dataclasses.replace(settings.model, geometry=own),
-        fit=dataclasses.replace(settings.fit, seed=seed),
-    )
+    settings = dataclasses.replace(settings, model=dataclasses.replace(settings.model, geometry=own))
     if task == "shallow-water":
         network, run = shallow_water.network(settings), partial(water_cell, settings, folder)
     else:
@@ -128,8 +149,8 @@ def cell(task: str, setting: str, seed: int, options: argparse.Namespace) -> dic
 def equal_peer(task: str, settings: Any, parameters: int, channels: int) -> nn.Module:
     """The width whose number of parameters comes closest."""
     make = partial(water_peer if task == "shallow-water" else room_peer, settings, channels)
-    step = 2 * settings.model.num_heads
-    widths = range(step, 20 * step, step)
+    step = settings.model.num_heads
+    widths = range(step, 40 * step, step)
     with torch.random.fork_rng():
         width = min(widths, key=lambda width: abs(count(make(width)) - parameters))
     return make(width)
@@ -224,14 +245,18 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=list(HEADLINE), default=list(HEADLINE))
     parser.add_argument("--settings", nargs="+", choices=every, default=every)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=240, help="optimiser steps of each cell, of 3 rounds")
+    parser.add_argument("--steps", type=int, help="optimiser steps of each cell, for a trial")
     parser.add_argument("--folder", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "ablation.json")
     options = parser.parse_args()
     results: dict[str, Any] = {
-        "command": f"python benchmarks/ablation.py --steps {options.steps}",
-        "machine": {"processor": platform.machine(), "torch": torch.__version__},
-        "threads": torch.get_num_threads(),
+        "command": " ".join(["python", "benchmarks/ablation.py", *sys.argv[1:]]),
+        "date": datetime.date.today().isoformat(),
+        "machine": {
+            "processor": f"{platform.machine()}, {os.cpu_count()} cores",
+            "threads": torch.get_num_threads(),
+        },
+        "versions": {name: version(name) for name in ("geoattn", "torch", "torch-harmonics", "lightning")},
         "seeds": options.seeds,
     }
     for task in options.tasks:

@@ -33,8 +33,19 @@ def main(arguments: list[str] | None = None) -> None:
     training, validation, test = generate_trajectories(grid, sum(counts), states, hours).split(counts)
 
     hood = ga.geodesic(grid, radius=600.0 / options.rows)
-    config = TransformerConfig(grid, (hood,), 3, 3, dim=48, depth=3, num_heads=4, residual=False)
-    fit_config = FitConfig(steps=options.steps, learning_rate=3e-3)
+    # fields change by their gradients: heads that look in different directions can take them
+    config = TransformerConfig(
+        grid,
+        (hood,),
+        in_channels=3,
+        out_channels=3,
+        dim=48,
+        depth=3,
+        features=2,
+        position="directional",
+        residual=False,
+    )
+    fit_config = FitConfig(steps=options.steps, learning_rate=8e-3)
     lightning.seed_everything(fit_config.seed, verbose=False)
     stepper = Stepper(config.build(), training, grid)
     train(stepper, grid, training, validation, options.output, fit_config)

@@ -105,13 +105,89 @@ def test_harmonic_position_is_an_explicit_bias_in_the_great_circle_angle(scale):
     torch.testing.assert_close(scores(made, query_grid, key_grid, q, k, scale), expected, rtol=0, atol=1e-12)
 
 
-def test_harmonic_position_on_time_and_sphere_is_that_of_the_sphere():
+@pytest.mark.parametrize("position", ["harmonic", "directional"])
+def test_spherical_positions_on_time_and_sphere_are_those_of_the_sphere(position):
     sphere, time = ga.grids.gaussian(3, 4), ga.grids.cartesian(2)
     both = ga.grids.product(time, sphere)
     zero = torch.zeros(24, 2, 8, dtype=torch.float64)
-    score = scores(module("harmonic", both, both), both, both, zero, zero, 0.3)
-    alone = scores(module("harmonic", sphere, sphere), sphere, sphere, zero[:12], zero[:12], 0.3)
+    score = scores(module(position, both, both), both, both, zero, zero, 0.3)
+    alone = scores(module(position, sphere, sphere), sphere, sphere, zero[:12], zero[:12], 0.3)
     torch.testing.assert_close(score, alone.repeat(1, 2, 2))
+
+
+def tangents(grid):
+    lat, lon = np.radians(grid.lat).ravel(), np.radians(grid.lon).ravel()
+    east = np.stack((-np.sin(lon), np.cos(lon), 0 * lon), -1)
+    north = np.stack((-np.sin(lat) * np.cos(lon), -np.sin(lat) * np.sin(lon), np.cos(lat)), -1)
+    return east, north
+
+
+@pytest.mark.parametrize("scale", [8**-0.5, 1.0])
+def test_directional_position_is_an_explicit_bias_in_the_tangent_plane_of_the_query(scale):
+    query_grid, key_grid = ga.grids.gaussian(4, 7), ga.grids.healpix(2)
+    made = module(ga.nn.Directional(slope=3.0), query_grid, key_grid)
+    q, k = random_heads(query_grid, key_grid)
+    a, b = np.moveaxis(made.coefficient.detach().numpy()[..., 0], 1, 0)
+    east, north = (tangent @ key_grid.xyz.reshape(-1, 3).T for tangent in tangents(query_grid))
+    bias = 3.0 * (a[:, None, None] * east + b[:, None, None] * north)
+    expected = scale * torch.einsum("ihd,jd->hij", q, k[:, 0]) + torch.from_numpy(bias)
+    torch.testing.assert_close(scores(made, query_grid, key_grid, q, k, scale), expected, rtol=0, atol=1e-12)
+
+
+def test_heads_look_in_directions_spread_evenly_at_first():
+    grid = ga.grids.equiangular(19, 36, poles=True)
+    made = resolve("directional").module(grid, grid, 4, 8).double()
+    zero = torch.zeros(grid.size, 4, 8, dtype=torch.float64)
+    score = scores(made, grid, grid, zero, zero, 1.0).reshape(4, *grid.shape, *grid.shape)
+    row, column = 6, 11
+    here = score[:, row, column]
+    torch.testing.assert_close(here.sum(0), torch.zeros(grid.shape, dtype=torch.float64), rtol=0, atol=1e-12)
+    ahead = [(row, column + 1), (row - 1, column), (row, column - 1), (row + 1, column)]
+    if grid.lat[0, 0] < 0:
+        ahead[1], ahead[3] = ahead[3], ahead[1]
+    for head, place in enumerate(ahead):  # 10° of latitude; of longitude, 10° times the cosine of 30°
+        assert here[(head, *place)] > 1.1
+        assert here[(head, *place)] == max(here[(head, *other)] for other in ahead)
+
+
+def test_directional_scores_turn_with_the_planet_and_are_finite_at_its_poles():
+    grid = ga.grids.equiangular(5, 6, poles=True)
+    made = module("directional", grid, grid)
+    zero = torch.zeros(grid.size, 2, 8, dtype=torch.float64)
+    score = scores(made, grid, grid, zero, zero, 1.0).reshape(2, 5, 6, 5, 6)
+    assert torch.isfinite(score).all()
+    between = score[:, 1:-1]
+    torch.testing.assert_close(between, between.roll((1, 1), dims=(2, 4)), rtol=0, atol=1e-12)
+    for pole in (score[:, 0], score[:, -1]):  # all its points are one point, and see the same
+        torch.testing.assert_close(pole, pole[:, :1].expand_as(pole), rtol=0, atol=1e-12)
+
+
+def test_a_block_of_directional_heads_learns_a_gradient_that_one_without_cannot():
+    grid = ga.grids.healpix(8)
+    hood = ga.geodesic(grid, radius=20)
+    torch.manual_seed(0)
+    harmonics = torch.tensor(ga.nn.position_features(grid, 3), dtype=torch.float32)
+    east, _ = tangents(grid)
+    ahead = grid.xyz.reshape(-1, 3) + 1e-4 * east
+    ahead /= np.linalg.norm(ahead, axis=-1, keepdims=True)
+    beyond = ga.nn.real_spherical_harmonics(ahead, 3)[:, 1:] * np.sqrt(4 * np.pi)
+    gradient = torch.tensor((beyond - ga.nn.position_features(grid, 3)) / 1e-4, dtype=torch.float32)
+    errors = {}
+    for position in ("directional", None):
+        torch.manual_seed(0)
+        lift, layer = torch.nn.Linear(1, 16), ga.nn.Attention(16, 4, hood, position=position)
+        drop = torch.nn.Linear(16, 1)
+        network = torch.nn.Sequential(lift, layer, drop)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
+        for _ in range(100):
+            mix = torch.randn(15, 4)
+            fields, wanted = (harmonics @ mix).T[..., None], (gradient @ mix).T[..., None]
+            error = (network(fields) - wanted).square().mean() / wanted.square().mean()
+            optimizer.zero_grad()
+            error.backward()
+            optimizer.step()
+        errors[position] = error.item()
+    assert errors["directional"] < 0.1 < 0.9 < errors[None]
 
 
 @pytest.mark.parametrize("periodic", [(True, True), (False, True), (False, False)])
@@ -165,6 +241,7 @@ def test_rotary_keeps_lengths_and_tells_opposite_displacements_apart():
     ("position", "message"),
     [
         ("harmonic", r"needs points on a sphere.*cartesian.*position='fourier' or 'rotary'"),
+        ("directional", r"needs points on a sphere.*cartesian.*position='fourier' or 'rotary'"),
         ("alibi", r"position 'alibi' is unknown.*fourier.*harmonic.*rotary"),
         (ga.nn.Fourier(wavenumber=0), "wavenumber must be at least 1, got 0"),
     ],
@@ -176,7 +253,9 @@ def test_positions_that_do_not_work_on_planes_name_those_that_do(position, messa
 
 @pytest.mark.parametrize("position", ["fourier", "rotary"])
 def test_planar_positions_on_spheres_name_the_spherical_one(position):
-    with pytest.raises(ValueError, match=r"needs a cartesian grid, got Gaussian.*position='harmonic'"):
+    with pytest.raises(
+        ValueError, match=r"needs a cartesian grid, got Gaussian.*position='harmonic' or 'directional'"
+    ):
         ga.nn.Attention(16, 2, ga.everything(ga.grids.gaussian(3, 4)), position=position)
 
 
@@ -196,7 +275,19 @@ def test_harmonic_degree_zero_is_refused():
         ga.nn.Attention(16, 2, ga.everything(ga.grids.gaussian(3, 4)), position=ga.nn.Harmonic(degree=0))
 
 
+@pytest.mark.parametrize("slope", [0.0, -1.0, float("inf"), float("nan")])
+def test_directional_slopes_must_be_positive_and_finite(slope):
+    hood = ga.everything(ga.grids.gaussian(3, 4))
+    with pytest.raises(ValueError, match=f"slope must be positive and finite, got {slope}"):
+        ga.nn.Attention(16, 2, hood, position=ga.nn.Directional(slope=slope))
+
+
 def test_positions_are_values_that_survive_a_dictionary():
-    for position in (ga.nn.Harmonic(degree=6), ga.nn.Fourier(wavenumber=3), ga.nn.Rotary()):
+    for position in (
+        ga.nn.Harmonic(degree=6),
+        ga.nn.Directional(slope=5.0),
+        ga.nn.Fourier(wavenumber=3),
+        ga.nn.Rotary(),
+    ):
         assert ga.nn.Position.from_dict(position.to_dict()) == position
     assert repr(ga.nn.Harmonic(degree=6)) == "Harmonic(degree=6)"

@@ -5,12 +5,13 @@ from geoattn.nn.block import Block, LayerScale
 from geoattn.nn.embedding import PatchEmbed, PatchUnembed, PositionFeatures
 from geoattn.nn.harmonics import position_features, real_spherical_harmonics
 from geoattn.nn.patching import patches
-from geoattn.nn.position import Fourier, Harmonic, Position, Rotary
+from geoattn.nn.position import Directional, Fourier, Harmonic, Position, Rotary
 from geoattn.nn.resampling import Resample
 
 __all__ = [
     "Attention",
     "Block",
+    "Directional",
     "Fourier",
     "Harmonic",
     "LayerScale",

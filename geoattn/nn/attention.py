@@ -34,8 +34,8 @@ class Attention(nn.Module):
     bias
         Whether the projections have a bias.
     position
-        Relative position: ``None``, ``"harmonic"`` (spheres), ``"fourier"`` or ``"rotary"``
-        (planes), or a value such as ``ga.nn.Harmonic(degree=6)``.
+        Relative position: ``None``, ``"harmonic"`` or ``"directional"`` (spheres), ``"fourier"`` or
+        ``"rotary"`` (planes), or a value such as ``ga.nn.Harmonic(degree=6)``.
     dropout
         Probability of dropping a channel of the result, after the output projection. Attention
         weights are never dropped.

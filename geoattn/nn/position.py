@@ -3,8 +3,8 @@
 The operator computes scale · q·k and nothing else. A position scheme therefore either appends
 channels, so that the extra part of q·k is a learned function of where the two points lie, or
 rotates the channels there are. No kernel knows of it, and its symmetry is that of the functions
-used: exact under rotations of a sphere (``Harmonic``) and translations of a plane (``Fourier``,
-``Rotary``).
+used: exact under rotations of a sphere (``Harmonic``), under those about its axis alone
+(``Directional``), and under translations of a plane (``Fourier``, ``Rotary``).
 """
 
 from __future__ import annotations
@@ -59,18 +59,47 @@ class Harmonic(Position, kind="harmonic"):
     def module(self, query_grid: Grid, key_grid: Grid, num_heads: int, head_dim: int) -> nn.Module:
         if self.degree < 1:
             raise ValueError(f"degree must be at least 1, got {self.degree}")
-        tables = []
-        for grid in (query_grid, key_grid):
-            xyz = getattr(grid, "xyz", None)  # spheres have it, and products with one sphere
-            if xyz is None:
-                raise ValueError(
-                    f"position 'harmonic' needs points on a sphere, got {grid!r}; "
-                    "on planes use position='fourier' or 'rotary'"
-                )
-            values = real_spherical_harmonics(xyz.reshape(-1, 3), self.degree)
-            tables.append(values[:, 1:])
+        query, key = (
+            real_spherical_harmonics(_unit_vectors("harmonic", grid), self.degree)[:, 1:]
+            for grid in (query_grid, key_grid)
+        )
         degrees = np.repeat(np.arange(self.degree), 2 * np.arange(1, self.degree + 1) + 1)
-        return ProductBias(tables[0][None], tables[1], degrees, num_heads, query_grid, key_grid)
+        return ProductBias(query[None], key, degrees, num_heads, query_grid, key_grid)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Directional(Position, kind="directional"):
+    """A direction in which each head looks: with several of them a block can take gradients.
+
+    Each head adds ``slope`` · (a_h sin γ cos α + b_h sin γ sin α) to the score, for a key at
+    great-circle angle γ, in a direction α north of east as the query sees it. It is a linear function
+    of the displacement in the query's tangent plane. The learned (a_h, b_h) begin as unit vectors, spread
+    evenly over the heads. Exactly equivariant under rotation about the axis, the symmetry of a
+    rotating planet; at a pole itself, where no direction is east, longitude 0 decides. Heads gain
+    3 channels. On a product of grids with one sphere, the displacement is that on the sphere.
+
+    Parameters
+    ----------
+    slope
+        Score per radian; about 3 over the radius of the neighborhood is a clear preference.
+    """
+
+    slope: float = 8.0
+
+    def module(self, query_grid: Grid, key_grid: Grid, num_heads: int, head_dim: int) -> nn.Module:
+        if not 0.0 < self.slope < np.inf:
+            raise ValueError(f"slope must be positive and finite, got {self.slope}")
+        query, key = (_unit_vectors("directional", grid) for grid in (query_grid, key_grid))
+        angles = 2.0 * np.pi * np.arange(num_heads) / num_heads
+        return ProductBias(
+            self.slope * np.stack(_east_and_north(query)),
+            key,
+            np.zeros(3, dtype=int),
+            num_heads,
+            query_grid,
+            key_grid,
+            start=np.stack((np.cos(angles), np.sin(angles)), axis=-1)[..., None],
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -134,7 +163,12 @@ class Rotary(Position, kind="rotary"):
         return Rotation(query, key, query_grid, key_grid)
 
 
-SCHEMES: dict[str, Position] = {"harmonic": Harmonic(), "fourier": Fourier(), "rotary": Rotary()}
+SCHEMES: dict[str, Position] = {
+    "harmonic": Harmonic(),
+    "directional": Directional(),
+    "fourier": Fourier(),
+    "rotary": Rotary(),
+}
 
 
 def resolve(position: str | Position | None) -> Position | None:
@@ -160,14 +194,26 @@ class ProductBias(nn.Module):
         Functions of the keys, ``[Nk, features]``; shared by all heads.
     groups
         Which coefficient each feature takes, ``[features]``, numbered from 0.
+    start
+        The coefficients at first, ``[heads, terms, groups]``; zeros by default.
     """
 
     def __init__(
-        self, query: Floats, key: Floats, groups: np.ndarray, num_heads: int, query_grid: Grid, key_grid: Grid
+        self,
+        query: Floats,
+        key: Floats,
+        groups: np.ndarray,
+        num_heads: int,
+        query_grid: Grid,
+        key_grid: Grid,
+        start: Floats | None = None,
     ) -> None:
         super().__init__()
         terms, _, features = query.shape
         self.coefficient = nn.Parameter(torch.zeros(num_heads, terms, int(groups.max()) + 1))
+        if start is not None:
+            with torch.no_grad():
+                self.coefficient.copy_(torch.from_numpy(start))
         self.groups = Table(groups)
         self.query = Table(query.reshape(terms, *query_grid.shape, 1, features))
         self.key = Table(key.reshape(*key_grid.shape, 1, features))
@@ -205,12 +251,36 @@ def _cos_sin(angles: Floats) -> Floats:
     return np.stack((np.cos(angles), np.sin(angles)))
 
 
+def _unit_vectors(name: str, grid: Grid) -> Floats:
+    """``[N, 3]``."""
+    xyz: Floats | None = getattr(grid, "xyz", None)  # spheres have it, and products with one sphere
+    if xyz is None:
+        raise ValueError(
+            f"position {name!r} needs points on a sphere, got {grid!r}; "
+            "on planes use position='fourier' or 'rotary'"
+        )
+    return xyz.reshape(-1, 3)
+
+
+def _east_and_north(xyz: Floats) -> tuple[Floats, Floats]:
+    """Unit tangent vectors ``[N, 3]`` at points ``[N, 3]``; at the poles those of longitude 0."""
+    x, y, z = xyz.T
+    flat = np.hypot(x, y)
+    pole = flat < 1e-12
+    cos, sin = np.where(pole, 1.0, x), np.where(pole, 0.0, y)
+    cos, sin = (part / np.where(pole, 1.0, flat) for part in (cos, sin))
+    east = np.stack((-sin, cos, np.zeros_like(z)), axis=-1)
+    north = np.stack((-z * cos, -z * sin, flat), axis=-1)
+    return east, north
+
+
 def _one_plane(name: str, query_grid: Grid, key_grid: Grid) -> tuple[Cartesian, Cartesian, Floats]:
     """Both grids as planes, with the periods that they share."""
     if not (isinstance(query_grid, Cartesian) and isinstance(key_grid, Cartesian)):
         grid = key_grid if isinstance(query_grid, Cartesian) else query_grid
         raise ValueError(
-            f"position {name!r} needs a cartesian grid, got {grid!r}; on spheres use position='harmonic'"
+            f"position {name!r} needs a cartesian grid, got {grid!r}; "
+            "on spheres use position='harmonic' or 'directional'"
         )
     periods, key_periods = wave_periods(query_grid), wave_periods(key_grid)
     if query_grid.periodic != key_grid.periodic or not np.allclose(periods, key_periods, rtol=1e-9):

@@ -41,7 +41,7 @@ class ModelSettings:
     patch: int = 1
     stages: int = 1
     features: int = 4
-    position: Literal["harmonic"] | None = None
+    position: Literal["harmonic", "directional"] | None = None
 
     def config(self, grid: LatLonGrid, in_channels: int, out_channels: int) -> ModelConfig:
         """The configuration on ``grid``."""

@@ -34,6 +34,8 @@ class DataSettings:
         Rows and columns: pixels of an equirectangular image.
     training, validation, test, seed, tilt
         Rooms of each part, their seed, and the largest pitch and roll of the cameras in degrees.
+    supersampling
+        Rays along each side of a pixel whose mean is its colour.
     root, fold
         Of 2D-3D-S.
     """
@@ -45,6 +47,7 @@ class DataSettings:
     test: int = 128
     seed: int = 0
     tilt: float = 20.0
+    supersampling: int = 1
     root: str | None = None
     fold: int = 1
 
@@ -57,7 +60,9 @@ class DataSettings:
         if self.root is not None:
             return Stanford2D3DS(self.root, self.fold, self.grid, split)
         count = {"train": self.training, "val": self.validation, "test": self.test}[split]
-        return RenderedRooms(self.grid, count, split, self.seed, tilt=self.tilt, **attitude)
+        return RenderedRooms(
+            self.grid, count, split, self.seed, tilt=self.tilt, supersampling=self.supersampling, **attitude
+        )
 
 
 @dataclasses.dataclass(frozen=True)

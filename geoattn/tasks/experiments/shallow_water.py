@@ -62,9 +62,13 @@ class Settings:
     """
 
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
-    model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
+    model: ModelSettings = dataclasses.field(
+        default_factory=lambda: ModelSettings(
+            dim=48, depth=3, radius=25.0, features=2, position="directional"
+        )
+    )
     fit: FitConfig = dataclasses.field(
-        default_factory=lambda: FitConfig(steps=400, validate_every=50, learning_rate=3e-3)
+        default_factory=lambda: FitConfig(steps=400, validate_every=50, learning_rate=8e-3)
     )
     unroll: int = 1
     pushforward: bool = False
