@@ -239,6 +239,28 @@ def show(task: str, rows: dict[str, Any], trivial: dict[str, dict[str, float]]) 
         print(f"  {setting:<20}{scores[name]:8.4f}")
 
 
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Every seed a point, every mean a bar; what does not look is a dashed line."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.0 * len(results), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(results), squeeze=False)[0]
+    for ax, (task, result) in zip(axes, results.items(), strict=True):
+        name, more = HEADLINE[task]
+        rows = result["rows"]
+        ax.bar(range(len(rows)), [row[name]["mean"] for row in rows.values()], color="0.85")
+        for place, found in enumerate(result["cells"].values()):
+            ax.plot([place] * len(found), [c[name] for c in found], "o", color="tab:blue", markersize=4)
+        for trivial, scores in result["trivial"].items():
+            ax.axhline(scores[name], color="0.4", linestyle="--", linewidth=1)
+            ax.annotate(trivial, (len(rows) - 0.5, scores[name]), ha="right", va="bottom", fontsize="small")
+        ax.set_xticks(range(len(rows)), list(rows), rotation=30, ha="right")
+        ax.set_title(
+            f"{task}: {name.replace('_', ' ')}\n{'more' if more else 'less'} is better", fontsize="medium"
+        )
+    figure.savefig(path, dpi=120)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     every = [*SETTINGS, PEER]
@@ -269,7 +291,9 @@ def main() -> None:
         write_json(results, options.output)
     for task in options.tasks:
         show(task, results[task]["rows"], results[task]["trivial"])
-    print(f"\nEverything is in {options.output}")
+    picture = options.output.with_suffix(".png")
+    draw({task: results[task] for task in options.tasks}, picture)
+    print(f"\nEverything is in {options.output}, and drawn in {picture}")
 
 
 if __name__ == "__main__":

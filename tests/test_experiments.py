@@ -101,6 +101,25 @@ def test_panoramas_by_a_file_and_flags(task, tmp_path):
     assert "stages: 2" in (folder / "settings.yaml").read_text()
 
 
+@pytest.mark.parametrize("task", ["segmentation", "depth"])
+def test_the_published_panoramas_go_through_the_same_commands(task, tmp_path):
+    pytest.importorskip("PIL.Image", reason="panoramas are read with Pillow")
+    from test_stanford import AREAS, LABELS, write_panorama
+
+    root, folder = tmp_path / "2d3ds", tmp_path / "run"
+    for area in AREAS:
+        for room in range(10):  # one in ten is for validation, by name
+            write_panorama(root, area, f"office_{room}")
+    (root / "semantic_labels.json").write_text(json.dumps(LABELS))
+    toy = ["--data.root", str(root), "--data.fold", "2", *ROOMS[:4], *MODEL, *FIT, "--angles", "[0.0, 90.0]"]
+    main(["train", task, "--output", str(folder), *toy])
+    main(["evaluate", task, "--output", str(folder)])
+    result = json.loads((folder / "evaluation.json").read_text())
+    assert result["robustness"]["model"]["angle"] == [0.0, 90.0]
+    assert all(np.isfinite(value) for scores in result["test"].values() for value in scores.values())
+    assert (folder / "robustness.png").stat().st_size > 0
+
+
 def test_commands_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(SystemExit, match=r"unknown task 'weather'; usage: geoattn train {shallow-water,"):
         main(["train", "weather"])

@@ -4,6 +4,9 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -399,6 +402,48 @@ def test_a_fork_while_the_parent_reads_does_not_hang(store):
         stop.set()
         reading.join()
         torch.set_num_threads(threads)
+
+
+EPOCH = """
+import resource, sys
+import torch
+import xarray
+import geoattn as ga
+
+def peak():  # in MB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+schema = ga.xarray.Schema.of(xarray.open_zarr(sys.argv[1], chunks=None, consolidated=False))
+windows = ga.xarray.Windows(sys.argv[1], schema)
+order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(0)).tolist()
+for i in order[:40]:
+    windows[i]
+warm = peak()
+samples = (windows[i] for i in order)
+read = sum(s["input"].nbytes + s["target"].nbytes for s in samples) / 2**20
+print(peak() - warm, read)
+"""
+
+
+def test_memory_stays_flat_over_an_epoch_larger_than_what_it_may_take(tmp_path):
+    pytest.importorskip("resource", reason="peak memory is read from the resource module of Unix")
+    steps, shape = 400, (91, 180)
+    random = np.random.default_rng(0)
+    ds = xr.Dataset(
+        {"t2m": (("time", "latitude", "longitude"), random.random((steps, *shape), dtype=np.float32))},
+        {
+            "time": np.datetime64("2001-01-01", "ns") + np.arange(steps) * np.timedelta64(6, "h"),
+            "latitude": np.linspace(90, -90, shape[0]),
+            "longitude": 2.0 * np.arange(shape[1]),
+        },
+    )
+    path, _ = save(ds, tmp_path / "epoch.zarr", "zarr-3")
+    command = [sys.executable, "-c", EPOCH, str(path)]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert run.returncode == 0, run.stderr[-2000:]
+    grown, read = map(float, run.stdout.split())
+    assert read > 45  # MB; every step is read as a start and as an end
+    assert grown < 0.2 * read
 
 
 def test_a_data_set_pickles_to_little_and_reads_the_same(store):

@@ -56,9 +56,9 @@ class DataSettings:
         return ga.grids.equiangular(self.nlat, self.nlon, poles=False)
 
     def part(self, split: str, **attitude: Any) -> Dataset[Sample]:
-        """The samples of "train", "val" or "test"; ``pitch`` and ``roll`` hold the cameras of rooms."""
+        """The samples of "train", "val" or "test"; ``pitch`` and ``roll`` hold the cameras."""
         if self.root is not None:
-            return Stanford2D3DS(self.root, self.fold, self.grid, split)
+            return Stanford2D3DS(self.root, self.fold, self.grid, split, **attitude)
         count = {"train": self.training, "val": self.validation, "test": self.test}[split]
         return RenderedRooms(
             self.grid, count, split, self.seed, tilt=self.tilt, supersampling=self.supersampling, **attitude
@@ -67,7 +67,7 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """A whole run. Robustness is measured at ``angles``, in degrees of pitch and roll, on rendered rooms."""
+    """A whole run. Robustness is measured at ``angles``, in degrees of pitch and roll."""
 
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
     model: ModelSettings = dataclasses.field(
@@ -140,18 +140,17 @@ def evaluate(experiment: Experiment, settings: Settings, output: Path) -> dict[s
     for projection in ("mollweide", "orthographic"):
         first = batch["rgb"][:1], batch[experiment.truth][:1], shown[:1]
         experiment.picture(output / f"{projection}.png", grid, *first, projection)
-    if data.root is None:
-        result["robustness"] = rotation_robustness(
-            predictors,
-            lambda pitch, roll: data.part("test", pitch=pitch, roll=roll),
-            settings.angles,
-            experiment.truth,
-            empty,
-        )
-        headline = experiment.headline
-        lines = {name: (curve["angle"], curve[headline]) for name, curve in result["robustness"].items()}
-        label = headline.replace("_", " ")
-        curves(output / "robustness.png", "pitch or roll (degrees)", {label: lines})
+    result["robustness"] = rotation_robustness(
+        predictors,
+        lambda pitch, roll: data.part("test", pitch=pitch, roll=roll),
+        settings.angles,
+        experiment.truth,
+        empty,
+    )
+    headline = experiment.headline
+    lines = {name: (curve["angle"], curve[headline]) for name, curve in result["robustness"].items()}
+    label = headline.replace("_", " ")
+    curves(output / "robustness.png", "pitch or roll (degrees)", {label: lines})
     write_json(result, output / "evaluation.json")
     return result
 
