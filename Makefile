@@ -1,7 +1,7 @@
 # Each target makes and fills .venv itself; nothing but Python >= 3.11 and make is needed beforehand.
 #   make demo    simulate, train, forecast, draw          make test   the whole test suite
 #   make bench   speed against the peers, with figures    make lint   ruff and mypy
-#   make ablation   from the plane to the sphere in three tasks, with figures
+#   make ablation   from the plane to the sphere in three tasks, as a table and a picture
 #   make gpu     tests and speed on a CUDA device         make kernels   compile all CUDA kernels, no GPU needed
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +12,7 @@ NATTEN ?= 0.21.7
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-torch-$(TORCH)
 
-.PHONY: demo test bench gpu kernels lint format clean
+.PHONY: demo test bench ablation gpu kernels lint format clean
 
 demo: $(READY)
 	$(BIN)/geoattn demo $(ARGS)

@@ -33,6 +33,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+import geoattn as ga
 from geoattn.tasks.experiments import depth, panoramas, segmentation, shallow_water
 from geoattn.tasks.experiments.model import ModelSettings
 from geoattn.tasks.geometry import SETTINGS
@@ -251,9 +252,14 @@ def draw(results: dict[str, Any], path: Path) -> None:
         ax.bar(range(len(rows)), [row[name]["mean"] for row in rows.values()], color="0.85")
         for place, found in enumerate(result["cells"].values()):
             ax.plot([place] * len(found), [c[name] for c in found], "o", color="tab:blue", markersize=4)
+        heights: dict[float, list[str]] = {}  # predictors that come out alike share a line
         for trivial, scores in result["trivial"].items():
-            ax.axhline(scores[name], color="0.4", linestyle="--", linewidth=1)
-            ax.annotate(trivial, (len(rows) - 0.5, scores[name]), ha="right", va="bottom", fontsize="small")
+            heights.setdefault(round(scores[name], 4), []).append(trivial)
+        for height, names in heights.items():
+            ax.axhline(height, color="0.4", linestyle="--", linewidth=1)
+            place = (len(rows) - 0.5, height)
+            ax.annotate(", ".join(names), place, ha="right", va="bottom", fontsize="small")
+        ax.margins(y=0.12)
         ax.set_xticks(range(len(rows)), list(rows), rotation=30, ha="right")
         ax.set_title(
             f"{task}: {name.replace('_', ' ')}\n{'more' if more else 'less'} is better", fontsize="medium"
@@ -278,7 +284,8 @@ def main() -> None:
             "processor": f"{platform.machine()}, {os.cpu_count()} cores",
             "threads": torch.get_num_threads(),
         },
-        "versions": {name: version(name) for name in ("geoattn", "torch", "torch-harmonics", "lightning")},
+        "versions": {"geoattn": ga.__version__}
+        | {name: version(name) for name in ("torch", "torch-harmonics", "lightning")},
         "seeds": options.seeds,
     }
     for task in options.tasks:

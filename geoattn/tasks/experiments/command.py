@@ -59,7 +59,7 @@ def _train(experiment: Any, settings: Any, output: Path) -> None:
 
 def _values(parser: Any, chosen: Any) -> dict[str, Any]:
     """The arguments of Settings, as dataclasses."""
-    made = parser.instantiate_classes(chosen)
+    made = parser.instantiate(chosen)
     return {name: value for name, value in vars(made).items() if name not in ("output", "config")}
 
 
