@@ -20,7 +20,7 @@ xr = pytest.importorskip("xarray", reason="forecasts are data sets")
 pytest.importorskip("zarr", reason="forecasts are zarr stores")
 
 from geoattn.xarray import Forecaster, Schema, forecast, statistics, to_tensor  # noqa: E402
-from geoattn.xarray.rollout_store import RolloutStore  # noqa: E402
+from geoattn.xarray.forecasts.rollout_store import RolloutStore  # noqa: E402
 
 STEP = np.timedelta64(6, "h")
 LAND = np.random.default_rng(7).random((7, 12)) < 0.3

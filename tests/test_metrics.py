@@ -232,7 +232,7 @@ def test_each_member_of_an_ensemble_is_scored_against_the_one_truth(case):
 def test_blocks_of_initial_times_change_nothing(case, monkeypatch):
     forecast, truth = case
     whole = metrics.rmse(forecast, truth)
-    monkeypatch.setattr("geoattn.xarray.pairs.BLOCK_BYTES", 1)
+    monkeypatch.setattr("geoattn.xarray.scores.pairs.BLOCK_BYTES", 1)
     xr.testing.assert_identical(metrics.rmse(forecast, truth), whole)
 
 

@@ -2,21 +2,21 @@
 
 from typing import TYPE_CHECKING, Any
 
-from geoattn.xarray import metrics
 from geoattn.xarray.accessor import register
-from geoattn.xarray.coordinates import coordinates
 from geoattn.xarray.fields import mean, plot, weights
-from geoattn.xarray.forecast import forecast
-from geoattn.xarray.forecaster import Forecaster
+from geoattn.xarray.forecasts.forecast import forecast
+from geoattn.xarray.forecasts.forecaster import Forecaster
 from geoattn.xarray.regrid import Regridder, regrid
-from geoattn.xarray.schema import Schema
-from geoattn.xarray.statistics import Moments, Statistics, statistics
-from geoattn.xarray.tensors import to_tensor, to_xarray
-from geoattn.xarray.variable import Variable
-from geoattn.xarray.windows import Windows
+from geoattn.xarray.schema.coordinates import coordinates
+from geoattn.xarray.schema.schema import Schema
+from geoattn.xarray.schema.tensors import to_tensor, to_xarray
+from geoattn.xarray.schema.variable import Variable
+from geoattn.xarray.scores import metrics
+from geoattn.xarray.stores.statistics import Moments, Statistics, statistics
+from geoattn.xarray.stores.windows import Windows
 
 if TYPE_CHECKING:
-    from geoattn.xarray.data_module import DataModule as DataModule
+    from geoattn.xarray.stores.data_module import DataModule as DataModule
 
 __all__ = [
     "DataModule",
@@ -44,7 +44,7 @@ register()
 
 def __getattr__(name: str) -> Any:
     if name == "DataModule":  # the only one that needs lightning
-        from geoattn.xarray.data_module import DataModule
+        from geoattn.xarray.stores.data_module import DataModule
 
         return DataModule
     raise AttributeError(f"module 'geoattn.xarray' has no attribute {name!r}")

@@ -8,7 +8,7 @@ import numpy as np
 import xarray
 
 from geoattn.grids import LatLonGrid, Recognition, recognise
-from geoattn.xarray.schema import on_grid
+from geoattn.xarray.schema.schema import on_grid
 
 #: how finely maps of grids without axes are drawn
 MAP_ROWS, MAP_COLUMNS = 180, 360

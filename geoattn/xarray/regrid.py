@@ -15,8 +15,8 @@ from scipy.spatial import cKDTree
 from geoattn.grids import SphericalGrid, named, recognise
 from geoattn.nn.interpolation import interpolation
 from geoattn.nn.resampling import WeightedSum
-from geoattn.xarray.coordinates import coordinates
-from geoattn.xarray.schema import on_grid
+from geoattn.xarray.schema.coordinates import coordinates
+from geoattn.xarray.schema.schema import on_grid
 
 METHODS = ("auto", "average", "interpolation")
 MISSING = ("refuse", "renormalise", "propagate")

@@ -13,11 +13,11 @@ import numpy as np
 import xarray
 from numpy.typing import NDArray
 
-from geoattn.xarray.schema import Schema
-from geoattn.xarray.store import Store
-from geoattn.xarray.tensors import check_there, fill_missing
-from geoattn.xarray.times import check_times, stamp
-from geoattn.xarray.variable import Variable
+from geoattn.xarray.schema.schema import Schema
+from geoattn.xarray.schema.tensors import check_there, fill_missing
+from geoattn.xarray.schema.times import check_times, stamp
+from geoattn.xarray.schema.variable import Variable
+from geoattn.xarray.stores.store import Store
 
 Masked = tuple[NDArray[Any], NDArray[np.bool_] | None]
 

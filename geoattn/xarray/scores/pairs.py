@@ -10,9 +10,9 @@ import numpy as np
 import xarray
 
 from geoattn.grids import recognise
-from geoattn.xarray.dimensions import SAMPLES
 from geoattn.xarray.fields import weights
-from geoattn.xarray.schema import on_grid
+from geoattn.xarray.schema.dimensions import SAMPLES
+from geoattn.xarray.schema.schema import on_grid
 
 #: names in use for the dimensions of a forecast: its initial time, and the time since then
 TIME = ("time", "init_time", "forecast_reference_time", "valid_time")

@@ -30,7 +30,7 @@ import numpy as np
 import xarray
 
 from geoattn.xarray.fields import area_mean
-from geoattn.xarray.pairs import Pair, Pairing
+from geoattn.xarray.scores.pairs import Pair, Pairing
 
 Averages = Callable[[xarray.Dataset, Pair], xarray.Dataset]
 

@@ -18,12 +18,12 @@ from torch import Tensor
 
 import geoattn
 from geoattn.grids import LatLonGrid
-from geoattn.xarray.dimensions import SAMPLES
-from geoattn.xarray.forecaster import Forecaster
-from geoattn.xarray.reader import Reader
-from geoattn.xarray.rollout_store import RolloutStore
-from geoattn.xarray.schema import ENCODING, Schema
-from geoattn.xarray.tensors import channel_part, to_xarray
+from geoattn.xarray.forecasts.forecaster import Forecaster
+from geoattn.xarray.forecasts.rollout_store import RolloutStore
+from geoattn.xarray.schema.dimensions import SAMPLES
+from geoattn.xarray.schema.schema import ENCODING, Schema
+from geoattn.xarray.schema.tensors import channel_part, to_xarray
+from geoattn.xarray.stores.reader import Reader
 
 
 def forecast(

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from geoattn._value import Value
 from geoattn.grids import SphericalGrid, recognise
 from geoattn.grids.coordinates import AREA_NAMES
-from geoattn.xarray.attributes import from_text, to_text
-from geoattn.xarray.variable import ENCODING as ENCODING
-from geoattn.xarray.variable import Variable, read_variable
+from geoattn.xarray.schema.attributes import from_text, to_text
+from geoattn.xarray.schema.variable import ENCODING as ENCODING
+from geoattn.xarray.schema.variable import Variable, read_variable
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from geoattn._value import Value
 from geoattn.grids import Recognition
-from geoattn.xarray.attributes import from_text, to_text
-from geoattn.xarray.dimensions import sort_dimensions
+from geoattn.xarray.schema.attributes import from_text, to_text
+from geoattn.xarray.schema.dimensions import sort_dimensions
 
 #: what of a variable's encoding is kept: how its numbers are stored, not how they are chunked
 ENCODING = (

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geoattn._value import Value
-from geoattn.xarray.files import refuse_existing, write_zarr
-from geoattn.xarray.reader import Masked, Reader
-from geoattn.xarray.schema import Schema
-from geoattn.xarray.times import segments, stamp
+from geoattn.xarray.schema.schema import Schema
+from geoattn.xarray.schema.times import segments, stamp
+from geoattn.xarray.stores.files import refuse_existing, write_zarr
+from geoattn.xarray.stores.reader import Masked, Reader
 
 Floats = NDArray[np.float64]
 
@@ -183,7 +183,7 @@ class _Sums:
     def add(
         self, values: NDArray[Any], earlier: NDArray[Any], mask: NDArray[np.bool_] | None, weights: Floats
     ) -> None:
-        from geoattn.xarray._moments import accumulate
+        from geoattn.xarray.stores.moments import accumulate
 
         later, before = (array.reshape(*array.shape[:2], weights.size) for array in (values, earlier))
         shown = np.ones((0, 0, 0), bool) if mask is None else mask.reshape(later.shape)

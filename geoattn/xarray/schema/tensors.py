@@ -11,10 +11,10 @@ import xarray
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geoattn.xarray.attributes import from_text
-from geoattn.xarray.schema import Schema
-from geoattn.xarray.times import stamp
-from geoattn.xarray.variable import Variable, channel_values
+from geoattn.xarray.schema.attributes import from_text
+from geoattn.xarray.schema.schema import Schema
+from geoattn.xarray.schema.times import stamp
+from geoattn.xarray.schema.variable import Variable, channel_values
 
 
 @overload

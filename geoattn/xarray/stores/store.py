@@ -15,7 +15,7 @@ import torch
 import xarray
 from numpy.typing import NDArray
 
-from geoattn.xarray.chunks import LocalArray, Task
+from geoattn.xarray.stores.chunks import LocalArray, Task
 
 #: name of a variable, and what is read of each of its dimensions
 Selection = tuple[str, tuple[slice, ...]]

@@ -8,9 +8,9 @@ import lightning
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
-from geoattn.xarray.schema import Schema
-from geoattn.xarray.statistics import Statistics
-from geoattn.xarray.windows import Windows
+from geoattn.xarray.schema.schema import Schema
+from geoattn.xarray.stores.statistics import Statistics
+from geoattn.xarray.stores.windows import Windows
 
 
 class DataModule(lightning.LightningDataModule):

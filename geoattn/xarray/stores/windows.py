@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from geoattn.xarray.reader import Reader
-from geoattn.xarray.schema import Schema
-from geoattn.xarray.statistics import Statistics
-from geoattn.xarray.times import segments, stamp
+from geoattn.xarray.schema.schema import Schema
+from geoattn.xarray.schema.times import segments, stamp
+from geoattn.xarray.stores.reader import Reader
+from geoattn.xarray.stores.statistics import Statistics
 
 
 class Windows(Dataset[dict[str, Tensor]]):

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from geoattn import models
-from geoattn.xarray.schema import Schema
-from geoattn.xarray.statistics import Statistics
+from geoattn.xarray.schema.schema import Schema
+from geoattn.xarray.stores.statistics import Statistics
 
 
 class Forecaster(nn.Module):

@@ -1,0 +1,1 @@
+"""Forecasts: a network made to step fields, and its rollout from store to store."""

@@ -1,0 +1,1 @@
+"""Stores on disk, read piece by piece: chunks, times, windows for training."""
