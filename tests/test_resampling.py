@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import geoattn as ga
-from geoattn.nn.interpolation import average, interpolation
+from geoattn.grids.interpolation import average, interpolation
 from geoattn.nn.resampling import WeightedSum
 
 G = ga.grids

@@ -3,7 +3,9 @@
 from geoattn.grids.base import Grid, PointSet, SphericalGrid
 from geoattn.grids.cartesian import Cartesian, cartesian
 from geoattn.grids.catalogue import Catalogue, Entry, catalogue, named
+from geoattn.grids.coarsening import CoarseLatLon, Patches, patches
 from geoattn.grids.cube import CubedSphere, cubed_sphere
+from geoattn.grids.harmonics import position_features, real_spherical_harmonics
 from geoattn.grids.healpix import HEALPix, healpix, nested_to_ring, ring_to_nested
 from geoattn.grids.icosahedral import Icosahedral, icosahedral
 from geoattn.grids.latlon import (
@@ -26,8 +28,9 @@ from geoattn.grids.reduced import ReducedGaussian, reduced_gaussian
 __all__ = [
     "Cartesian",
     "Catalogue",
-    "Entry",
+    "CoarseLatLon",
     "CubedSphere",
+    "Entry",
     "Equiangular",
     "Gaussian",
     "Grid",
@@ -36,6 +39,7 @@ __all__ = [
     "LatLon",
     "LatLonGrid",
     "Lobatto",
+    "Patches",
     "PointSet",
     "Points",
     "ProductGrid",
@@ -55,8 +59,11 @@ __all__ = [
     "named",
     "nested_to_ring",
     "order",
+    "patches",
     "points",
+    "position_features",
     "product",
+    "real_spherical_harmonics",
     "recognise",
     "reduced_gaussian",
     "ring_to_nested",

@@ -10,11 +10,10 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geoattn.grids import Grid
+from geoattn.grids import Grid, patches
 from geoattn.models.config import ModelConfig
 from geoattn.neighborhoods import Neighborhood
 from geoattn.nn import Block, PatchEmbed, PatchUnembed, Position, PositionFeatures, Resample
-from geoattn.nn.patching import patches
 from geoattn.nn.table import Table
 
 

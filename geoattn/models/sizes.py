@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 
-from geoattn.grids import Grid, gaussian
+from geoattn.grids import Grid, gaussian, patches
 from geoattn.models.config import ModelConfig
 from geoattn.models.encoder_decoder import EncoderDecoderConfig
 from geoattn.models.transformer import TransformerConfig
 from geoattn.neighborhoods import everything
-from geoattn.nn import patches
 
 #: entries of TransformerConfig
 TRANSFORMER_SIZES: dict[str, dict[str, Any]] = {

@@ -1,10 +1,9 @@
 """Modules: attention over a neighborhood and the parts that make a model of it."""
 
+from geoattn.grids import patches, position_features, real_spherical_harmonics
 from geoattn.nn.attention import Attention
 from geoattn.nn.block import Block, LayerScale
 from geoattn.nn.embedding import PatchEmbed, PatchUnembed, PositionFeatures
-from geoattn.nn.harmonics import position_features, real_spherical_harmonics
-from geoattn.nn.patching import patches
 from geoattn.nn.position import Directional, Fourier, Harmonic, Position, Rotary
 from geoattn.nn.resampling import Resample
 

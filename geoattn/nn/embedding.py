@@ -8,10 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geoattn.grids import Grid
+from geoattn.grids import Grid, patches, position_features
 from geoattn.nn.attention import check_tokens
-from geoattn.nn.harmonics import position_features
-from geoattn.nn.patching import patches
 from geoattn.nn.table import Table
 
 
@@ -19,7 +17,7 @@ class PositionFeatures(nn.Module):
     """Concatenates smooth functions of position to the channels of each token.
 
     Spherical harmonics of degree 1 to ``degree`` on spheres, Fourier functions on planes: see
-    :func:`geoattn.nn.harmonics.position_features`. ``count`` channels are added; degree 0 adds none.
+    :func:`geoattn.grids.position_features`. ``count`` channels are added; degree 0 adds none.
     """
 
     def __init__(self, grid: Grid, degree: int) -> None:
@@ -39,7 +37,7 @@ class PatchEmbed(nn.Module):
     Parameters
     ----------
     grid
-        Where the fields live; :func:`geoattn.nn.patching.patches` lists the kinds that have patches.
+        Where the fields live; :func:`geoattn.grids.patches` lists the kinds that have patches.
     patch
         Points along each side of a patch, one number or one per axis; 1 embeds each point.
     in_channels, dim

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from geoattn._value import Value
 from geoattn.grids import Cartesian, Grid
+from geoattn.grids.harmonics import real_spherical_harmonics, wave_periods
 from geoattn.grids.sphere import Floats
-from geoattn.nn.harmonics import real_spherical_harmonics, wave_periods
 from geoattn.nn.table import Table
 
 

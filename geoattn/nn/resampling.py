@@ -11,9 +11,9 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from geoattn.grids import Grid
+from geoattn.grids.interpolation import average, interpolation
 from geoattn.neighborhoods import Neighborhood, nearest
 from geoattn.nn.attention import Attention, check_tokens
-from geoattn.nn.interpolation import average, interpolation
 from geoattn.nn.table import Table
 
 
@@ -26,7 +26,7 @@ class Resample(nn.Module):
         Where the tokens go to, and where they come from.
     method
         - ``"interpolation"``: fixed weights of second order (see
-          :func:`geoattn.nn.interpolation.interpolation`), for scalars.
+          :func:`geoattn.grids.interpolation.interpolation`), for scalars.
         - ``"average"``: area means over the keys nearest to each query, for coarser query grids.
         - ``"attention"``: the average where the query grid has fewer points, else the
           interpolation, plus attention from that to the keys.

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 import geoattn as ga
-from geoattn.grids import SphericalGrid
+from geoattn.grids import SphericalGrid, real_spherical_harmonics
 from geoattn.grids.sphere import Floats, lat_lon
 from geoattn.neighborhoods import Neighborhood
-from geoattn.nn import real_spherical_harmonics
 
 Weights = Literal["quadrature"] | None
 

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array, diags_array
 from scipy.spatial import cKDTree
 
 from geoattn.grids import SphericalGrid, named, recognise
-from geoattn.nn.interpolation import interpolation
+from geoattn.grids.interpolation import interpolation
 from geoattn.nn.resampling import WeightedSum
 from geoattn.xarray.schema.coordinates import coordinates
 from geoattn.xarray.schema.schema import on_grid
@@ -33,7 +33,7 @@ class Regridder:
         The grids.
     method
         - ``"interpolation"``: second order, exact for constants
-          (:func:`geoattn.nn.interpolation.interpolation`).
+          (:func:`geoattn.grids.interpolation.interpolation`).
         - ``"average"``: each target point takes the area mean of the source points nearest to it; one
           that is as near to several is shared among them. Target points that are nearest to none
           interpolate.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from geoattn.grids import LatLonGrid
+from geoattn.grids import LatLonGrid, patches
 from geoattn.models import EncoderDecoderConfig, ModelConfig, TransformerConfig
-from geoattn.nn import patches
 from geoattn.tasks.geometry import geometry
 
 

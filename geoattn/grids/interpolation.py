@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 
-from geoattn.grids import Cartesian, Grid, LatLonGrid, ProductGrid, SphericalGrid
+from geoattn.grids.base import Grid, SphericalGrid
+from geoattn.grids.cartesian import Cartesian
+from geoattn.grids.latlon import LatLonGrid
+from geoattn.grids.product import ProductGrid
 from geoattn.grids.sphere import Floats, Ints
 
 

@@ -9,8 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from geoattn.grids import Cartesian, CubedSphere, Grid, HEALPix, LatLonGrid, ProductGrid
-from geoattn.grids.base import read_only
+from geoattn.grids.base import Grid, read_only
+from geoattn.grids.cartesian import Cartesian
+from geoattn.grids.cube import CubedSphere
+from geoattn.grids.healpix import HEALPix
+from geoattn.grids.latlon import LatLonGrid
+from geoattn.grids.product import ProductGrid
 from geoattn.grids.sphere import Floats, Ints
 
 

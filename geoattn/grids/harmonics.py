@@ -7,7 +7,9 @@ from functools import singledispatch
 import numpy as np
 from numpy.typing import ArrayLike
 
-from geoattn.grids import Cartesian, Grid, ProductGrid, SphericalGrid
+from geoattn.grids.base import Grid, SphericalGrid
+from geoattn.grids.cartesian import Cartesian
+from geoattn.grids.product import ProductGrid
 from geoattn.grids.sphere import Floats
 
 
