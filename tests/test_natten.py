@@ -26,7 +26,7 @@ def test_windows_and_lse_agree(case):
     torch.manual_seed(0)
     q = torch.randn(2, *shape, heads, 16)
     k, v = torch.randn(2, 2, *shape, key_heads, 16)
-    hood = ga.window(ga.grids.cartesian(shape), kernel, dilation, stride, causal)
+    hood = ga.window(ga.grids.cartesian(shape), kernel, stride, dilation, causal)
     out, lse = ga.attention(q, k, v, hood, return_lse=True)
     attend = {1: natten.na1d, 2: natten.na2d, 3: natten.na3d}[len(shape)]
     with torch.no_grad():

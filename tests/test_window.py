@@ -50,7 +50,7 @@ def test_one_axis_equals_natten_in_every_small_case():
         grid = ga.grids.cartesian(length)
         for size in range(1, length // dilation + 1):
             for stride, causal in itertools.product(range(1, size + 1), (False, True)):
-                hood = ga.window(grid, size, dilation, stride, causal)
+                hood = ga.window(grid, size, stride, dilation, causal)
                 expected = natten(length, size, dilation, stride, causal)
                 indptr, indices = hood.to_csr()
                 assert np.array_equal(np.diff(indptr), expected.sum(1)), repr(hood)
@@ -104,7 +104,7 @@ def test_global_window_is_everything(shape):
 def test_periodic_axis_wraps_and_sees_each_key_once(length, causal):
     grid = ga.grids.cartesian(length, periodic=True)
     for size, dilation in itertools.product(range(1, 13), range(1, 6)):
-        hood = ga.window(grid, size, dilation, causal=causal)
+        hood = ga.window(grid, size, dilation=dilation, causal=causal)
         expected = ring(length, size, dilation, causal)
         assert np.array_equal(dense(hood), expected), repr(hood)
         assert np.array_equal(dense(hood.transpose()), expected.T), repr(hood)
@@ -113,7 +113,7 @@ def test_periodic_axis_wraps_and_sees_each_key_once(length, causal):
 def test_periodic_window_commutes_with_shifts():
     for stride, dilation, causal in itertools.product((1, 2, 3), (1, 2), (False, True)):
         hood = ga.window(
-            ga.grids.cartesian(12, periodic=True), 3, dilation, stride, causal, offset=stride // 2
+            ga.grids.cartesian(12, periodic=True), 3, stride, dilation, causal, offset=stride // 2
         )
         turn = hood.rotation
         matrix = dense(hood)

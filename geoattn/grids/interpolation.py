@@ -35,8 +35,7 @@ class Stencil(NamedTuple):
         return matrix
 
 
-@singledispatch
-def interpolation(key_grid: Grid, query_grid: Grid) -> Stencil:
+def interpolation(query_grid: Grid, key_grid: Grid) -> Stencil:
     """Second-order interpolation of a scalar from ``key_grid`` to the points of ``query_grid``.
 
     Constants are kept to round-off, and the error falls with the square of the spacing.
@@ -47,10 +46,16 @@ def interpolation(key_grid: Grid, query_grid: Grid) -> Stencil:
     - From products of grids: the products of their factors' weights.
     - From all others: see :func:`local_linear`.
     """
-    return local_linear(key_grid, query_grid)
+    return _interpolation_from(key_grid, query_grid)
 
 
-def local_linear(key_grid: Grid, query_grid: Grid, most: int = 48) -> Stencil:
+@singledispatch
+def _interpolation_from(key_grid: Grid, query_grid: Grid) -> Stencil:
+    """The kind of the key grid chooses; generic functions dispatch on their first argument."""
+    return local_linear(query_grid, key_grid)
+
+
+def local_linear(query_grid: Grid, key_grid: Grid, most: int = 48) -> Stencil:
     """Weights on the nearest keys that are exact for linear functions on the tangent plane.
 
     Of all weights w that sum to 1 and keep linear functions, those of smallest Σ (w_j d_j)², d_j
@@ -59,7 +64,7 @@ def local_linear(key_grid: Grid, query_grid: Grid, most: int = 48) -> Stencil:
     weights of both signs (a dense row seen from beside it), the number is doubled, up to ``most``;
     where even those do not suffice, weights are proportional to 1/d².
     """
-    dimensions = _dimensions(key_grid, query_grid)
+    dimensions = _dimensions(query_grid, key_grid)
     points = query_grid.positions.reshape(-1, dimensions)
     sources = key_grid.positions.reshape(-1, dimensions)
     tree = cKDTree(sources)
@@ -99,19 +104,23 @@ def _linear_weights(distance: Floats, offset: Floats) -> tuple[Floats, NDArray[n
     return weights, sound | hit
 
 
-@singledispatch
-def average(key_grid: Grid, query_grid: Grid) -> Stencil:
+def average(query_grid: Grid, key_grid: Grid) -> Stencil:
     """Area means: each query takes the mean, by quadrature weight, of the keys nearest to it.
 
     For a coarser query grid. Where the query grid's weights are the sums over those keys, the
     integral of the field is kept. A query that is nearest to no key, because the query grid is
     finer there, interpolates. On products of grids: factor by factor.
     """
-    dimensions = _dimensions(key_grid, query_grid)
+    return _average_from(key_grid, query_grid)
+
+
+@singledispatch
+def _average_from(key_grid: Grid, query_grid: Grid) -> Stencil:
+    dimensions = _dimensions(query_grid, key_grid)
     tree = cKDTree(query_grid.positions.reshape(-1, dimensions))
     nearest = tree.query(key_grid.positions.reshape(-1, dimensions))[1]
     counts = np.bincount(nearest, minlength=query_grid.size)
-    between = interpolation(key_grid, query_grid)
+    between = interpolation(query_grid, key_grid)
     width = max(int(counts.max()), between.keys.shape[1])
     keys = np.zeros((query_grid.size, width), dtype=np.int64)
     weights = np.zeros(keys.shape)
@@ -127,10 +136,10 @@ def average(key_grid: Grid, query_grid: Grid) -> Stencil:
     return Stencil(keys, weights / weights.sum(-1, keepdims=True))
 
 
-@interpolation.register
+@_interpolation_from.register
 def _(key_grid: LatLonGrid, query_grid: Grid) -> Stencil:
     if not isinstance(query_grid, SphericalGrid):
-        raise _apart(key_grid, query_grid)
+        raise _apart(query_grid, key_grid)
     nlat, nlon = key_grid.shape
     lat, lon = query_grid.lat.reshape(-1), query_grid.lon.reshape(-1)
     southward = -1 if nlat > 1 and key_grid.lat_axis[0] > key_grid.lat_axis[-1] else 1
@@ -151,10 +160,10 @@ def _(key_grid: LatLonGrid, query_grid: Grid) -> Stencil:
     return Stencil(np.stack(keys, axis=-1), np.stack(weights, axis=-1))
 
 
-@interpolation.register
+@_interpolation_from.register
 def _(key_grid: Cartesian, query_grid: Grid) -> Stencil:
     if not isinstance(query_grid, Cartesian) or len(query_grid.shape) != len(key_grid.shape):
-        raise _apart(key_grid, query_grid)
+        raise _apart(query_grid, key_grid)
     axes = []
     for axis, (length, spacing) in enumerate(zip(key_grid.shape, key_grid.spacing, strict=True)):
         cells = (np.arange(query_grid.shape[axis]) + 0.5) * query_grid.spacing[axis] / spacing - 0.5
@@ -168,23 +177,23 @@ def _(key_grid: Cartesian, query_grid: Grid) -> Stencil:
     return reduce(_product, axes)[0]
 
 
-@interpolation.register
+@_interpolation_from.register
 def _(key_grid: ProductGrid, query_grid: Grid) -> Stencil:
-    return _factor_by_factor(interpolation, key_grid, query_grid)
+    return _factor_by_factor(interpolation, query_grid, key_grid)
 
 
-@average.register
+@_average_from.register
 def _(key_grid: ProductGrid, query_grid: Grid) -> Stencil:
-    return _factor_by_factor(average, key_grid, query_grid)
+    return _factor_by_factor(average, query_grid, key_grid)
 
 
 def _factor_by_factor(
-    method: Callable[[Grid, Grid], Stencil], key_grid: ProductGrid, query_grid: Grid
+    method: Callable[[Grid, Grid], Stencil], query_grid: Grid, key_grid: ProductGrid
 ) -> Stencil:
     if not isinstance(query_grid, ProductGrid) or len(query_grid.factors) != len(key_grid.factors):
-        raise _apart(key_grid, query_grid)
-    pairs = zip(key_grid.factors, query_grid.factors, strict=True)
-    return reduce(_product, [(method(key, query), key.size) for key, query in pairs])[0]
+        raise _apart(query_grid, key_grid)
+    pairs = zip(query_grid.factors, key_grid.factors, strict=True)
+    return reduce(_product, [(method(query, key), key.size) for query, key in pairs])[0]
 
 
 def _product(first: tuple[Stencil, int], second: tuple[Stencil, int]) -> tuple[Stencil, int]:
@@ -203,13 +212,13 @@ def _between(axis: Floats, values: Floats) -> tuple[Ints, Floats]:
     return below, np.where(gap > 0, (values - axis[below]) / np.where(gap > 0, gap, 1.0), 0.0)
 
 
-def _dimensions(key_grid: Grid, query_grid: Grid) -> int:
+def _dimensions(query_grid: Grid, key_grid: Grid) -> int:
     """Dimensions of the space in which the points of both grids lie."""
     key, query = key_grid.positions.shape[-1], query_grid.positions.shape[-1]
     if key != query or isinstance(key_grid, SphericalGrid) != isinstance(query_grid, SphericalGrid):
-        raise _apart(key_grid, query_grid)
+        raise _apart(query_grid, key_grid)
     return int(key)
 
 
-def _apart(key_grid: Grid, query_grid: Grid) -> ValueError:
+def _apart(query_grid: Grid, key_grid: Grid) -> ValueError:
     return ValueError(f"{query_grid!r} and {key_grid!r} do not lie in the same space")

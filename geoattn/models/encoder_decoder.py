@@ -125,7 +125,7 @@ class EncoderDecoder(nn.Module):
             if c.patches is not None:
                 self.down.append(PatchEmbed(fine, c.patches[stage], given, dim))
             else:
-                self.down.append(_Between(fine, coarse, given, dim, c.num_heads[stage], attention))
+                self.down.append(_Between(coarse, fine, given, dim, c.num_heads[stage], attention))
         self.stages = nn.ModuleList(
             nn.Sequential(*(Block(d, h, hood, **options) for _ in range(n)), nn.LayerNorm(d))
             for d, n, h, hood in zip(c.dims, c.depths, c.num_heads, c.hoods, strict=True)
@@ -183,13 +183,13 @@ class _Between(nn.Module):
     """Channels by a linear map, then from one grid to the next by attention."""
 
     def __init__(
-        self, fine: Grid, coarse: Grid, given: int, dim: int, heads: int, attention: dict[str, Any]
+        self, query_grid: Grid, key_grid: Grid, given: int, dim: int, heads: int, attention: dict[str, Any]
     ) -> None:
         super().__init__()
         self.linear = nn.Linear(given, dim)
         self.resample: nn.Module = nn.Identity()
-        if fine != coarse:
-            self.resample = Resample(coarse, fine, "attention", dim=dim, num_heads=heads, **attention)
+        if query_grid != key_grid:
+            self.resample = Resample(query_grid, key_grid, "attention", dim=dim, num_heads=heads, **attention)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.resample(self.linear(x))

@@ -61,8 +61,8 @@ class Axis:
 def window_axis(
     length: int,
     size: int,
-    dilation: int,
     stride: int,
+    dilation: int,
     causal: bool,
     offset: int,
     boundary: str,

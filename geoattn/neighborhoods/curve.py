@@ -38,7 +38,7 @@ class CurveWindow(Neighborhood, kind="curve_window"):
     @cached_property
     def axis(self) -> Axis:
         """The window over ranks."""
-        axis = window_axis(self.query_grid.size, self.window_size, 1, self.stride, False, 0, "shift", False)
+        axis = window_axis(self.query_grid.size, self.window_size, self.stride, 1, False, 0, "shift", False)
         return axis.transpose() if self.transposed else axis
 
     def rows(self, queries: Index) -> Rows:

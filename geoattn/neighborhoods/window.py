@@ -22,8 +22,8 @@ class Window(Neighborhood, kind="window"):
     """The product of one window per axis of the grid; made by :func:`window`, which defines it."""
 
     sizes: tuple[int, ...]
-    dilations: tuple[int, ...]
     strides: tuple[int, ...]
+    dilations: tuple[int, ...]
     causal: tuple[bool, ...]
     offsets: tuple[int, ...]
     boundary: str
@@ -37,8 +37,8 @@ class Window(Neighborhood, kind="window"):
         parameters = zip(
             self.query_grid.shape,
             self.sizes,
-            self.dilations,
             self.strides,
+            self.dilations,
             self.causal,
             self.offsets,
             (self.boundary,) * len(self.sizes),
@@ -81,8 +81,8 @@ class Window(Neighborhood, kind="window"):
         extras = [
             f"{name} {_short(values)}"
             for name, values, usual in (
-                ("dilation", self.dilations, 1),
                 ("stride", self.strides, 1),
+                ("dilation", self.dilations, 1),
                 ("offset", self.offsets, 0),
                 ("causal", self.causal, False),
             )
@@ -97,8 +97,8 @@ class Window(Neighborhood, kind="window"):
 def window(
     grid: Grid,
     size: int | Sequence[int],
-    dilation: int | Sequence[int] = 1,
     stride: int | Sequence[int] = 1,
+    dilation: int | Sequence[int] = 1,
     causal: bool | Sequence[bool] = False,
     offset: int | Sequence[int] = 0,
     boundary: Literal["shift", "clip"] = "shift",
@@ -133,7 +133,8 @@ def window(
     2209.15001, 2504.16922). Other patterns are values of the same parameters:
 
     - Swin: ``stride=k``; shifted by o: ``stride=k, offset=o, boundary="clip"``;
-    - HaloNet, blocks b with halo h: ``size=b + 2 * h, stride=b, boundary="clip"``;
+    - blocks b that see a halo h of real points: ``size=b + 2 * h, stride=b, boundary="clip"``. HaloNet's
+      halo is padded with zeros, which count in its softmax; here no key lies outside;
     - MaxViT's grid attention: ``size=k, dilation=L // k``.
 
     Parameters
@@ -141,7 +142,7 @@ def window(
     grid
         Any grid whose axes are ordered positions: Cartesian, lat-lon, and products of them.
         Longitude is periodic, latitude is open.
-    size, dilation, stride, causal, offset
+    size, stride, dilation, causal, offset
         One value, or one per axis. ``1 <= stride <= size``; offsets count in places, modulo stride.
     boundary
         "shift" moves a window inward at an open end so that it keeps all its keys (non-causal) and
@@ -164,8 +165,8 @@ def window(
         )
     rank = len(grid.shape)
     sizes = _per_axis("size", size, rank, int)
-    dilations = _per_axis("dilation", dilation, rank, int)
     strides = _per_axis("stride", stride, rank, int)
+    dilations = _per_axis("dilation", dilation, rank, int)
     causals = _per_axis("causal", causal, rank, bool)
     offsets = _per_axis("offset", offset, rank, int)
     wraps = grid_periodic if periodic is None else _per_axis("periodic", periodic, rank, bool)
@@ -188,7 +189,7 @@ def window(
                 f"(dilation {d}); choose a divisor, or periodic=False there"
             )
     offsets = tuple(o % s for o, s in zip(offsets, strides, strict=True))
-    return Window(grid, grid, sizes, dilations, strides, causals, offsets, boundary, wraps)
+    return Window(grid, grid, sizes, strides, dilations, causals, offsets, boundary, wraps)
 
 
 def _per_axis(name: str, value: Any, rank: int, kind: type[T]) -> tuple[T, ...]:

@@ -55,7 +55,7 @@ class Resample(nn.Module):
         self.query_grid, self.key_grid, self.method = query_grid, key_grid, method
         coarser = method == "attention" and query_grid.size < key_grid.size
         stencil = average if method == "average" or coarser else interpolation
-        self.weighted_sum = WeightedSum(stencil(key_grid, query_grid).matrix(key_grid.size))
+        self.weighted_sum = WeightedSum(stencil(query_grid, key_grid).matrix(key_grid.size))
         self.attention = None
         if method != "attention":
             if dim is not None or num_heads is not None or hood is not None or attention:

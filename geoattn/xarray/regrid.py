@@ -57,7 +57,7 @@ class Regridder:
         if method == "auto":
             method = "average" if 4 * target.size <= source.size else "interpolation"
         self.source, self.target, self.method = source, target, method
-        stencil = interpolation(source, target).matrix(source.size)
+        stencil = interpolation(target, source).matrix(source.size)
         #: weights ``[target.size, source.size]``; every row sums to 1
         self.matrix: csr_array = _averaging(source, target, stencil) if method == "average" else stencil
 
