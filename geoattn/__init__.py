@@ -21,13 +21,13 @@ from geoattn.neighborhoods import (
 )
 
 if TYPE_CHECKING:
+    __version__: str
+
     from geoattn import backends as backends
     from geoattn import nn as nn
     from geoattn.functional import attention as attention
     from geoattn.functional import merge as merge
     from geoattn.pictures import picture as picture
-
-__version__ = "0.1.0"
 
 _LATE = {
     "attention": "geoattn.functional",
@@ -54,11 +54,23 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name in _LATE:
         return getattr(import_module(_LATE[name]), name)
     if name in _LATE_MODULES:
         return import_module(f"geoattn.{name}")
     raise AttributeError(f"module 'geoattn' has no attribute {name!r}")
+
+
+def _version() -> str:
+    """The version that was installed; "0+unknown" for sources that are used without being installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("geoattn")
+    except PackageNotFoundError:
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:

@@ -57,3 +57,13 @@ def test_the_installed_wheel_works_outside_the_checkout(wheel, tmp_path):
     run = subprocess.run([str(python), "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert str(tmp_path) in run.stdout
+
+
+def test_the_version_is_that_of_the_tag(tmp_path):
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    identity = ["-c", "user.name=someone", "-c", "user.email=someone@example.org"]
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "first"], ["tag", "v7.8.9"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    command = [sys.executable, "-m", "setuptools_scm"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "7.8.9"
