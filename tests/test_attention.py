@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 
-import matrix
 import numpy as np
 import pytest
 import torch
@@ -12,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import geoattn as ga
+from geoattn import testing
 
 GRID = ga.grids.equiangular(4, 5)
 
 
 def operands(hood=None, *, heads=2, kv_heads=2, dim=4, dim_v=4, batch=2, dtype=torch.float64, seed=0):
-    hood = hood or matrix.random_edges(np.random.default_rng(seed), GRID, GRID)
+    hood = hood or testing.random_edges(np.random.default_rng(seed), GRID, GRID)
     generator = torch.Generator().manual_seed(seed)
     shapes = (
         (batch, *hood.query_grid.shape, heads, dim),
@@ -39,7 +39,7 @@ def finite_outputs(hood, backend=None):
 
 
 PATTERNS = {
-    "edges": lambda: matrix.random_edges(np.random.default_rng(0), GRID, GRID),
+    "edges": lambda: testing.random_edges(np.random.default_rng(0), GRID, GRID),
     "everything": lambda: ga.everything(GRID),
 }
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import matrix
 import numpy as np
 import pytest
 import torch
 
 import geoattn as ga
+from geoattn import testing
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_random_problems_agree_with_the_oracle(seed):
-    for case in matrix.cases(100 + seed, 8):
-        matrix.check(case, "cpu")
+    for case in testing.cases(100 + seed, 8):
+        testing.check(case, "cpu")
 
 
 def attend(hood, threads=2, heads=3, dtype=torch.float32, **options):

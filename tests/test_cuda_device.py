@@ -6,11 +6,11 @@ import shutil
 import subprocess
 import sys
 
-import matrix
 import pytest
 import torch
 
 import geoattn as ga
+from geoattn import testing
 
 pytestmark = [
     pytest.mark.gpu,
@@ -40,13 +40,13 @@ def derivatives(hood, *qkv, backend="cuda", **options):
 @pytest.mark.parametrize("backend", ["cuda", "flex"])
 def test_random_problems_agree_with_the_oracle(backend, seed, monkeypatch):
     if backend == "cuda":
-        monkeypatch.setitem(matrix.TOLERANCE, torch.float32, SINGLE)
-    for case in matrix.cases(500 + seed, 6, HALF_AND_SINGLE):
+        monkeypatch.setitem(testing.TOLERANCE, torch.float32, SINGLE)
+    for case in testing.cases(500 + seed, 6, HALF_AND_SINGLE):
         reason = ga.backends.refusal(
             backend, case.q.to("cuda"), case.k.to("cuda"), case.v.to("cuda"), case.hood
         )
         if reason is None:
-            matrix.check(case, backend, device="cuda")
+            testing.check(case, backend, device="cuda")
         else:
             assert backend == "flex", f"the kernels refuse {case!r}: {reason}"
 
@@ -54,10 +54,10 @@ def test_random_problems_agree_with_the_oracle(backend, seed, monkeypatch):
 @pytest.mark.parametrize("seed", range(4))
 def test_dense_attention_agrees_with_the_oracle(seed):
     def everything(rng):
-        return ga.everything(*matrix.random_grids(rng))
+        return ga.everything(*testing.random_grids(rng))
 
-    for case in matrix.cases(600 + seed, 6, (*HALF_AND_SINGLE, torch.float64), everything):
-        matrix.check(case, "sdpa", device="cuda")
+    for case in testing.cases(600 + seed, 6, (*HALF_AND_SINGLE, torch.float64), everything):
+        testing.check(case, "sdpa", device="cuda")
 
 
 def test_the_kernels_are_chosen_for_cuda_tensors():

@@ -9,21 +9,21 @@ import sys
 from functools import cache
 
 import emulator
-import matrix
 import numpy as np
-import oracle
 import pytest
 import torch
 from emulator import Emulated, EmulationError
 
 import geoattn as ga
+from geoattn import testing
 from geoattn.backends.cuda import backend
 from geoattn.backends.cuda.plans import device_plan
+from geoattn.testing import oracle
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
 BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
-TOLERANCES = matrix.TOLERANCE | {F32: 1e-5}
+TOLERANCES = testing.TOLERANCE | {F32: 1e-5}
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def problem(hood, dtype, dim=32, dim_v=32, heads=2, kv_heads=2, batch=1, bias=No
     shapes = (batch, *nq, heads, dim), (batch, *nk, kv_heads, dim), (batch, *nk, kv_heads, dim_v)
     q, k, v = (normal(*shape).to(dtype) for shape in shapes)
     grad_lse = normal(batch, *nq, heads).float()
-    return matrix.Case(hood, q, k, v, options, normal(batch, *nq, heads, dim_v).to(dtype), grad_lse)
+    return testing.Case(hood, q, k, v, options, normal(batch, *nq, heads, dim_v).to(dtype), grad_lse)
 
 
 def some_queries_see_nothing():
@@ -99,18 +99,18 @@ PROBLEMS = {
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_kernels_match_float64(name):
-    matrix.check(PROBLEMS[name](), "emulated", tolerances=TOLERANCES)
+    testing.check(PROBLEMS[name](), "emulated", tolerances=TOLERANCES)
 
 
 @pytest.mark.parametrize("number", range(24))
 def test_random_problems_match_float64(number):
     """Grids, patterns, dtypes, head dims, grouped heads, layouts, weights, biases, masks, lse gradients."""
-    matrix.check(random_problems()[number], "emulated", tolerances=TOLERANCES)
+    testing.check(random_problems()[number], "emulated", tolerances=TOLERANCES)
 
 
 @cache
 def random_problems():
-    return list(matrix.cases(4, 24, (BF16, F16, F32)))
+    return list(testing.cases(4, 24, (BF16, F16, F32)))
 
 
 def test_random_problems_hold_what_they_should():
@@ -136,7 +136,7 @@ def test_blocks_of_other_devices_match_float64(capability, dtype, dim, monkeypat
     """Less shared memory: fewer rows and columns in a block, down to a single warp."""
     monkeypatch.setattr(Emulated, "architecture", lambda *_: capability)
     hood = ga.window(ga.grids.cartesian((7, 11)), 3)
-    matrix.check(
+    testing.check(
         problem(hood, dtype, dim=dim, dim_v=dim, heads=1, kv_heads=1), "emulated", tolerances=TOLERANCES
     )
 

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import shutil
 
-import matrix
 import numpy as np
-import oracle
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention.flex_attention import flex_attention
 
 import geoattn as ga
-from geoattn import backends
+from geoattn import backends, testing
 from geoattn.backends import flex
+from geoattn.testing import oracle
 
 
 @pytest.fixture
@@ -37,8 +36,8 @@ def traced(monkeypatch):
 
 
 def test_random_problems_agree_with_the_oracle(traced):
-    for case in matrix.cases(0, 4):
-        matrix.check(case, "flex")
+    for case in testing.cases(0, 4):
+        testing.check(case, "flex")
 
 
 def attend(hood, key_bias, seed=0):
@@ -72,7 +71,7 @@ def neighborhoods():
     rng = np.random.default_rng(3)
     large = ga.grids.equiangular(19, 36)
     return [
-        *(matrix.random_neighborhood(rng) for _ in range(12)),
+        *(testing.random_neighborhood(rng) for _ in range(12)),
         ga.geodesic(large, radius=25.0),
         ga.geodesic(large, ga.grids.gaussian(16, 32), radius=110.0),
         ga.window(ga.grids.cartesian((40, 40)), (9, 9)),
@@ -125,17 +124,17 @@ def test_the_compiled_forward_pass_on_the_cpu_agrees_with_the_oracle():
         )
     found = out.transpose(1, 2).index_select(1, layout.query_place)
     expected, _ = oracle.attention(q, k, v, oracle.edges(hood), scale=0.3, bias=bias[0])
-    matrix.close("out", found, expected, matrix.TOLERANCE[torch.float32], hood)
+    testing.close("out", found, expected, testing.TOLERANCE[torch.float32], hood)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_random_problems_on_a_cuda_device_agree_with_the_oracle():
     checked = 0
-    for case in matrix.cases(1, 60, dtypes=(torch.float32, torch.float16, torch.bfloat16)):
+    for case in testing.cases(1, 60, dtypes=(torch.float32, torch.float16, torch.bfloat16)):
         operands = [x.to("cuda").flatten(1, -3) for x in (case.q, case.k, case.v)]
         if backends.refusal("flex", *operands, case.hood) is None:
-            matrix.check(case, "flex", device="cuda")
+            testing.check(case, "flex", device="cuda")
             checked += 1
     assert checked >= 10
 

@@ -20,7 +20,7 @@ LAYERS = [
     ["backends"],
     ["ops"],
     ["functional"],
-    ["nn"],
+    ["nn", "testing"],
     ["models"],
     ["xarray", "training"],
     ["tasks"],

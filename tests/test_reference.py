@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import matrix
 import pytest
+
+from geoattn import testing
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_random_problems_agree_with_the_oracle(seed):
-    for case in matrix.cases(seed, 8):
-        matrix.check(case, "reference")
+    for case in testing.cases(seed, 8):
+        testing.check(case, "reference")

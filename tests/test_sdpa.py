@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import matrix
 import numpy as np
 import pytest
 import torch
 
 import geoattn as ga
+from geoattn import testing
 from geoattn.backends import sdpa
 
 
 def everything(rng):
-    return ga.everything(*matrix.random_grids(rng))
+    return ga.everything(*testing.random_grids(rng))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_global_problems_agree_with_the_oracle(seed):
-    for case in matrix.cases(seed, 8, neighborhood=everything):
-        matrix.check(case, "sdpa")
+    for case in testing.cases(seed, 8, neighborhood=everything):
+        testing.check(case, "sdpa")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -1,22 +1,24 @@
 """The random matrix of attention problems that every backend is held to.
 
 ``for case in cases(seed, count)`` draws problems; ``check(case, backend)`` runs one on a backend,
-forward and backward, and compares with the dense float64 oracle.
+forward and backward, and compares with the dense float64 oracle; ``check_backend(name)`` does both.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import oracle
 import torch
 from torch import Tensor
 
-import geoattn as ga
-from geoattn.neighborhoods.base import Neighborhood
+from geoattn import backends, grids
+from geoattn.functional import attention
+from geoattn.neighborhoods import Neighborhood, everything, from_edges, geodesic, window
+from geoattn.testing import oracle
 
 #: largest error relative to the largest true magnitude, forward and backward
 TOLERANCE = {
@@ -55,20 +57,20 @@ def random_edges(rng: np.random.Generator, query_grid: Any, key_grid: Any) -> Ne
     seen[rng.random(query_grid.size) < 0.1] = False
     seen[rng.random(query_grid.size) < 0.05] = True
     indptr = np.concatenate(([0], np.cumsum(seen.sum(1))))
-    return ga.from_edges(query_grid, key_grid, indptr, np.nonzero(seen)[1])
+    return from_edges(query_grid, key_grid, indptr, np.nonzero(seen)[1])
 
 
 def random_grids(rng: np.random.Generator) -> tuple[Any, Any]:
     """A query grid and a key grid, equal half of the time."""
-    grids = [
-        ga.grids.equiangular(9, 12),
-        ga.grids.equiangular(7, 10, poles=False),
-        ga.grids.gaussian(8, 16),
-        ga.grids.cartesian((9, 11)),
-        ga.grids.cartesian((50,), periodic=True),
-        ga.grids.cartesian((3, 4, 5)),
+    choice = [
+        grids.equiangular(9, 12),
+        grids.equiangular(7, 10, poles=False),
+        grids.gaussian(8, 16),
+        grids.cartesian((9, 11)),
+        grids.cartesian((50,), periodic=True),
+        grids.cartesian((3, 4, 5)),
     ]
-    query_grid, key_grid = (grids[i] for i in rng.integers(len(grids), size=2))
+    query_grid, key_grid = (choice[i] for i in rng.integers(len(choice), size=2))
     if rng.random() < 0.5:
         key_grid = query_grid
     return query_grid, key_grid
@@ -79,12 +81,12 @@ def random_neighborhood(rng: np.random.Generator) -> Neighborhood:
     query_grid, key_grid = random_grids(rng)
     kind = rng.integers(4)
     if kind == 0:
-        return ga.everything(query_grid, key_grid)
+        return everything(query_grid, key_grid)
     if kind == 1 and "lat" in dir(query_grid) and "lat" in dir(key_grid):
-        return ga.geodesic(query_grid, key_grid, radius=float(rng.choice([8.0, 30.0, 75.0])))
+        return geodesic(query_grid, key_grid, radius=float(rng.choice([8.0, 30.0, 75.0])))
     if kind == 2 and query_grid == key_grid:
         size = tuple(int(rng.integers(1, n + 1)) for n in query_grid.shape)
-        return ga.window(query_grid, size, causal=bool(rng.random() < 0.3))
+        return window(query_grid, size, causal=bool(rng.random() < 0.3))
     return random_edges(rng, query_grid, key_grid)
 
 
@@ -141,26 +143,68 @@ def cases(
     dtypes: tuple[torch.dtype, ...] = tuple(TOLERANCE),
     neighborhood: Callable[[np.random.Generator], Neighborhood] = random_neighborhood,
 ) -> Iterator[Case]:
-    """``count`` random problems, the same for the same seed."""
+    """``count`` random problems on the CPU, the same for the same arguments.
+
+    Parameters
+    ----------
+    seed
+        Of all that is drawn.
+    count
+        How many problems.
+    dtypes
+        Of q, k and v, dealt out in turn.
+    neighborhood
+        Draws the pattern, for instance ``lambda rng: geoattn.everything(*testing.random_grids(rng))``
+        for a backend that is for global attention only.
+    """
     rng = np.random.default_rng(seed)
     for i in range(count):
         yield random_case(rng, neighborhood(rng), dtypes[i % len(dtypes)])
 
 
+def refusal(case: Case, backend: str, device: str = "cpu") -> str | None:
+    """Why the named backend cannot run this problem on that device, or None: ``backends.refusal``."""
+    q, k, v = (x.to(device).flatten(1, -3) for x in (case.q, case.k, case.v))
+    return backends.refusal(backend, q, k, v, case.hood)
+
+
 def check(
     case: Case, backend: str, device: str = "cpu", tolerances: Mapping[torch.dtype, float] = TOLERANCE
 ) -> None:
-    """Hold one backend to the oracle on one problem: out, lse and every gradient."""
+    """Hold one backend to the oracle on one problem: out, lse and every gradient.
+
+    Parameters
+    ----------
+    case
+        One of :func:`cases`, or made by hand.
+    backend
+        A name in ``geoattn.backends()``.
+    device
+        Where to run; the operands are moved there.
+    tolerances
+        dtype → largest error beside the largest true magnitude, where that is above 1.
+
+    Raises
+    ------
+    AssertionError
+        If anything is off; the message names what, by how much, and the problem.
+    RuntimeError
+        If the backend refuses the problem; :func:`refusal` asks beforehand.
+    """
     differentiable = [n for n in ("key_weights", "key_bias") if isinstance(case.options.get(n), Tensor)]
     true = _oracle(case, differentiable)
     leaves = [x.detach().to(device).requires_grad_() for x in (case.q, case.k, case.v)]
-    options = {n: x.to(device) if isinstance(x, Tensor) else x for n, x in case.options.items()}
+    options: dict[str, Any] = {
+        n: x.to(device) if isinstance(x, Tensor) else x for n, x in case.options.items()
+    }
     for name in differentiable:
         options[name] = options[name].detach().requires_grad_()
-    out, lse = ga.attention(*leaves, case.hood, **options, return_lse=True, backend=backend)
-    assert ga.backends.last() == backend
-    assert out.dtype == case.q.dtype
-    assert lse.dtype == (torch.float64 if case.q.dtype == torch.float64 else torch.float32)
+    q, k, v = leaves
+    out, lse = attention(q, k, v, case.hood, **options, return_lse=True, backend=backend)
+    ran, lse_dtype = backends.last(), torch.float64 if case.q.dtype == torch.float64 else torch.float32
+    _hold(ran == backend, f"backend {ran!r} ran in place of {backend!r}: {case!r}")
+    _hold(out.dtype == case.q.dtype, f"out is {out.dtype}, q {case.q.dtype}: {case!r}")
+    _hold(lse.dtype == lse_dtype, f"lse is {lse.dtype}, not {lse_dtype}: {case!r}")
     leaves += [options[name] for name in differentiable]
     outputs, upstream = [out], [case.grad_out.to(device)]
     if case.grad_lse is not None:
@@ -172,48 +216,88 @@ def check(
         close(name, found, expected, tolerance, case)
 
 
+@dataclasses.dataclass
+class Summary:
+    """What :func:`check_backend` did: how many problems ran, and how often each reason was given not to."""
+
+    backend: str
+    ran: int = 0
+    refused: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        lines = [f"backend {self.backend!r}: {self.ran} problems agree with the oracle"]
+        return "\n".join(lines + [f"  refused {n}: {reason}" for reason, n in self.refused.most_common()])
+
+
+def check_backend(
+    backend: str,
+    count: int = 24,
+    seed: int = 0,
+    device: str = "cpu",
+    dtypes: tuple[torch.dtype, ...] = tuple(TOLERANCE),
+    neighborhood: Callable[[np.random.Generator], Neighborhood] = random_neighborhood,
+    tolerances: Mapping[torch.dtype, float] = TOLERANCE,
+) -> Summary:
+    """:func:`check` a backend on ``count`` random :func:`cases`, but for those that it refuses.
+
+    Raises
+    ------
+    AssertionError
+        If a problem is off, or if the backend refuses all of them: then nothing was tested.
+    """
+    summary = Summary(backend)
+    for case in cases(seed, count, dtypes, neighborhood):
+        reason = refusal(case, backend, device)
+        if reason is None:
+            check(case, backend, device, tolerances)
+            summary.ran += 1
+        else:
+            summary.refused[reason] += 1
+    _hold(summary.ran > 0, f"no problem was tested; {summary}")
+    return summary
+
+
 def close(name: str, found: Tensor, expected: Tensor, tolerance: float, what: object) -> None:
     """Same shape, same infinities, no NaN, and an error small beside the largest true value."""
+    _hold(found.numel() == expected.numel(), f"{name} has shape {tuple(found.shape)}: {what}")
     found = found.detach().double().cpu().reshape(expected.shape)
-    assert not found.isnan().any(), f"{name} holds NaN: {what}"
+    _hold(not found.isnan().any(), f"{name} holds NaN: {what}")
     infinite = expected.isinf()
-    assert torch.equal(found[infinite], expected[infinite]), f"{name} differs in its infinities: {what}"
+    _hold(torch.equal(found[infinite], expected[infinite]), f"{name} differs in its infinities: {what}")
     error = (found - expected)[~infinite].abs().max().item() if (~infinite).any() else 0.0
     magnitude = max(1.0, expected[~infinite].abs().max().item() if (~infinite).any() else 0.0)
-    assert error <= tolerance * magnitude, (
-        f"{name} is off by {error:.2e} (values up to {magnitude:.2e}, tolerance {tolerance}): {what}"
+    _hold(
+        error <= tolerance * magnitude,
+        f"{name} is off by {error:.2e} (values up to {magnitude:.2e}, tolerance {tolerance}): {what}",
     )
+
+
+def _hold(condition: Any, message: str) -> None:
+    """An assertion that ``python -O`` keeps."""
+    if not condition:
+        raise AssertionError(message)
 
 
 def _oracle(case: Case, differentiable: list[str]) -> list[Tensor]:
-    def flat(x: Tensor | None, axes: int, lead: int) -> Tensor | None:
-        return None if x is None else x.flatten(lead, lead + axes - 1)
-
-    rank_q, rank_k = len(case.hood.query_grid.shape), len(case.hood.key_grid.shape)
+    """What :func:`check` must find: out, lse and gradients, in float64."""
+    rank_k = len(case.hood.key_grid.shape)
     leaves = [x.detach().double().requires_grad_() for x in (case.q, case.k, case.v)]
+    q, k, v = (x.flatten(1, -3) for x in leaves)
     options = dict(case.options)
     for name in differentiable:
         options[name] = options[name].detach().double().requires_grad_()
-    weights = options.get("key_weights", "quadrature")
-    if isinstance(weights, str):
-        weights = torch.as_tensor(np.array(case.hood.key_grid.weights))
-    bias, mask = options.get("key_bias"), options.get("key_mask")
-    out, lse = oracle.attention(
-        flat(leaves[0], rank_q, 1),
-        flat(leaves[1], rank_k, 1),
-        flat(leaves[2], rank_k, 1),
-        oracle.edges(case.hood),
-        scale=options.get("scale"),
-        weights=flat(weights, rank_k, 0),
-        bias=None if bias is None else flat(bias, rank_k, bias.ndim - rank_k),
-        mask=None if mask is None else flat(mask, rank_k, mask.ndim - rank_k),
-    )
+        leaves.append(options[name])
+    if isinstance(options.get("key_weights", "quadrature"), str):
+        options["key_weights"] = torch.as_tensor(np.array(case.hood.key_grid.weights))
+    per_key = {
+        name: None if (x := options.get(f"key_{name}")) is None else x.flatten(x.ndim - rank_k)
+        for name in ("weights", "bias", "mask")
+    }
+    out, lse = oracle.attention(q, k, v, oracle.edges(case.hood), scale=options.get("scale"), **per_key)
     shape = case.q.shape[:-1]
     out, lse = out.reshape(*shape, -1), lse.reshape(shape)
-    leaves += [options[name] for name in differentiable]
     outputs, upstream = [out], [case.grad_out.double()]
     if case.grad_lse is not None:
         outputs, upstream = [out, lse], [case.grad_out.double(), case.grad_lse.double()]
-    # where every weight of a row is zero the oracle's own gradient is zero by construction
     gradients = torch.autograd.grad(outputs, leaves, upstream)
     return [out.detach(), lse.detach(), *gradients]
