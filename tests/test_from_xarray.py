@@ -446,7 +446,7 @@ def test_a_flattened_lat_lon_grid_is_refused_and_the_advice_works():
 def test_repeated_points_are_refused():
     lat, lon = fibonacci(500)
     lat[7], lon[7] = lat[3], lon[3]
-    refuses(points(lat, lon), r"points 3 and 7 are the same point")
+    refuses(points(lat, lon), r"1 of the 500 points .* repeat others.* the first is point 7, .*distinct\(")
 
 
 def test_unusable_areas_are_refused_and_can_be_left_out():
@@ -520,3 +520,44 @@ def test_grids_load_no_xarray_until_they_meet_it():
     program = "import sys, geoattn.grids; print('xarray' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("shift", [0, 180], ids=["from 0 to 2π", "from −π to π"])
+@pytest.mark.parametrize("kind", ["axes", "points"])
+def test_radians_that_nothing_states_are_refused_by_a_call_that_works(kind, shift):
+    if kind == "axes":
+        ds = axes(np.radians(np.linspace(-90, 90, 37)), np.radians(np.arange(0, 360, 5.0) - shift))
+        names = ("lat", "lon")
+    else:
+        lat, lon = fibonacci(300)
+        ds = points(np.radians(lat), np.radians((lon + shift) % 360 - shift))
+        names = [name for name in ds.coords if name.startswith("l")]
+    refuses(ds, r"the globe in radians, which nothing says.*attrs\['units'\].*= 'radian'")
+    for name in names:
+        ds[name].attrs["units"] = "radian"
+    assert ga.grids.from_xarray(ds).weights.sum() == pytest.approx(4 * np.pi)
+
+
+def curvilinear(columns_again=0, fold=False):
+    """Rows that bend, so that no two axes give the points; columns and a row of the fold repeated."""
+    base = ga.grids.equiangular(20, 40, poles=False)
+    lat, lon = np.clip(base.lat + 2 * np.sin(np.radians(base.lon)), -89, 89), base.lon
+    if fold:  # another row that holds the last one's points in reverse, as NEMO's grids do
+        lat, lon = (np.concatenate([x, x[-1:, ::-1]]) for x in (lat, lon))
+    lat, lon = (np.concatenate([x, x[:, :columns_again]], axis=1) for x in (lat, lon))
+    coords = {"nav_lat": (("y", "x"), lat), "nav_lon": (("y", "x"), lon)}
+    return xr.Dataset({"sst": (("y", "x"), np.arange(lat.size, dtype=float).reshape(lat.shape))}, coords)
+
+
+def test_repeated_columns_are_refused_by_a_call_that_works():
+    whole = ga.grids.from_xarray(curvilinear())
+    ds = curvilinear(columns_again=2)
+    refuses(ds, r"the last 2 columns are the first 2 again.*ds\.isel\(x=slice\(None, -2\)\)")
+    assert ga.grids.from_xarray(ds.isel(x=slice(None, -2))) == whole
+
+
+def test_a_fold_is_refused_by_a_call_that_works():
+    ds = curvilinear(fold=True)
+    refuses(ds, r"40 of the 840 points .* repeat others.*\.stack\(point=\('y', 'x'\)\)\.isel\(point=")
+    kept = ds.stack(point=("y", "x")).isel(point=ga.grids.distinct(ds["nav_lat"], ds["nav_lon"]))
+    assert ga.grids.from_xarray(kept).weights == pytest.approx(ga.grids.from_xarray(curvilinear()).weights)

@@ -321,6 +321,48 @@ def test_weights_of_points_are_voronoi_areas(count):
     )
 
 
+@pytest.mark.parametrize("lift", [0.0, 1.0, 3.0])
+def test_voronoi_areas_of_few_points_wherever_they_lie(lift):
+    """Against a count of the nearest points of a fine grid; lifted, all points share a hemisphere."""
+    fine = ga.grids.healpix(64, "ring").xyz
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        xyz = random.normal(size=(random.integers(4, 12), 3))
+        xyz[:, 2] = np.abs(xyz[:, 2]) * (lift > 0) + lift if lift else xyz[:, 2]
+        xyz /= np.linalg.norm(xyz, axis=1, keepdims=True)
+        lat, lon = np.degrees(np.arcsin(xyz[:, 2])), np.degrees(np.arctan2(xyz[:, 1], xyz[:, 0]))
+        grid = ga.grids.points(lat, lon)
+        nearest = (fine @ grid.xyz.T).argmax(1)
+        counted = np.bincount(nearest, minlength=grid.size) * 4 * np.pi / len(fine)
+        np.testing.assert_allclose(grid.weights, counted, atol=0.01)
+
+
+def test_points_that_nearly_coincide_share_the_cell_that_one_would_have():
+    one = ga.grids.points([0, 0, 9, 9], [0, 1, 5, 9]).weights
+    two = ga.grids.points([0, 0, 0, 9, 9], [0, 1, 1 + 1e-7, 5, 9]).weights
+    np.testing.assert_allclose([two[0], two[1] + two[2], *two[3:]], one, atol=1e-6)
+
+
+def test_points_of_a_region_need_their_areas():
+    lat, lon = (
+        c.ravel() for c in np.meshgrid(np.linspace(40, 60, 20), np.linspace(0, 20, 20), indexing="ij")
+    )
+    with pytest.raises(ValueError, match=r"400 points cover a region: none lies within 1\d\d° of .*areas="):
+        ga.grids.points(lat, lon)
+    cells = np.cos(np.radians(lat))
+    assert ga.grids.points(lat, lon, areas=cells).weights.sum() == pytest.approx(cells.sum())
+    assert ga.grids.points(lat, lon, areas="voronoi").weights.sum() == pytest.approx(4 * np.pi)
+
+
+def test_points_that_occur_again_are_refused_by_the_call_that_drops_them():
+    lat, lon = np.array([90.0, 10, -30, 90, 10, -60]), np.array([0.0, 5, 100, 77, 365, 200])
+    with pytest.raises(ValueError, match=r"are the same point.*ga\.grids\.distinct"):
+        ga.grids.points(lat, lon)
+    keep = ga.grids.distinct(lat, lon)
+    assert keep.tolist() == [0, 1, 2, 5]
+    assert ga.grids.points(lat[keep], lon[keep]).size == 4
+
+
 def test_voronoi_areas_of_a_lat_lon_grid_follow_its_symmetry():
     """Rows of equal latitude are cocircular, the degenerate case of the triangulation."""
     grid = ga.grids.equiangular(18, 36, poles=False)
@@ -452,7 +494,7 @@ BAD = [
     (lambda: ga.grids.points([0, 1], [0, 1], areas=[np.nan, 1]), ValueError, r"areas\[0\] = nan"),
     (lambda: ga.grids.points([0, 1], [0, 1], areas=[1, 1e-300]), ValueError, r"areas\[1\] = 1e-300"),
     (lambda: ga.grids.points([0] * 4, [0, 90, 180, 270]), ValueError, "4 points lie in one plane"),
-    (lambda: ga.grids.points([0, 0, 0, 9, 9], [0, 1, 1 + 1e-7, 5, 9]), ValueError, "too close"),
+    (lambda: ga.grids.points([0, 9], [0, 9], areas="delaunay"), ValueError, "got 'delaunay'"),
     (lambda: ga.grids.product(ga.grids.healpix(1)), ValueError, "at least two grids"),
     (lambda: ga.grids.product(ga.grids.healpix(1), 3), TypeError, "a product is of grids, got 3"),
 ]

@@ -24,6 +24,7 @@ from geoattn.grids.points import Points, points
 from geoattn.grids.product import ProductGrid, product
 from geoattn.grids.recognition import Recognition, from_xarray, recognise
 from geoattn.grids.reduced import ReducedGaussian, reduced_gaussian
+from geoattn.grids.repeats import distinct
 
 __all__ = [
     "Cartesian",
@@ -49,6 +50,7 @@ __all__ = [
     "cartesian",
     "catalogue",
     "cubed_sphere",
+    "distinct",
     "equiangular",
     "from_xarray",
     "gaussian",

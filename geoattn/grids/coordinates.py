@@ -192,6 +192,19 @@ def check_finite(coordinate: Coordinate) -> None:
         )
 
 
+def check_not_radians(lats: Coordinate, lons: Coordinate) -> None:
+    """Refuse coordinates, taken for degrees, whose values are those of the globe in radians."""
+    lat, lon = lats.values, lons.values
+    within = np.abs(lat).max() <= math.pi / 2 + 1e-3 and np.abs(lon).max() <= 2 * math.pi + 1e-3
+    if within and np.ptp(lat) > 0.8 * math.pi and np.ptp(lon) > 0.8 * 2 * math.pi:
+        raise ValueError(
+            f"{lats.name!r} runs from {lat.min():g} to {lat.max():g} and {lons.name!r} from {lon.min():g} to "
+            f"{lon.max():g}: the globe in radians, which nothing says. State it: "
+            f"ds[{lats.name!r}].attrs['units'] = ds[{lons.name!r}].attrs['units'] = 'radian'. If degrees are "
+            f"meant, this is a small region: {POINTS_CALL}"
+        )
+
+
 def check_areas(name: str, areas: Floats, units: str) -> None:
     """Refuse areas that are missing somewhere, or do not add up to the globe."""
     bad = np.flatnonzero(~((areas > 0) & np.isfinite(areas)))

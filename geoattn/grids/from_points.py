@@ -10,11 +10,13 @@ from scipy.spatial import cKDTree
 from geoattn._shipped import shipped
 from geoattn.grids.base import SphericalGrid
 from geoattn.grids.coordinates import POINTS_CALL, Coordinate, Match, Source, check_areas, rounded_up
+from geoattn.grids.coverage import hole
 from geoattn.grids.cube import cubed_sphere
 from geoattn.grids.healpix import healpix
 from geoattn.grids.icosahedral import icosahedral
 from geoattn.grids.points import Points
 from geoattn.grids.reduced import reduced_gaussian
+from geoattn.grids.repeats import distinct
 from geoattn.grids.sphere import Floats, Ints, unit_vectors, wrap_longitude
 
 
@@ -40,7 +42,8 @@ def from_points(
                 "they are: ga.grids.points(lat, lon)"
             )
     _check_not_flattened(lats, lons)
-    _check_covers_the_globe(lats, lons, spacing)
+    _check_not_repeated(lats, lons)
+    _check_covers_the_globe(lats, lons)
     areas, rule = np.empty(0), "spherical Voronoi areas"
     for grid in structured:
         if (tokens := _permutation(grid, lats.values.ravel(), lons.values.ravel(), accepted)) is not None:
@@ -115,19 +118,34 @@ def _check_not_flattened(lats: Coordinate, lons: Coordinate) -> None:
             )
 
 
-def _check_covers_the_globe(lats: Coordinate, lons: Coordinate, spacing: float) -> None:
-    probes = healpix(16, "ring")
-    n = lats.values.size
-    sample = np.random.default_rng(0).choice(n, min(n, 100_000), replace=False)  # enough to see a hole
-    tree = cKDTree(unit_vectors(lats.values.ravel()[sample], lons.values.ravel()[sample]))
-    chords, _ = tree.query(probes.xyz)
-    holes = np.degrees(2.0 * np.arcsin(np.clip(chords / 2.0, 0.0, 1.0)))
-    worst = int(holes.argmax())
-    lat, lon = float(probes.lat[worst]), float(probes.lon[worst])
-    # the largest hole among n random points is about sqrt(log(n) / π) spacings wide
-    if holes[worst] > max(10.0, 3.5 * spacing):
+def _check_not_repeated(lats: Coordinate, lons: Coordinate) -> None:
+    """Refuse repeated points by the call that drops them: in ocean meshes, whole columns and rows."""
+    shape, dims = lats.values.shape, lats.dims
+    xyz = unit_vectors(lats.values, lons.values)
+    if len(shape) == 2:
+        for columns in range(1, min(4, shape[1] // 2)):
+            if np.abs(xyz[:, :columns] - xyz[:, -columns:]).max() <= 1e-6:
+                raise ValueError(
+                    f"{lats.name!r} and {lons.name!r} close the circle: the last {columns} columns are the "
+                    f"first {columns} again. Drop them: ds.isel({dims[1]}=slice(None, -{columns}))"
+                )
+    keep = distinct(lats.values, lons.values)
+    if len(keep) == lats.values.size:
+        return
+    flat, dim = ("", dims[0]) if len(shape) == 1 else (f".stack(point={dims})", "point")
+    first = int(np.setdiff1d(np.arange(lats.values.size), keep)[0])
+    raise ValueError(
+        f"{lats.values.size - len(keep)} of the {lats.values.size} points of {lats.name!r} and {lons.name!r} "
+        f"repeat others, as where a mesh folds; the first is point {first}, at "
+        f"{lats.values.flat[first]:g}°N, {lons.values.flat[first]:g}°E. Drop them: "
+        f"ds{flat}.isel({dim}=ga.grids.distinct(ds[{lats.name!r}], ds[{lons.name!r}]))"
+    )
+
+
+def _check_covers_the_globe(lats: Coordinate, lons: Coordinate) -> None:
+    found = hole(unit_vectors(lats.values.ravel(), lons.values.ravel()))
+    if found is not None:
         raise ValueError(
-            f"the {n} points of {lats.name!r} and {lons.name!r} cover a region: none lies "
-            f"within {holes[worst]:.0f}° of {abs(lat):.0f}°{'SN'[lat > 0]}, {lon:.0f}°E. "
+            f"the {lats.values.size} points of {lats.name!r} and {lons.name!r} cover a region: {found}. "
             f"For a region give the area of every point: {POINTS_CALL}"
         )

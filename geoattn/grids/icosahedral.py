@@ -10,7 +10,7 @@ import numpy as np
 from geoattn.grids.base import PointSet, read_only
 from geoattn.grids.checks import integer
 from geoattn.grids.sphere import Floats, Ints, lat_lon, unit_vectors
-from geoattn.grids.voronoi import cell_areas
+from geoattn.grids.voronoi import cell_areas, neighboring
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -61,7 +61,7 @@ class Icosahedral(PointSet, kind="icosahedral"):
         a, b, c = (vertices[triangles[:, i]] for i in range(3))
         centres = np.cross(b - a, c - a)  # circumcentres: normals of the flat triangles
         centres /= np.linalg.norm(centres, axis=-1, keepdims=True)
-        return read_only(cell_areas(vertices, triangles, centres))
+        return read_only(cell_areas(vertices, triangles, neighboring(triangles), centres))
 
     def __repr__(self) -> str:
         return f"icosahedral grid level {self.level}, {self.size} points"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from geoattn.grids.base import PointSet, read_only
+from geoattn.grids.coverage import hole
+from geoattn.grids.repeats import same_points
 from geoattn.grids.sphere import Floats, unit_vectors, wrap_longitude
 from geoattn.grids.voronoi import voronoi_areas
 
@@ -40,22 +43,14 @@ class Points(PointSet, kind="points"):
         self._check_distinct()
 
     def _check_distinct(self) -> None:
-        # by distance, as the poles have many longitudes and files round: equal points are neighbors
-        # along any direction, and along one that suits no grid hardly any others are
-        xyz = unit_vectors(self.latitudes, self.longitudes)
-        height = xyz @ np.array([0.36787944, 0.57721566, 0.72912468])
-        order = np.argsort(height)
-        height, apart = height[order], 1
-        while len(close := np.flatnonzero(height[apart:] - height[:-apart] <= 1e-10)):
-            pairs = np.sort((order[close], order[close + apart]), axis=0).T
-            same = np.linalg.norm(xyz[pairs[:, 0]] - xyz[pairs[:, 1]], axis=-1) <= 1e-10
-            for i, j in pairs[same][:1]:
-                raise ValueError(
-                    f"points {i} and {j} are the same point: "
-                    f"lat {self.latitudes[i]}, lon {self.longitudes[i]} "
-                    f"and lat {self.latitudes[j]}, lon {self.longitudes[j]}; drop one of them"
-                )
-            apart += 1
+        for pairs in same_points(unit_vectors(self.latitudes, self.longitudes)):
+            i, j = pairs[0]
+            raise ValueError(
+                f"points {i} and {j} are the same point: "
+                f"lat {self.latitudes[i]}, lon {self.longitudes[i]} "
+                f"and lat {self.latitudes[j]}, lon {self.longitudes[j]}. Drop those that occur again: "
+                "keep = ga.grids.distinct(lat, lon); ga.grids.points(lat[keep], lon[keep])"
+            )
 
     def _shape(self) -> tuple[int, ...]:
         return self.latitudes.shape
@@ -81,8 +76,8 @@ class Points(PointSet, kind="points"):
         )
 
 
-def points(lat: ArrayLike, lon: ArrayLike, areas: ArrayLike | None = None) -> Points:
-    """A grid of any distinct points on the sphere, such as stations, a region or a model mesh.
+def points(lat: ArrayLike, lon: ArrayLike, areas: ArrayLike | Literal["voronoi"] | None = None) -> Points:
+    """A grid of any distinct points on the sphere, such as stations or a model mesh.
 
     Parameters
     ----------
@@ -90,18 +85,28 @@ def points(lat: ArrayLike, lon: ArrayLike, areas: ArrayLike | None = None) -> Po
         Degrees north and east, ``[n]``, from any longitude origin.
     areas
         Steradians of each point, ``[n]``. Without them the weights are the areas of the spherical
-        Voronoi cells, which cover the whole sphere: give areas for points of a region.
+        Voronoi cells, which cover the whole sphere, so the points must too; ``"voronoi"`` takes these
+        cells all the same, where the points leave a wide hole.
 
     Raises
     ------
     ValueError
-        If a point is not on the sphere or occurs twice, if an area is not positive, or, when the
-        Voronoi areas are computed, if all points lie in one plane.
+        If a point is not on the sphere or occurs twice, if an area is not positive, or, without areas, if
+        the points cover a region only, or all lie in one plane.
     """
+    given = not isinstance(areas, str) and areas is not None
+    if isinstance(areas, str) and areas != "voronoi":
+        raise ValueError(f'areas must be steradians [n], "voronoi" or None, got {areas!r}')
     grid = Points(
         latitudes=np.asarray(lat, dtype=np.float64),
         longitudes=wrap_longitude(np.asarray(lon, dtype=np.float64)),
-        areas=np.asarray([] if areas is None else areas, dtype=np.float64),
+        areas=np.asarray(areas if given else [], dtype=np.float64),
     )
+    if areas is None and (found := hole(grid.xyz)):
+        raise ValueError(
+            f"the {grid.size} points cover a region: {found}. The Voronoi cells at its border would reach "
+            "around the world: give the areas of the region's own cells in steradians, "
+            'ga.grids.points(lat, lon, areas=…), or areas="voronoi" if these cells are meant'
+        )
     grid.weights  # noqa: B018 - Voronoi areas that do not exist are refused here, at the call
     return grid

@@ -9,7 +9,7 @@ import numpy as np
 
 from geoattn.grids.base import SphericalGrid
 from geoattn.grids.catalogue import name_of
-from geoattn.grids.coordinates import Match, Source, axes, check_finite
+from geoattn.grids.coordinates import Match, Source, axes, check_finite, check_not_radians
 from geoattn.grids.from_axes import from_axes
 from geoattn.grids.from_declaration import from_declaration
 from geoattn.grids.from_points import from_points
@@ -107,6 +107,7 @@ def recognise(
             f"latitude {lats.name!r} holds {worst:g}, beyond the poles: is it the other coordinate, or in "
             "other units? Say which variables are meant: ga.grids.recognise(ds, lat='…', lon='…')"
         )
+    check_not_radians(lats, lons)
     match = (from_points if lats.dims == lons.dims else from_axes)(source, lats, lons, tolerance, use_areas)
     return _report(match, f"coordinates {lats.name!r} and {lons.name!r}")
 

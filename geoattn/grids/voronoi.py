@@ -12,7 +12,7 @@ def voronoi_areas(xyz: Floats) -> Floats:
     """Steradians nearest to each of the unit vectors ``xyz [n, 3]``.
 
     The faces of the convex hull are the spherical Delaunay triangles, and their outward normals
-    the corners of the Voronoi cells. One or two points share the sphere equally.
+    the corners of the Voronoi cells, wherever the points lie. One or two points share the sphere equally.
 
     Raises
     ------
@@ -29,44 +29,59 @@ def voronoi_areas(xyz: Floats) -> Floats:
             f"the {len(xyz)} points lie in one plane, so their Voronoi cells are undefined; "
             "give their areas: ga.grids.points(lat, lon, areas=…)"
         ) from None
-    areas = cell_areas(xyz, hull.simplices, hull.equations[:, :3])
-    for i in np.flatnonzero(~(areas > 0))[:1]:
+    areas = cell_areas(xyz, hull.simplices, hull.neighbors, hull.equations[:, :3])
+    # cells are convex, so none is lost among the others: a hull that skipped a point left it no area
+    lost = np.flatnonzero(~(areas > 0))
+    if len(lost) or abs(areas.sum() / (4.0 * np.pi) - 1.0) > 1e-6:
+        where = f"of point {lost[0]} at {xyz[lost[0]]} " if len(lost) else ""
         raise ValueError(
-            f"the Voronoi cell of point {i} at {xyz[i]} is lost in round-off: another point is too close; "
+            f"the Voronoi cell {where}is lost in round-off: another point is too close; "
             "drop one of them, or give areas: ga.grids.points(lat, lon, areas=…)"
         )
     return areas
 
 
-def cell_areas(xyz: Floats, triangles: Ints, corners: Floats) -> Floats:
-    """Areas of the Voronoi cells of ``xyz [n, 3]``, given the triangles ``[t, 3]`` and ``corners [t, 3]``.
+def cell_areas(xyz: Floats, triangles: Ints, neighbors: Ints, corners: Floats) -> Floats:
+    """Areas of the Voronoi cells of ``xyz [n, 3]``, from their Delaunay triangles.
 
-    Each triangle gives each of its points the two right triangles between the point, the middles
-    of its two sides and the triangle's corner of the Voronoi diagram. They are counted negative
-    where that corner lies beyond the side, which makes the sums right for obtuse triangles too.
+    Parameters
+    ----------
+    triangles
+        Points of each triangle, ``[t, 3]``.
+    neighbors
+        The triangle beyond the side opposite to each of these points, ``[t, 3]``.
+    corners
+        Unit vectors to the circumcentre of each triangle, ``[t, 3]``: the corners of the cells.
+
+    A cell is convex, and its point lies inside: it is the union of the triangles from the point to the edges
+    between neighboring corners. Each edge bounds two cells, and is as far from either point.
     """
     areas = np.zeros(len(xyz))
-    turn = np.sign(np.einsum("td,td->t", _cross(xyz, triangles), corners))
-    for i in range(3):
-        a, b = triangles[:, i], triangles[:, (i + 1) % 3]
-        middle = xyz[a] + xyz[b]
-        middle /= np.linalg.norm(middle, axis=-1, keepdims=True)
-        half = turn * _signed_area(xyz[a], middle, corners)  # the kite's other half mirrors it
-        areas += np.bincount(a, half, len(xyz)) + np.bincount(b, half, len(xyz))
+    for side in range(3):
+        beyond = corners[neighbors[:, side]]
+        for end in (1, 2):
+            point = triangles[:, (side + end) % 3]
+            # each edge is met from both of its triangles
+            areas += np.bincount(point, 0.5 * _area(xyz[point], corners, beyond), len(xyz))
     return areas
 
 
-def _cross(xyz: Floats, triangles: Ints) -> Floats:
-    a, b, c = (xyz[triangles[:, i]] for i in range(3))
-    return np.cross(b - a, c - a)
+def neighboring(triangles: Ints) -> Ints:
+    """The triangle beyond the side opposite to each point of closed ``triangles [t, 3]``."""
+    sides = np.sort(np.stack([np.roll(triangles, -1, axis=1), np.roll(triangles, -2, axis=1)], -1), axis=-1)
+    keys = sides[..., 0].astype(np.int64).ravel() * (int(triangles.max()) + 1) + sides[..., 1].ravel()
+    pairs = np.argsort(keys, kind="stable").reshape(-1, 2)  # each side occurs twice
+    beyond = np.empty(triangles.size, dtype=np.int64)
+    beyond[pairs[:, 0]], beyond[pairs[:, 1]] = pairs[:, 1] // 3, pairs[:, 0] // 3
+    return beyond.reshape(-1, 3)
 
 
-def _signed_area(a: Floats, b: Floats, c: Floats) -> Floats:
-    """Signed solid angle of the triangles a b c, each ``[t, 3]`` unit vectors.
+def _area(a: Floats, b: Floats, c: Floats) -> Floats:
+    """Solid angle of the triangles a b c, each ``[t, 3]`` unit vectors.
 
     Van Oosterom & Strackee 1983, doi:10.1109/TBME.1983.325207, with the determinant taken of
     differences, which keeps the relative accuracy of small triangles.
     """
-    determinant = np.einsum("td,td->t", a, np.cross(b - a, c - a))
+    determinant = np.abs(np.einsum("td,td->t", a, np.cross(b - a, c - a)))
     ab, bc, ca = (np.einsum("td,td->t", u, v) for u, v in ((a, b), (b, c), (c, a)))
     return np.asarray(2.0 * np.arctan2(determinant, 1.0 + ab + bc + ca))

@@ -12,6 +12,7 @@ import numpy as np
 from geoattn.grids.base import Grid, SphericalGrid
 from geoattn.grids.latlon import LatLonGrid
 from geoattn.neighborhoods.base import Index, Neighborhood, Rotation, Rows
+from geoattn.neighborhoods.everything import Everything
 
 #: relative widening of the radius, so that keys at exactly the radius are inside whatever the rounding
 SLACK = 1e-9
@@ -63,7 +64,7 @@ class Geodesic(Neighborhood, kind="geodesic"):
         return f"geodesic discs of {self.radius:g}° from {self.query_grid!r} to {self.key_grid!r}"
 
 
-def geodesic(query_grid: Grid, key_grid: Grid | None = None, *, radius: float) -> Geodesic:
+def geodesic(query_grid: Grid, key_grid: Grid | None = None, *, radius: float) -> Geodesic | Everything:
     """Each query sees the keys within ``radius`` degrees of great-circle distance.
 
     The disc is closed: a key at exactly the radius is seen. Distances are compared in float64
@@ -75,25 +76,24 @@ def geodesic(query_grid: Grid, key_grid: Grid | None = None, *, radius: float) -
     query_grid, key_grid
         Spherical grids; one grid means self-attention.
     radius
-        Degrees, above 0 and below 180. Where it is smaller than the spacing of the key grid, a query
-        off the key grid may see nothing: its count is 0.
+        Degrees, above 0; from 180 on the disc is the whole sphere, :func:`geoattn.everything`. Where it is
+        smaller than the spacing of the key grid, a query off the key grid may see nothing: its count is 0.
 
     Raises
     ------
     TypeError
         If a grid is not spherical.
     ValueError
-        If the radius is out of range.
+        If the radius is not positive.
     """
     key_grid = query_grid if key_grid is None else key_grid
     for grid in (query_grid, key_grid):
         require_spherical(grid, "geodesic")
     radius = float(radius)
-    if not 0.0 < radius < 180.0:
-        raise ValueError(
-            f"radius must lie above 0 and below 180 degrees, got {radius!r}; "
-            "a disc of the whole sphere is everything(query_grid, key_grid)"
-        )
+    if not radius > 0.0:  # finds NaN too
+        raise ValueError(f"radius must be above 0 degrees, got {radius!r}")
+    if radius >= 180.0:
+        return Everything(query_grid, key_grid)
     return Geodesic(query_grid, key_grid, radius)  # type: ignore[arg-type]
 
 
