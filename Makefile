@@ -3,6 +3,7 @@
 #   make bench   speed against the peers, with figures    make lint   ruff and mypy
 #   make ablation   from the plane to the sphere in three tasks, as a table and a picture
 #   make gpu     tests and speed on a CUDA device         make kernels   compile all CUDA kernels, no GPU needed
+#   make matrix  core tests on the oldest and newest supported versions of what geoattn stands on
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= 2.13.0
@@ -12,7 +13,7 @@ NATTEN ?= 0.21.7
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-torch-$(TORCH)
 
-.PHONY: demo test bench ablation gpu kernels lint format clean
+.PHONY: demo test bench ablation gpu kernels matrix lint format clean
 
 demo: $(READY)
 	$(BIN)/geoattn demo $(ARGS)
@@ -39,6 +40,10 @@ ablation: $(READY)
 # Every CUDA kernel, compiled for every architecture without a GPU, against the table of the repository.
 kernels: $(READY)
 	$(BIN)/python benchmarks/cuda_variants.py --check
+
+# Environments of their own, some gigabytes each: not part of the tests. ARGS="--cells oldest" runs one.
+matrix:
+	$(PYTHON) benchmarks/versions.py $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
