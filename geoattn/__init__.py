@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from geoattn import grids
+from geoattn import _accessor, grids
 from geoattn.neighborhoods import (
     curve_window,
     everything,
@@ -21,26 +21,37 @@ from geoattn.neighborhoods import (
 )
 
 if TYPE_CHECKING:
-    __version__: str
-
-    from geoattn import backends as backends
+    from geoattn import models as models
     from geoattn import nn as nn
+    from geoattn import plans as plans
+    from geoattn import tasks as tasks
+    from geoattn import testing as testing
+    from geoattn import training as training
+    from geoattn import xarray as xarray
+    from geoattn.backends import Backends
     from geoattn.functional import attention as attention
+    from geoattn.functional import explain as explain
     from geoattn.functional import merge as merge
     from geoattn.pictures import picture as picture
 
+    __version__: str
+    backends: Backends  # the module, which can also be called
+
 _LATE = {
     "attention": "geoattn.functional",
+    "explain": "geoattn.functional",
     "merge": "geoattn.functional",
     "picture": "geoattn.pictures",
 }
-_LATE_MODULES = {"backends", "nn", "models", "tasks", "plans", "xarray"}
+#: imported when first named; some of them need an extra of the package
+_LATE_MODULES = {"backends", "models", "nn", "plans", "tasks", "testing", "training", "xarray"}
 
 __all__ = [
     "attention",
     "backends",
     "curve_window",
     "everything",
+    "explain",
     "from_edges",
     "geodesic",
     "grids",
@@ -52,15 +63,18 @@ __all__ = [
     "window",
 ]
 
+_accessor.offer()
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return _version()
-    if name in _LATE:
-        return getattr(import_module(_LATE[name]), name)
-    if name in _LATE_MODULES:
-        return import_module(f"geoattn.{name}")
-    raise AttributeError(f"module 'geoattn' has no attribute {name!r}")
+if not TYPE_CHECKING:  # to a type checker every name above is known, and any other is a mistake
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            return _version()
+        if name in _LATE:
+            return getattr(import_module(_LATE[name]), name)
+        if name in _LATE_MODULES:
+            return import_module(f"geoattn.{name}")
+        raise AttributeError(f"module 'geoattn' has no attribute {name!r}")
 
 
 def _version() -> str:
@@ -74,4 +88,7 @@ def _version() -> str:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *_LATE_MODULES, "neighborhoods", "__version__", *_OWN})
+
+
+_OWN = [name for name in globals() if name.startswith("__")]

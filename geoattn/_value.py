@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from geoattn._registry import Registry
+
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Value:
@@ -20,10 +22,14 @@ class Value:
     values. Everything else here follows from the fields: ``digest``, equality, hash, pickling,
     :meth:`to_dict` and :meth:`from_dict`. Results that cost something are
     ``functools.cached_property``; they are no part of the content and are not pickled.
+
+    A kind is one class, in every process: :data:`KINDS` finds the module of one that is not imported
+    yet, and refuses a second class of the same kind. A package outside declares its classes as entry
+    points in the groups ``geoattn.grids``, ``geoattn.neighborhoods``, ``geoattn.positions`` and
+    ``geoattn.models``, each under its kind, so that :meth:`from_dict` finds them as well.
     """
 
     kind: ClassVar[str]
-    _kinds: ClassVar[dict[str, type[Value]]] = {}
 
     #: hexadecimal SHA-256 of the kind and the fields; equal content, equal digest
     digest: str = dataclasses.field(init=False)
@@ -32,7 +38,12 @@ class Value:
         super().__init_subclass__(**kwargs)
         if kind is not None:
             cls.kind = kind
-            Value._kinds[kind] = cls
+            KINDS.register(kind, cls)
+        elif hasattr(cls, "kind"):
+            raise TypeError(
+                f"{cls.__qualname__} would share the kind {cls.kind!r} of the class it extends, and be taken "
+                f"for it; give it one of its own: class {cls.__qualname__}(…, kind='…')"
+            )
 
     def __post_init__(self) -> None:
         for name, value in self._content().items():
@@ -79,11 +90,66 @@ class Value:
             If the kind is unknown, or is not a kind of the class this is called on.
         """
         kind = content.get("kind")
-        target = Value._kinds.get(str(kind))
-        if target is None or not issubclass(target, cls):
-            known = sorted(k for k, c in Value._kinds.items() if issubclass(c, cls))
-            raise ValueError(f"kind {kind!r} is no {cls.__name__.lower()}; known kinds: {known}")
+        try:
+            target = KINDS[str(kind)]
+        except KeyError:
+            target = Value
+        if not hasattr(target, "kind") or not issubclass(target, cls):
+            known = sorted(k for k, c in KINDS.loaded().items() if issubclass(c, cls))
+            raise ValueError(
+                f"kind {kind!r} is no {cls.__name__.lower()}; known kinds: {known}. A kind of another "
+                "package is known once that package is imported, or if it declares it as an entry point"
+            )
         return target(**{n: _decode(v) for n, v in content.items() if n != "kind"})
+
+
+def _check_kind(name: str, part: Any) -> type[Value]:
+    if not (isinstance(part, type) and issubclass(part, Value)):
+        raise TypeError(f"{part!r} is no class of values: a grid, a neighborhood, a position scheme, …")
+    if getattr(part, "kind", None) != name:
+        raise ValueError(f"{part.__qualname__} is of kind {getattr(part, 'kind', None)!r}, not {name!r}")
+    return part
+
+
+#: kind → class. Ours are listed, so that each is found in a process that has not imported it
+KINDS: Registry[type[Value]] = Registry(
+    "kind",
+    {
+        "cartesian": "geoattn.grids.cartesian:Cartesian",
+        "coarse_latlon": "geoattn.grids.coarsening:CoarseLatLon",
+        "cubed_sphere": "geoattn.grids.cube:CubedSphere",
+        "equiangular": "geoattn.grids.latlon:Equiangular",
+        "gaussian": "geoattn.grids.latlon:Gaussian",
+        "healpix": "geoattn.grids.healpix:HEALPix",
+        "icosahedral": "geoattn.grids.icosahedral:Icosahedral",
+        "latlon": "geoattn.grids.latlon:LatLon",
+        "lobatto": "geoattn.grids.latlon:Lobatto",
+        "points": "geoattn.grids.points:Points",
+        "product_grid": "geoattn.grids.product:ProductGrid",
+        "reduced_gaussian": "geoattn.grids.reduced:ReducedGaussian",
+        "curve_window": "geoattn.neighborhoods.curve:CurveWindow",
+        "edges": "geoattn.neighborhoods.edges:Edges",
+        "everything": "geoattn.neighborhoods.everything:Everything",
+        "geodesic": "geoattn.neighborhoods.geodesic:Geodesic",
+        "nearest": "geoattn.neighborhoods.nearest:Nearest",
+        "product": "geoattn.neighborhoods.product:Product",
+        "restricted": "geoattn.neighborhoods.restricted:Restricted",
+        "transposed": "geoattn.neighborhoods.transposed:Transposed",
+        "window": "geoattn.neighborhoods.window:Window",
+        "directional": "geoattn.nn.position:Directional",
+        "fourier": "geoattn.nn.position:Fourier",
+        "harmonic": "geoattn.nn.position:Harmonic",
+        "rotary": "geoattn.nn.position:Rotary",
+        "encoder_decoder": "geoattn.models.encoder_decoder:EncoderDecoderConfig",
+        "transformer": "geoattn.models.transformer:TransformerConfig",
+        "moments": "geoattn.xarray.stores.statistics:Moments",
+        "schema": "geoattn.xarray.schema.schema:Schema",
+        "statistics": "geoattn.xarray.stores.statistics:Statistics",
+        "variable": "geoattn.xarray.schema.variable:Variable",
+    },
+    groups=("geoattn.grids", "geoattn.neighborhoods", "geoattn.positions", "geoattn.models"),
+    check=_check_kind,
+)
 
 
 def _rebuild(cls: type[Value], content: dict[str, Any]) -> Value:

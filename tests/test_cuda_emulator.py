@@ -26,9 +26,7 @@ BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
 TOLERANCES = testing.TOLERANCE | {F32: 1e-5}
 
 
-@pytest.fixture(autouse=True)
-def emulated(monkeypatch):
-    monkeypatch.setitem(ga.backends.KNOWN, "emulated", ("emulator", "Emulated"))
+emulator.register()
 
 
 def problem(hood, dtype, dim=32, dim_v=32, heads=2, kv_heads=2, batch=1, bias=None, seed=0, **options):

@@ -13,7 +13,7 @@ PACKAGE = Path(geoattn.__file__).parent
 
 # From the ground up; a module may import from its own layer and from those before it.
 LAYERS = [
-    ["_value", "_shipped", "_cache"],
+    ["_registry", "_value", "_shipped", "_cache", "_accessor"],
     ["grids"],
     ["neighborhoods"],
     ["plans", "pictures"],
@@ -27,7 +27,7 @@ LAYERS = [
     ["__main__", "demo"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-WITHOUT_TORCH = {"_value", "_shipped", "_cache", "grids", "neighborhoods", "plans", "pictures"}
+WITHOUT_TORCH = {*LAYERS[0], "grids", "neighborhoods", "plans", "pictures"}
 
 
 def part_of(path: Path) -> str:

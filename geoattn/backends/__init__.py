@@ -1,36 +1,180 @@
 """Backends: the ways to run the operator, and the one place that chooses among them.
 
 Calling this module, ``geoattn.backends()``, tells which backends can run here. To add one, write a
-class after :class:`geoattn.backends.base.Backend` and name it in the two tables below.
+class after :class:`Backend` and hold it to :func:`geoattn.testing.check_backend`. A program makes it
+known with :func:`register`; a package declares it as an entry point::
+
+    [project.entry-points."geoattn.backends"]
+    mine = "my_package.attention:MyBackend"
+
+It then runs where it is named, ``backend="mine"``. To be tried by ``backend=None`` as well, it says on
+which devices and ahead of which backend, by the arguments of :func:`register` or by attributes of the
+class: ``devices = ("cuda",)`` and ``before = "flex"``.
 """
 
 from __future__ import annotations
 
 import sys
-from functools import cache
-from importlib import import_module
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
-from geoattn.backends.base import Backend
+from geoattn._registry import BrokenPart, Registry
+from geoattn.backends.base import Backend, Forward, Gradients
 from geoattn.neighborhoods.base import Neighborhood
 
-#: name → (module, class); modules are imported when the backend is first asked for
-KNOWN: dict[str, tuple[str, str]] = {
-    "sdpa": ("geoattn.backends.sdpa", "FusedDense"),
-    "cpu": ("geoattn.backends.cpu.backend", "Cpu"),
-    "cuda": ("geoattn.backends.cuda.backend", "Cuda"),
-    "flex": ("geoattn.backends.flex", "Flex"),
-    "reference": ("geoattn.backends.reference", "Reference"),
-}
+__all__ = [
+    "AUTOMATIC",
+    "KNOWN",
+    "Backend",
+    "Forward",
+    "Gradients",
+    "Status",
+    "automatic",
+    "choose",
+    "get",
+    "last",
+    "refusal",
+    "register",
+    "status",
+]
 
-#: device type → backends in the order in which ``backend=None`` tries them; other devices: the reference
-AUTOMATIC: dict[str, tuple[str, ...]] = {
+_METHODS = ("unavailable", "refuses", "forward", "backward")
+
+
+def _checked(name: str, part: Any) -> Backend:
+    lacking = [method for method in _METHODS if not callable(getattr(part, method, None))]
+    if lacking:
+        raise TypeError(f"{part!r} is no backend: it lacks {', '.join(lacking)} of geoattn.backends.Backend")
+    _check_place(getattr(part, "devices", None), getattr(part, "before", None))
+    backend: Backend = part() if isinstance(part, type) else part
+    return backend
+
+
+#: name → backend; its module is imported when it is first asked for
+KNOWN: Registry[Backend] = Registry(
+    "backend",
+    {
+        "sdpa": "geoattn.backends.sdpa:FusedDense",
+        "cpu": "geoattn.backends.cpu.backend:Cpu",
+        "cuda": "geoattn.backends.cuda.backend:Cuda",
+        "flex": "geoattn.backends.flex:Flex",
+        "reference": "geoattn.backends.reference:Reference",
+    },
+    groups=("geoattn.backends",),
+    check=_checked,
+)
+
+#: device type → our backends in the order in which ``backend=None`` tries them; other devices: the reference
+_OWN_ORDER: dict[str, tuple[str, ...]] = {
     "cpu": ("sdpa", "cpu", "reference"),
     "cuda": ("sdpa", "cuda", "flex", "reference"),
 }
+
+
+class _Place(NamedTuple):
+    """On which devices ``backend=None`` tries a backend, and ahead of which other."""
+
+    devices: Sequence[str] | None
+    before: str | None
+
+
+def _check_place(devices: Any, before: Any) -> None:
+    if isinstance(devices, str) or not all(isinstance(device, str) for device in devices or ()):
+        raise TypeError(f"devices must be a tuple of device types such as ('cuda',), got {devices!r}")
+    if before is not None and before not in KNOWN:
+        raise ValueError(f"before={before!r} is no backend; known backends: {', '.join(KNOWN)}")
+
+
+_places: dict[str, _Place] = {}  # as they were registered; None: what the backend's attributes say
+_orders: dict[str, tuple[str, ...]] = {}  # device type → names
+
+
+def register(
+    name: str,
+    backend: type[Backend] | Backend | str,
+    *,
+    devices: Sequence[str] | None = None,
+    before: str | None = None,
+) -> None:
+    """Make a backend of your own known in this process, under a name for ``backend=``.
+
+    A class of the same module and qualified name (a cell of a notebook, run again) replaces the former.
+
+    Parameters
+    ----------
+    name
+        What users write: ``ga.attention(…, backend=name)``.
+    backend
+        A class after :class:`Backend` that needs no arguments, an instance, or ``"module:Class"``, which
+        is imported when the backend is first asked for.
+    devices
+        Device types, such as ``("cuda",)``, on whose tensors ``backend=None`` tries it. Unless given, those
+        of its attribute ``devices``, else none: it runs where it is named.
+    before
+        The backend in front of which it is tried. Unless given, that of its attribute ``before``, else
+        "reference": after all others that have kernels; so too on devices where that one is not tried.
+
+    Raises
+    ------
+    TypeError
+        If it lacks methods of a backend, or ``devices`` is no tuple of strings.
+    ValueError
+        If the name is taken (the message names both), or ``before`` is no backend.
+    """
+    _check_place(devices, before)
+    KNOWN.register(name, backend)
+    _places[name] = _Place(devices, before)
+    _orders.clear()
+
+
+class _Automatic(Mapping[str, tuple[str, ...]]):
+    def __getitem__(self, device: str) -> tuple[str, ...]:
+        order = _order(device)
+        if order == ("reference",) and device not in _OWN_ORDER:
+            raise KeyError(device)
+        return order
+
+    def __iter__(self) -> Iterator[str]:
+        others = (device for name in KNOWN.foreign() for device in _place_of(name)[0])
+        return iter(dict.fromkeys((*_OWN_ORDER, *others)))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+#: device type → the names that ``backend=None`` tries, in order; other devices: the reference
+AUTOMATIC: Mapping[str, tuple[str, ...]] = _Automatic()
+
+
+def _order(device: str) -> tuple[str, ...]:
+    order = _orders.get(device)
+    if order is None:
+        names = list(_OWN_ORDER.get(device, ("reference",)))
+        for name in KNOWN.foreign():
+            devices, before = _place_of(name)
+            if device in devices:
+                names.insert(names.index(before if before in names else "reference"), name)
+        order = _orders[device] = tuple(names)
+    return order
+
+
+def _place_of(name: str) -> tuple[tuple[str, ...], str]:
+    devices, before = _places.get(name, _Place(None, None))
+    try:
+        if devices is None:
+            devices = getattr(KNOWN[name], "devices", ())
+        if devices and before is None:
+            before = getattr(KNOWN[name], "before", None)
+    except BrokenPart:  # said when it was found
+        devices = ()
+    return tuple(devices), before or "reference"
+
 
 _last: str | None = None
 
@@ -45,7 +189,18 @@ class Status(dict[str, str]):
 
 def status() -> Status:
     """Which backends can run on this machine at all."""
-    return Status({name: get(name).unavailable() or "available" for name in KNOWN})
+    return Status({name: _unavailable(name) or "available" for name in KNOWN})
+
+
+def _unavailable(name: str) -> str | None:
+    try:
+        return get(name).unavailable()
+    except BrokenPart as error:
+        return str(error)
+    except Exception as error:
+        if name not in KNOWN.foreign():
+            raise
+        return f"its own check fails: {type(error).__name__}: {error}"
 
 
 def last() -> str | None:
@@ -53,7 +208,6 @@ def last() -> str | None:
     return _last
 
 
-@cache
 def get(name: str) -> Backend:
     """The backend of that name.
 
@@ -61,17 +215,17 @@ def get(name: str) -> Backend:
     ------
     ValueError
         If no backend has this name.
+    ImportError
+        If the package that declares it does not deliver.
     """
     if name not in KNOWN:
         raise ValueError(f"backend {name!r} is unknown; known backends: {', '.join(KNOWN)}")
-    module, backend = KNOWN[name]
-    return cast(Backend, getattr(import_module(module), backend)())
+    return KNOWN[name]
 
 
 def refusal(name: str, q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> str | None:
     """Why the named backend cannot run these arguments on this machine, or None."""
-    backend = get(name)
-    return backend.unavailable() or backend.refuses(q, k, v, hood)
+    return _unavailable(name) or get(name).refuses(q, k, v, hood)
 
 
 def choose(name: str | None, q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> Backend:
@@ -97,14 +251,38 @@ def choose(name: str | None, q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood
 
 def automatic(q: Tensor) -> tuple[str, ...]:
     """Names that ``backend=None`` tries for this query tensor, in order; the reference takes all."""
-    return AUTOMATIC.get(q.device.type, ("reference",))
+    return _order(q.device.type)
 
 
-class _Callable(ModuleType):
-    """Lets ``geoattn.backends()`` be a question while ``geoattn.backends`` stays a package."""
+if TYPE_CHECKING:
+
+    class _Module: ...  # ModuleType itself would make every misspelt name an Any
+
+else:
+    _Module = ModuleType
+
+
+class Backends(_Module):
+    """What ``geoattn.backends`` is: this package, and a question, ``geoattn.backends()``.
+
+    Type checkers know no module that can be called; to them it is an object of this class.
+    """
+
+    KNOWN: Registry[Backend]
+    AUTOMATIC: Mapping[str, tuple[str, ...]]
 
     def __call__(self) -> Status:
+        """Which backends can run on this machine at all."""
         return status()
 
+    if TYPE_CHECKING:
+        register = staticmethod(register)
+        status = staticmethod(status)
+        last = staticmethod(last)
+        get = staticmethod(get)
+        refusal = staticmethod(refusal)
+        choose = staticmethod(choose)
+        automatic = staticmethod(automatic)
 
-sys.modules[__name__].__class__ = _Callable
+
+sys.modules[__name__].__class__ = Backends  # type: ignore[assignment]

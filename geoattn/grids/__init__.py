@@ -1,4 +1,15 @@
-"""Grids: points of a domain with the quadrature weights that stand for its measure."""
+"""Grids: points of a domain with the quadrature weights that stand for its measure.
+
+A grid of your own extends :class:`SphericalGrid` or :class:`Grid` and names its kind; every part of the
+library takes it. A package declares it, so that files that name its kind are read, and offers to
+recognise it in data sets::
+
+    [project.entry-points."geoattn.grids"]
+    spiral = "my_package.spiral:Spiral"
+
+    [project.entry-points."geoattn.recognisers"]
+    spiral = "my_package.spiral:recognise_spiral"
+"""
 
 from geoattn.grids.base import Grid, PointSet, SphericalGrid
 from geoattn.grids.cartesian import Cartesian, cartesian
@@ -22,7 +33,8 @@ from geoattn.grids.latlon import (
 from geoattn.grids.orders import order
 from geoattn.grids.points import Points, points
 from geoattn.grids.product import ProductGrid, product
-from geoattn.grids.recognition import Recognition, from_xarray, recognise
+from geoattn.grids.recognisers import Recogniser, Recognition, register_recogniser
+from geoattn.grids.recognition import from_xarray, recognise
 from geoattn.grids.reduced import ReducedGaussian, reduced_gaussian
 from geoattn.grids.repeats import distinct
 
@@ -44,6 +56,7 @@ __all__ = [
     "PointSet",
     "Points",
     "ProductGrid",
+    "Recogniser",
     "Recognition",
     "ReducedGaussian",
     "SphericalGrid",
@@ -68,5 +81,6 @@ __all__ = [
     "real_spherical_harmonics",
     "recognise",
     "reduced_gaussian",
+    "register_recogniser",
     "ring_to_nested",
 ]

@@ -13,35 +13,7 @@ from geoattn.grids.coordinates import Match, Source, axes, check_finite, check_n
 from geoattn.grids.from_axes import from_axes
 from geoattn.grids.from_declaration import from_declaration
 from geoattn.grids.from_points import from_points
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class Recognition:
-    """What :func:`recognise` found."""
-
-    grid: SphericalGrid
-    #: variables that decided it
-    basis: str
-    #: the file's dimensions that ``grid.shape`` follows: fields must be transposed to end with these
-    #: (more than one of them for a grid with one axis: flatten them in this order)
-    dims: tuple[str, ...]
-    #: where the quadrature weights come from
-    weights: str
-    #: largest distance between the file's coordinates and the grid's, degrees
-    deviation: float
-    #: the distance up to which coordinates count as equal, degrees
-    tolerance: float
-    #: the catalogue's name for this very grid, or None
-    name: str | None
-
-    def __repr__(self) -> str:
-        named = f", {self.name!r} in the catalogue" if self.name else ""
-        return (
-            f"{self.grid}{named}\n"
-            f"  from {self.basis}; fields end with dims {self.dims}\n"
-            f"  coordinates within {self.deviation:.2g}° (tolerance {self.tolerance:.2g}°); "
-            f"weights: {self.weights}"
-        )
+from geoattn.grids.recognisers import Recognition, ask
 
 
 def from_xarray(
@@ -74,6 +46,9 @@ def recognise(
     points in this order, else :func:`~geoattn.grids.points`, flattened: with the weights of such a
     grid if they are its points in another order, else with their Voronoi areas.
 
+    Other packages' grids come first, each by the recogniser that its package offers (see
+    :func:`~geoattn.grids.register_recogniser`), unless ``lat`` or ``lon`` is given.
+
     Parameters
     ----------
     ds
@@ -96,6 +71,10 @@ def recognise(
         several grids, or miss one narrowly. The message names the call that settles it.
     """
     source = Source(ds)
+    if lat is None and lon is None:
+        theirs = ask(ds, source.sizes, tolerance=tolerance, use_areas=use_areas)
+        if theirs is not None:
+            return dataclasses.replace(theirs, name=theirs.name or name_of(theirs.grid))
     if lat is None and lon is None and (declared := source.healpix()):
         return _report(from_declaration(source, *declared), f"the HEALPix attributes of {declared[0]!r}")
     lats, lons = axes(source.coordinate("latitude", lat), source.coordinate("longitude", lon))

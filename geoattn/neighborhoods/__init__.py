@@ -1,4 +1,12 @@
-"""Neighborhoods: which keys each query sees, one pattern per file."""
+"""Neighborhoods: which keys each query sees, one pattern per file.
+
+A pattern of your own extends :class:`Neighborhood`, names its kind and gives ``rows`` and ``transpose``;
+plans, backends, modules and models take it. A package declares it, so that files that name its kind
+are read::
+
+    [project.entry-points."geoattn.neighborhoods"]
+    antipodal = "my_package.patterns:Antipodal"
+"""
 
 from geoattn.neighborhoods.base import Neighborhood, Rotation, Rows
 from geoattn.neighborhoods.curve import curve_window

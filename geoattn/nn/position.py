@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geoattn._value import Value
+from geoattn._value import KINDS, Value
 from geoattn.grids import Cartesian, Grid
 from geoattn.grids.harmonics import real_spherical_harmonics, wave_periods
 from geoattn.grids.sphere import Floats
@@ -26,7 +26,14 @@ from geoattn.nn.table import Table
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Position(Value):
-    """A scheme of relative position: a small value that a configuration can hold."""
+    """A scheme of relative position: a small value that a configuration can hold.
+
+    A scheme of your own names its kind, ``class Mine(Position, kind="mine")``, and ``position="mine"``
+    finds it with its defaults. A package declares it under ``geoattn.positions``::
+
+        [project.entry-points."geoattn.positions"]
+        mine = "my_package.position:Mine"
+    """
 
     @abstractmethod
     def module(self, query_grid: Grid, key_grid: Grid, num_heads: int, head_dim: int) -> nn.Module:
@@ -163,24 +170,31 @@ class Rotary(Position, kind="rotary"):
         return Rotation(query, key, query_grid, key_grid)
 
 
-SCHEMES: dict[str, Position] = {
-    "harmonic": Harmonic(),
-    "directional": Directional(),
-    "fourier": Fourier(),
-    "rotary": Rotary(),
-}
+def schemes() -> list[str]:
+    """Names of the schemes: ours, those defined in this process and those that packages declare."""
+    here = [kind for kind, cls in KINDS.loaded().items() if issubclass(cls, Position)]
+    return sorted({*here, *KINDS.declared("geoattn.positions")})
 
 
 def resolve(position: str | Position | None) -> Position | None:
-    """The scheme that a user named."""
+    """The scheme that a user named, with its defaults."""
     if position is None or isinstance(position, Position):
         return position
-    if position not in SCHEMES:
+    if position not in schemes():
         raise ValueError(
-            f"position {position!r} is unknown; use None, one of {sorted(SCHEMES)}, "
+            f"position {position!r} is unknown; use None, one of {schemes()}, "
             "or a value such as ga.nn.Harmonic(degree=6)"
         )
-    return SCHEMES[position]
+    scheme = KINDS[position]
+    if not issubclass(scheme, Position):
+        raise TypeError(f"{KINDS.claim(position)} is declared as a position scheme, and extends none")
+    try:
+        return scheme()
+    except TypeError as error:
+        raise TypeError(
+            f"position {position!r} has parameters without defaults ({error}); give a value, "
+            f"{scheme.__qualname__}(…), in place of its name"
+        ) from error
 
 
 class ProductBias(nn.Module):

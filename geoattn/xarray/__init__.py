@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from geoattn.xarray.accessor import register
+from geoattn import _accessor
 from geoattn.xarray.fields import mean, plot, weights
 from geoattn.xarray.forecasts.forecast import forecast
 from geoattn.xarray.forecasts.forecaster import Forecaster
@@ -39,7 +39,7 @@ __all__ = [
     "weights",
 ]
 
-register()
+_accessor.offer()  # again, for a process in which xarray was half imported when geoattn was
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""``ds.geoattn``: sugar over plain functions, registered when :mod:`geoattn.xarray` is imported."""
+"""``ds.geoattn``: sugar over plain functions. :mod:`geoattn._accessor` registers it with xarray."""
 
 from __future__ import annotations
 
@@ -47,10 +47,3 @@ class Accessor:
 
     def __repr__(self) -> str:
         return repr(self.recognition)
-
-
-def register() -> None:
-    """Make the accessor known to xarray."""
-    if not hasattr(xarray.Dataset, "geoattn"):
-        for make in (xarray.register_dataset_accessor, xarray.register_dataarray_accessor):
-            make("geoattn")(Accessor)  # type: ignore[no-untyped-call]

@@ -74,7 +74,7 @@ class Emulated(Cuda):
 
 def register() -> None:
     """Make ``backend="emulated"`` known to the operator."""
-    backends.KNOWN["emulated"] = (__name__, "Emulated")
+    backends.register("emulated", Emulated)
 
 
 def extent(x: Tensor) -> tuple[int, int]:
