@@ -7,9 +7,10 @@ known with :func:`register`; a package declares it as an entry point::
     [project.entry-points."geoattn.backends"]
     mine = "my_package.attention:MyBackend"
 
-It then runs where it is named, ``backend="mine"``. To be tried by ``backend=None`` as well, it says on
-which devices and ahead of which backend, by the arguments of :func:`register` or by attributes of the
-class: ``devices = ("cuda",)`` and ``before = "flex"``.
+It runs below autograd, so that its ``backward`` is written out, and where it is named,
+``backend="mine"``. To be tried by ``backend=None`` as well, it says on which devices and ahead of which
+backend, by the arguments of :func:`register` or by attributes of the class: ``devices = ("cuda",)`` and
+``before = "flex"``.
 """
 
 from __future__ import annotations
