@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import EntryPoint, distributions, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -171,7 +172,8 @@ class Registry(Mapping[str, T], Generic[T]):
         if self._declared is None:
             found: dict[str, Claim] = {}
             disputed = set()
-            for point in (p for group in self._groups for p in _points(group)):
+            every = entry_points()
+            for point in (p for group in self._groups for p in every.select(group=group)):
                 try:
                     claim = Claim(_package(point), _place(point.value.partition("[")[0].strip()), point.group)
                 except ValueError as error:
@@ -200,7 +202,10 @@ def _place(part: Any) -> tuple[str, str]:
         return module, name
     if not hasattr(part, "__qualname__"):
         part = type(part)
-    return part.__module__, part.__qualname__
+    module = part.__module__
+    if module == "__main__":  # under ``python -m`` it has a name as well, under which it may be imported
+        module = getattr(getattr(sys.modules[module], "__spec__", None), "name", module)
+    return module, part.__qualname__
 
 
 def _load(module: str, name: str) -> Any:
@@ -208,21 +213,6 @@ def _load(module: str, name: str) -> Any:
     for step in name.split("."):
         part = getattr(part, step)
     return part
-
-
-def _points(group: str) -> list[EntryPoint]:
-    try:
-        return list(entry_points(group=group))
-    except Exception:  # one unreadable file among all installed packages; the others are read singly
-        found = []
-        for package in distributions():
-            try:
-                found += [point for point in package.entry_points if point.group == group]
-            except Exception as error:
-                text = package.read_text("entry_points.txt") or ""
-                if group in text:
-                    _warn(f"entry points of {package.metadata['Name']} cannot be read: {error!r}")
-        return found
 
 
 def _package(point: EntryPoint) -> str:

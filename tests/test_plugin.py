@@ -100,6 +100,10 @@ else:
     raise AssertionError("latitudes that are no spiral")
 plain = xr.Dataset(coords={"lat": ga.grids.gaussian(8, 16).lat[:, 0], "lon": np.arange(16) * 22.5})
 assert ga.grids.from_xarray(plain) == ga.grids.gaussian(8, 16)
+
+# what is written on it keeps its weights
+written = plain.assign(t=(("lat", "lon"), np.ones((8, 16)))).geoattn.regrid(grid)
+np.testing.assert_allclose(ga.grids.from_xarray(written).weights, grid.weights, rtol=1e-12)
 """,
         installed,
         PLUGIN,
@@ -166,6 +170,7 @@ def said(action):
 found, words = said(ga.backends)
 assert found["dense"] == found["reference"] == "available"
 assert "no_such_module" in found["lost"] and "it lacks unavailable" in found["wrong"]
+assert found["lost"].startswith("backend 'lost' (no_such_module:Lost of package broken-attention 1.0) cannot")
 assert "unclear" not in found
 assert len(words) == 3 and all("package broken-attention 1.0" in w for w in words), words
 assert sum("ModuleNotFoundError" in w for w in words) == 1
@@ -242,3 +247,16 @@ assert "geoattn.nn.position:Harmonic keeps it" in harmonic
         installed,
         PLUGIN,
     )
+
+
+def test_a_module_that_runs_as_a_program_may_be_imported_as_well(tmp_path):
+    """``python -m`` runs its code under another name than ``import`` does: one class, defined twice."""
+    (tmp_path / "program.py").write_text(
+        "import geoattn as ga\n"
+        "class Ring(ga.grids.PointSet, kind='ring'):\n    pass\n"
+        "if __name__ == '__main__':\n    import program\n    print(program.Ring.__module__)\n"
+    )
+    done = succeeds(
+        "import runpy; runpy.run_module('program', run_name='__main__', alter_sys=True)", tmp_path
+    )
+    assert done.stdout.strip() == "program"

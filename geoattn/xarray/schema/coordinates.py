@@ -7,7 +7,17 @@ from functools import singledispatch
 import numpy as np
 import xarray
 
-from geoattn.grids import Equiangular, Gaussian, HEALPix, LatLonGrid, Lobatto, Points, SphericalGrid
+from geoattn.grids import (
+    CubedSphere,
+    Equiangular,
+    Gaussian,
+    HEALPix,
+    Icosahedral,
+    LatLonGrid,
+    Lobatto,
+    ReducedGaussian,
+    SphericalGrid,
+)
 
 LATITUDE = {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north"}
 LONGITUDE = {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east"}
@@ -19,7 +29,9 @@ def coordinates(grid: SphericalGrid) -> xarray.Dataset:
     """Coordinates of a grid with CF attributes; its dimensions are in the order of ``grid.shape``.
 
     Lat-lon grids get the axes ``latitude`` and ``longitude``, HEALPix grids ``cell`` and a grid
-    mapping, others a latitude and a longitude of every point. Recognition gives the grid back.
+    mapping, others a latitude and a longitude of every point. Recognition gives the grid back, or points
+    with its weights where it is another package's; that package can say how its grid is written, for
+    recognition to find it: ``@ga.xarray.coordinates.register`` on a function of its class.
     """
     dims = ("values",) if len(grid.shape) == 1 else ("face", "y", "x")[-len(grid.shape) :]
     found = xarray.Dataset(
@@ -28,7 +40,8 @@ def coordinates(grid: SphericalGrid) -> xarray.Dataset:
             "longitude": (dims, np.array(grid.lon), LONGITUDE),
         }
     )
-    if isinstance(grid, Points):
+    # those are known by their points
+    if not isinstance(grid, ReducedGaussian | Icosahedral | CubedSphere):
         found = found.assign_coords(cell_area=(dims, np.array(grid.weights), AREA))
     return found
 
