@@ -38,7 +38,8 @@ def test_dir_lists_every_part_and_nothing_else():
 
 
 def test_the_folders_of_the_package_are_all_listed():
-    assert {path.parent.name for path in (ROOT / "geoattn").glob("*/__init__.py")} <= set(dir(ga))
+    missing = {path.parent.name for path in (ROOT / "geoattn").glob("*/__init__.py")} - set(dir(ga))
+    assert not missing, "name them in geoattn/__init__.py: in _LATE_MODULES, and for type checkers"
 
 
 def test_what_is_not_there_is_refused():

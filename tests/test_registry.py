@@ -39,7 +39,7 @@ def kinds_in_the_source() -> dict[str, str]:
 
 def test_every_kind_of_ours_is_listed_where_it_is():
     ours = {kind: str(KINDS.claim(kind)) for kind in KINDS if KINDS.claim(kind).owner == "geoattn"}
-    assert ours == kinds_in_the_source()
+    assert ours == kinds_in_the_source(), "KINDS in geoattn/_value.py lists every kind and its place"
 
 
 def one_of_each_kind() -> list[Value]:
