@@ -9,6 +9,9 @@ constexpr int SCORE_DIM = GEOATTN_SCORE_DIM;
 constexpr int VALUE_DIM = GEOATTN_VALUE_DIM / SLICES;  // of the block's slice
 constexpr bool KEPT = SCORE_DIM / PER_CHUNK <= (WIDE ? 8 : 16);
 
+// The widest heads leave the scale no register: they read it in each step.
+constexpr bool CROWDED = SCORE_DIM * sizeof(Storage) >= 512;
+
 struct Forward {
     Plan plan;
     View q, k, v, out, lse;
@@ -16,7 +19,7 @@ struct Forward {
     i64 key_bias_batch;
     int batch, heads, shared_by;  // shared_by query heads use one key head
     int score_dim, value_dim;
-    float scale;
+    Scale scale;
 };
 
 struct Memory {
@@ -105,7 +108,7 @@ KERNEL(THREADS, GEOATTN_BLOCKS) forward(const Forward arguments) {
     const Block block(a.plan, a.heads, a.batch * a.heads);
     const int first_row = block.part * ROWS;
     const int* row_order = a.plan.row_order + (i64)block.tile * TILE + first_row;
-    const float scale = a.scale * LOG2_E;  // scores are exponents of 2
+    const float kept_scale = a.scale.of(block.batch, block.head) * LOG2_E;  // scores are exponents of 2
     const int first_channel = block.slice * VALUE_DIM, value_dim = a.value_dim - first_channel;
     const int key_head = block.head / a.shared_by;
     char* const k = a.k.start(block.batch, key_head);
@@ -152,6 +155,7 @@ KERNEL(THREADS, GEOATTN_BLOCKS) forward(const Forward arguments) {
         const u32 groups = from_first_lane(now.groups_of(first_row + 16 * warp));
         const Seen seen = walk.seen(now, first_row + 16 * warp);  // on its way while scores are computed
 
+        const float scale = CROWDED ? a.scale.of(block.batch, block.head) * LOG2_E : kept_scale;
         const u32 k_tile = memory + Memory::k + stage * Tile<STEP, SCORE_DIM>::BYTES;
         const u32 v_tile = memory + Memory::v + stage * Tile<STEP, VALUE_DIM>::BYTES;
         const u32 bias_row = memory + Memory::bias + stage * STEP * 4;

@@ -4,7 +4,8 @@
 // dK, dV and the gradient of the key bias. Both compute p = e^{s − lse} anew,
 //
 //     dp_ij = dO_i · v_j,   ds_ij = p_ij (dp_ij − delta_i),
-//     dQ_i = scale Σ_j ds_ij k_j,   dK_j = scale Σ_i ds_ij q_i,   dV_j = Σ_i p_ij dO_i,   db_j = Σ_i ds_ij.
+//     dQ_i = scale Σ_j ds_ij k_j,   dK_j = scale Σ_i ds_ij q_i,   dV_j = Σ_i p_ij dO_i,   db_j = Σ_i ds_ij,
+//     dscale = Σ_i q_i · Σ_j ds_ij k_j.
 //
 // No two blocks write the same place and every sum has one fixed order: results repeat bit for bit.
 #include "walk.cuh"
@@ -20,6 +21,9 @@ static_assert(SLICES == 1 || !SCORE_SIDE || !VALUE_SIDE && SCORE_CHANNELS * size
               "slices are for one kind of sums, in tiles of a whole period");
 constexpr bool KEPT = (SCORE_DIM > VALUE_DIM ? SCORE_DIM : VALUE_DIM) / PER_CHUNK <= 8;
 
+// The widest heads leave the scale no register: they read it in each step.
+constexpr bool CROWDED = SCORE_DIM * sizeof(Storage) >= 512 && !(WIDE && ROWS_ARE_KEYS);
+
 // What the backward pass needs to know of a query beside its vectors (see delta.cu).
 struct Statistics {
     float minus_lse;  // −lse · log₂ e; −∞ where the query sees nothing
@@ -34,11 +38,13 @@ struct Gradients {
     const Statistics* statistics;  // [batch, head, query]
     const float* key_bias;         // [batch or 1, key], times log₂ e, or null
     i64 key_bias_batch;
-    float* key_bias_gradient;  // [batch, key head, key], or null
+    // of the bias [batch, key head, key], or each slice's and query's part of that of the scale
+    // [slice, batch, head, query], or null
+    float* row_gradient;
     int batch, heads, shared_by;
     int queries, keys;
     int score_dim, value_dim;
-    float scale;
+    Scale scale;  // with rows of keys, one for each head only where no head is shared
 };
 
 // What a column brings beside its vectors: statistics of a query, or the bias of a key.
@@ -122,7 +128,7 @@ KERNEL(THREADS, GEOATTN_BLOCKS) gradients(const Gradients arguments) {
     const Block block(a.plan, row_heads, a.batch * row_heads);
     const int first_row = block.part * ROWS;
     const int* row_order = a.plan.row_order + (i64)block.tile * TILE + first_row;
-    const float scale = a.scale * LOG2_E;  // scores are exponents of 2
+    const float kept_scale = a.scale.of(block.batch, block.head) * LOG2_E;  // scores are exponents of 2
     const int first_score_channel = block.slice * SCORE_CHANNELS, first_value_channel = block.slice * VALUE_CHANNELS;
     const int first_column_channel = SCORE_SIDE ? 0 : first_value_channel;
     const float* key_bias = a.key_bias ? a.key_bias + block.batch * a.key_bias_batch : nullptr;
@@ -198,6 +204,7 @@ KERNEL(THREADS, GEOATTN_BLOCKS) gradients(const Gradients arguments) {
         const u32 groups = from_first_lane(now.groups_of(first_row + 16 * warp));
         const Seen seen = walk.seen(now, first_row + 16 * warp);  // on its way while scores are computed
 
+        const float scale = CROWDED ? a.scale.of(block.batch, block.head) * LOG2_E : kept_scale;
         const u32 score_tile = memory + Memory::column_score + stage * Tile<STEP, SCORE_DIM>::BYTES;
         const u32 value_tile = memory + Memory::column_value + stage * Tile<STEP, COLUMN_VALUE_DIM>::BYTES;
         const u32 column = memory + Memory::column + stage * STEP * COLUMN_BYTES;
@@ -212,18 +219,26 @@ KERNEL(THREADS, GEOATTN_BLOCKS) gradients(const Gradients arguments) {
     char* const value_gradient = a.row_value_gradient.start(block.batch, block.head, first_value_channel);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-        float bias = sums.bias_gradient[i];
-        bias += from_lane_xor(bias, 1);
-        bias += from_lane_xor(bias, 2);
         const int token = token_of_row(warp * 16 + lane / 4 + 8 * i);
+        float row_gradient = sums.bias_gradient[i];
+        if (SCORE_SIDE && !ROWS_ARE_KEYS && a.row_gradient && token >= 0) {
+            char* const q = a.row_score.start(block.batch, block.head, first_score_channel);
+            row_gradient = dot_row<SCORE_CHANNELS>(row_at<const Storage>(q, a.row_score.token, token), sums.score, i,
+                                                   a.score_dim - first_score_channel);
+        }
+        row_gradient += from_lane_xor(row_gradient, 1);
+        row_gradient += from_lane_xor(row_gradient, 2);
         if (token < 0) continue;
         if constexpr (SCORE_SIDE)
             write_row<SCORE_CHANNELS>(row_at<Storage>(score_gradient, a.row_score_gradient.token, token), sums.score, i,
-                                      a.score_dim - first_score_channel, a.scale);
+                                      a.score_dim - first_score_channel, a.scale.of(block.batch, block.head));
         if constexpr (VALUE_SIDE)
             write_row<VALUE_CHANNELS>(row_at<Storage>(value_gradient, a.row_value_gradient.token, token), sums.value, i,
                                       a.value_dim - first_value_channel, 1.f);
-        if (SCORE_SIDE && ROWS_ARE_KEYS && a.key_bias_gradient && lane % 4 == 0 && block.slice == 0)
-            store(a.key_bias_gradient + ((i64)block.batch * row_heads + block.head) * a.keys + token, bias);
+        if (SCORE_SIDE && a.row_gradient && lane % 4 == 0 && (block.slice == 0 || !ROWS_ARE_KEYS)) {
+            const int slice = ROWS_ARE_KEYS ? 0 : block.slice;
+            const i64 head = ((i64)slice * a.batch + block.batch) * row_heads + block.head;
+            store(a.row_gradient + head * (ROWS_ARE_KEYS ? a.keys : a.queries) + token, row_gradient);
+        }
     }
 }

@@ -17,6 +17,11 @@ struct BFloat16 {
     static DEVICE void store_pair(Storage* address, float first, float second) {
         store((u32*)address, pack(first, second));
     }
+    // the same from there
+    static DEVICE float2 load_pair(const Storage* address) {
+        const u32 x = load((const u32*)address);
+        return {float_of(x << 16), float_of(x & 0xffff0000u)};
+    }
 };
 
 struct Float16 {
@@ -28,6 +33,10 @@ struct Float16 {
     }
     static DEVICE void store_pair(Storage* address, float first, float second) {
         store((u32*)address, pack(first, second));
+    }
+    static DEVICE float2 load_pair(const Storage* address) {
+        const u32 x = load((const u32*)address);
+        return {unpack_f16(x & 0xffffu), unpack_f16(x >> 16)};
     }
 };
 
@@ -64,6 +73,7 @@ struct Float32 {
     static DEVICE void store_pair(Storage* address, float first, float second) {
         store((float2*)address, float2{first, second});
     }
+    static DEVICE float2 load_pair(const Storage* address) { return load((const float2*)address); }
 };
 
 using Element = GEOATTN_ELEMENT;

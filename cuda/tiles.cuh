@@ -16,6 +16,15 @@ struct View {
     }
 };
 
+// The factor of q·k: one number, or one for each batch entry and head.
+struct Scale {
+    const float* each;  // [batch or 1, head], or null
+    i64 batch;
+    float all;
+
+    DEVICE float of(i64 b, int head) const { return each ? load(each + b * batch + head) : all; }
+};
+
 // Row `token` of a tensor whose row 0 starts at `start`.
 template <class T>
 DEVICE T* row_at(char* start, u32 stride, int token) {
@@ -201,4 +210,18 @@ DEVICE void write_row(Storage* row, const float (&sums)[DIM / 8][4], int i, int 
     for (int d = 0; d < DIM / 8; ++d)
         if (d * 8 + channel < dim)
             Element::store_pair(row + d * 8 + channel, sums[d][2 * i] * factor, sums[d][2 * i + 1] * factor);
+}
+
+// The lane's share of the product of row line + 8·i of a product's sums with a row in global memory.
+template <int DIM>
+DEVICE float dot_row(const Storage* row, const float (&sums)[DIM / 8][4], int i, int dim) {
+    const int channel = thread_index() % 4 * 2;
+    float sum = 0.f;
+#pragma unroll
+    for (int d = 0; d < DIM / 8; ++d) {
+        if (d * 8 + channel >= dim) continue;
+        const float2 x = Element::load_pair(row + d * 8 + channel);
+        sum += sums[d][2 * i] * x.x + sums[d][2 * i + 1] * x.y;
+    }
+    return sum;
 }

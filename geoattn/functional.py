@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Literal, NoReturn, overload
 
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-import geoattn.ops  # noqa: F401  registers the ops
-from geoattn import backends
-from geoattn.backends.reference import accumulation_dtype
+from geoattn import backends, derivatives, programs
+from geoattn.backends.base import accumulation_dtype
 from geoattn.neighborhoods.base import Neighborhood
 
 
@@ -23,7 +23,7 @@ def attention(
     v: Tensor,
     hood: Neighborhood,
     *,
-    scale: float | None = None,
+    scale: float | Tensor | None = None,
     key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
     key_bias: Tensor | None = None,
     key_mask: Tensor | None = None,
@@ -39,7 +39,7 @@ def attention(
     v: Tensor,
     hood: Neighborhood,
     *,
-    scale: float | None = None,
+    scale: float | Tensor | None = None,
     key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
     key_bias: Tensor | None = None,
     key_mask: Tensor | None = None,
@@ -54,7 +54,7 @@ def attention(
     v: Tensor,
     hood: Neighborhood,
     *,
-    scale: float | None = None,
+    scale: float | Tensor | None = None,
     key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
     key_bias: Tensor | None = None,
     key_mask: Tensor | None = None,
@@ -84,7 +84,9 @@ def attention(
     hood
         Which keys each query sees.
     scale
-        Factor of the dot products, ``D ** -0.5`` unless given.
+        Factor of the dot products, ``D ** -0.5`` unless given: a number, or a floating-point tensor of one
+        or ``[H]`` numbers, differentiable. A tensor is used in float32 (float64 for float64), and
+        queries in half precision are not rounded by it.
     key_weights
         "quadrature" for the weights of the key grid, None for equal weights 1, or a tensor
         ``[*key_grid.shape]``, differentiable. A weight of zero hides the key.
@@ -125,19 +127,20 @@ def attention(
         # a weight of 0 does not keep a hidden NaN out of a sum
         hidden = ~key_mask[..., None, None]
         k, v = k.masked_fill(hidden, 0.0), v.masked_fill(hidden, 0.0)
-    if scale is None:
-        scale = q.shape[-1] ** -0.5
-    elif not math.isfinite(scale):
-        raise ValueError(f"scale must be a finite number, got {scale!r}")
-    _refuse_tangents(q, k, v, bias)
+    factor, scales = _scale(scale, q)
+    _refuse_tangents(q, k, v, bias, scales)
     shape = q.shape[:-1]
-    out, lse = torch.ops.geoattn.attention.default(
+    out, lse = derivatives.attend(
         q.flatten(1, -3),
         k.flatten(1, -3),
         v.flatten(1, -3),
         bias,
+        scales,
+        None,
+        programs.encoded(hood) if torch.compiler.is_exporting() else None,
         hood.digest,
-        float(scale),
+        None,
+        factor,
         quadrature,
         backend,
     )
@@ -297,10 +300,7 @@ def _refuse_tangents(*tensors: Tensor | None) -> None:
         return
     for x in tensors:
         if x is not None and unpack_dual(x).tangent is not None:  # type: ignore[no-untyped-call]
-            raise NotImplementedError(
-                "attention has no forward-mode derivative (torch.func.jvp, torch.autograd.forward_ad); use "
-                "reverse mode, which is right to any order: torch.autograd.grad(…, create_graph=True)"
-            )
+            derivatives.no_tangents()
 
 
 def _additive(
@@ -354,6 +354,34 @@ def _additive(
             bias = q.new_zeros(1, rows.shape[1], dtype=dtype)
         bias = torch.where(rows, bias, float("-inf"))
     return bias, quadrature
+
+
+def _scale(scale: float | Tensor | None, q: Tensor) -> tuple[float, Tensor | None]:
+    """The factor of the dot products as a number, or in its place a tensor ``[1, H]``."""
+    heads = q.shape[-2]
+    if scale is None:
+        return q.shape[-1] ** -0.5, None
+    if isinstance(scale, Tensor):
+        if not scale.is_floating_point():
+            raise TypeError(
+                f"scale must be floating point, got a tensor of {scale.dtype}; convert it with .float()"
+            )
+        if scale.device != q.device:
+            raise ValueError(f"scale is on {scale.device} but q is on {q.device}; move it with .to(q.device)")
+        if tuple(scale.shape) not in ((), (1,), (heads,)):
+            raise ValueError(
+                f"scale must hold one number or one for each of the {heads} heads, [{heads}], got shape "
+                f"{tuple(scale.shape)}"
+            )
+        return 1.0, scale.to(accumulation_dtype(q.dtype)).expand(heads).unsqueeze(0).contiguous()
+    if isinstance(scale, bool) or not isinstance(scale, Real | torch.SymFloat | torch.SymInt):
+        raise TypeError(
+            f"scale must be a number, a tensor of one or [H] numbers, or None, got {type(scale).__name__}; "
+            "make a tensor of an array with torch.as_tensor(…)"
+        )
+    if not math.isfinite(scale):
+        raise ValueError(f"scale must be a finite number, got {scale!r}")
+    return float(scale), None
 
 
 def _per_key(name: str, x: Tensor, q: Tensor, hood: Neighborhood, *, batched: bool) -> Tensor:

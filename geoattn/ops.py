@@ -1,8 +1,14 @@
-"""The operator as torch sees it: two custom ops with fake kernels and autograd formulas.
+"""The operator as torch sees it: two custom ops with fake kernels; see :mod:`geoattn.derivatives`.
 
 Tensors are flat over tokens here (see :mod:`geoattn.backends.base`). A neighborhood crosses the
 border of an op as its digest, because ops take tensors, numbers and strings; equal digests mean
-equal neighborhoods, so that is all a compiled program needs to know.
+equal neighborhoods, so that is all a compiled program needs to know. A program that is exported
+outlives the process, and holds the content as a constant beside the digest
+(:mod:`geoattn.programs`).
+
+q·k is multiplied by ``scales [B or 1, H]`` where they are given, else by ``scale``. ``relation`` and
+``relation_bias`` are the place of a bias for every pair; until operators know relations, they are
+refused.
 """
 
 from __future__ import annotations
@@ -14,29 +20,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geoattn import backends
-from geoattn.backends import reference
+from geoattn import backends, programs
+from geoattn.backends.base import accumulation_dtype
 from geoattn.backends.cache import BoundedCache
-from geoattn.backends.reference import accumulation_dtype
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
 
-_library = torch.library.Library("geoattn", "DEF")  # type: ignore[no-untyped-call]
-_library.define(  # type: ignore[no-untyped-call]
-    "attention(Tensor q, Tensor k, Tensor v, Tensor? key_bias, str neighborhood, float scale, "
-    "bool quadrature, str? backend) -> (Tensor, Tensor)",
+library = torch.library.Library("geoattn", "DEF")  # type: ignore[no-untyped-call]
+library.define(  # type: ignore[no-untyped-call]
+    "attention(Tensor q, Tensor k, Tensor v, Tensor? key_bias, Tensor? scales, Tensor? relation_bias, "
+    "Tensor? content, str neighborhood, str? relation, float scale, bool quadrature, str? backend) "
+    "-> (Tensor, Tensor)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
-_library.define(  # type: ignore[no-untyped-call]
+library.define(  # type: ignore[no-untyped-call]
     "attention_backward(Tensor grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, Tensor? key_bias, "
-    "Tensor out, Tensor lse, str neighborhood, float scale, bool quadrature, str? backend, "
-    "bool needs_key_bias) -> (Tensor, Tensor, Tensor, Tensor)",
+    "Tensor? scales, Tensor? relation_bias, Tensor? content, Tensor out, Tensor lse, str neighborhood, "
+    "str? relation, float scale, bool quadrature, str? backend, bool[] needs) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 
 _log_weights: BoundedCache[tuple[str, torch.device, torch.dtype], Tensor] = BoundedCache(max_bytes=2**28)
-#: neighborhoods that compiled programs name: such programs live as long as the process
-_traced: dict[str, Neighborhood] = {}
 
 
 def log_weights(grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -51,7 +56,7 @@ def log_weights(grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
     return kept
 
 
-def _additive(q: Tensor, key_bias: Tensor | None, hood: Neighborhood, quadrature: bool) -> Tensor | None:
+def additive(q: Tensor, key_bias: Tensor | None, hood: Neighborhood, quadrature: bool) -> Tensor | None:
     """All that is added per key, as one vector: caller's bias and mask, and the log-weights."""
     if not quadrature:
         return key_bias
@@ -59,10 +64,18 @@ def _additive(q: Tensor, key_bias: Tensor | None, hood: Neighborhood, quadrature
     return weights if key_bias is None else key_bias + weights
 
 
-def _full_precision(q: Tensor) -> AbstractContextManager[Any]:
+def full_precision(q: Tensor) -> AbstractContextManager[Any]:
     """Autocast must not reach into a backend: it computes in the precision that it states."""
     device = q.device.type
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+def _no_relation(relation: str | None, relation_bias: Tensor | None) -> None:
+    if relation is not None or relation_bias is not None:
+        raise NotImplementedError(
+            "the operator adds no bias for pairs yet: relation and relation_bias must be None; per key, "
+            "geoattn.attention(…, key_bias=…) adds one"
+        )
 
 
 def _forward(
@@ -70,17 +83,23 @@ def _forward(
     k: Tensor,
     v: Tensor,
     key_bias: Tensor | None,
+    scales: Tensor | None,
+    relation_bias: Tensor | None,
+    content: Tensor | None,
     neighborhood: str,
+    relation: str | None,
     scale: float,
     quadrature: bool,
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
-    hood = Neighborhood.alive(neighborhood)
+    _no_relation(relation, relation_bias)
+    hood = programs.find(neighborhood, content)
     if q.shape[0] == 0:
         return _empty_forward(q, v)
-    with _full_precision(q):
+    with full_precision(q):
         chosen = backends.choose(backend, q, k, v, hood)
-        out, lse = chosen.forward(q, k, v, _additive(q, key_bias, hood, quadrature), hood, scale)
+        bias = additive(q, key_bias, hood, quadrature)
+        out, lse = chosen.forward(q, k, v, bias, hood, scale if scales is None else scales)
     return out.contiguous(), lse.contiguous()
 
 
@@ -89,12 +108,17 @@ def _forward_fake(
     k: Tensor,
     v: Tensor,
     key_bias: Tensor | None,
+    scales: Tensor | None,
+    relation_bias: Tensor | None,
+    content: Tensor | None,
     neighborhood: str,
+    relation: str | None,
     scale: float,
     quadrature: bool,
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
-    _traced[neighborhood] = Neighborhood.alive(neighborhood)
+    _no_relation(relation, relation_bias)
+    programs.keep(neighborhood, content)
     return _empty_forward(q, v)
 
 
@@ -104,6 +128,9 @@ def _empty_forward(q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return out, q.new_empty(batch, tokens, heads, dtype=accumulation_dtype(q.dtype))
 
 
+_Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
 def _backward(
     grad_out: Tensor,
     grad_lse: Tensor | None,
@@ -111,28 +138,55 @@ def _backward(
     k: Tensor,
     v: Tensor,
     key_bias: Tensor | None,
+    scales: Tensor | None,
+    relation_bias: Tensor | None,
+    content: Tensor | None,
     out: Tensor,
     lse: Tensor,
     neighborhood: str,
+    relation: str | None,
     scale: float,
     quadrature: bool,
     backend: str | None,
-    needs_key_bias: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    hood = Neighborhood.alive(neighborhood)
+    needs: list[bool],
+) -> _Gradients:
+    _no_relation(relation, relation_bias)
+    hood = programs.find(neighborhood, content)
     if q.shape[0] == 0:
-        gradients = _empty_backward(q, k, v, key_bias, lse, needs_key_bias)
+        gradients = _empty_backward(q, k, v, key_bias, scales, lse, needs)
         gradients[3].zero_()
+        gradients[4].zero_()
         return gradients
-    with _full_precision(q):
+    needs_key_bias, needs_scales, _ = needs
+    with full_precision(q):
         chosen = backends.choose(backend, q, k, v, hood)
-        additive = _additive(q, key_bias, hood, quadrature)
-        dq, dk, dv, db = chosen.backward(
-            grad_out, grad_lse, q, k, v, additive, out, lse, hood, scale, needs_key_bias
+        bias = additive(q, key_bias, hood, quadrature)
+        dq, dk, dv, db, ds = chosen.backward(
+            grad_out,
+            grad_lse,
+            q,
+            k,
+            v,
+            bias,
+            out,
+            lse,
+            hood,
+            scale if scales is None else scales,
+            needs_key_bias,
+            needs_scales,
         )
         if db is None or key_bias is None:
             db = lse.new_empty(0)
-    return dq.contiguous(), dk.contiguous(), dv.contiguous(), db.contiguous()
+        if ds is None or not needs_scales:
+            ds = lse.new_empty(0)
+    return (
+        dq.contiguous(),
+        dk.contiguous(),
+        dv.contiguous(),
+        db.contiguous(),
+        ds.contiguous(),
+        lse.new_empty(0),
+    )
 
 
 def _backward_fake(
@@ -142,87 +196,40 @@ def _backward_fake(
     k: Tensor,
     v: Tensor,
     key_bias: Tensor | None,
+    scales: Tensor | None,
+    relation_bias: Tensor | None,
+    content: Tensor | None,
     out: Tensor,
     lse: Tensor,
     neighborhood: str,
+    relation: str | None,
     scale: float,
     quadrature: bool,
     backend: str | None,
-    needs_key_bias: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    _traced[neighborhood] = Neighborhood.alive(neighborhood)
-    return _empty_backward(q, k, v, key_bias, lse, needs_key_bias)
+    needs: list[bool],
+) -> _Gradients:
+    _no_relation(relation, relation_bias)
+    programs.keep(neighborhood, content)
+    return _empty_backward(q, k, v, key_bias, scales, lse, needs)
 
 
 def _empty_backward(
-    q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, lse: Tensor, needs_key_bias: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    bias = lse.new_empty(key_bias.shape) if needs_key_bias and key_bias is not None else lse.new_empty(0)
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), bias
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, key_bias, ctx.neighborhood, ctx.scale, ctx.quadrature, ctx.backend = inputs
-    ctx.hood = Neighborhood.alive(ctx.neighborhood)  # keeps it alive until the backward pass
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(q, k, v, key_bias, *output)
-
-
-def _differentiate(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Any, ...]:
-    if grad_out is None and grad_lse is None:
-        return (None,) * 8
-    q, k, v, key_bias, out, lse = ctx.saved_tensors
-    needs_key_bias = ctx.needs_input_grad[3]
-    dq, dk, dv, db = torch.ops.geoattn.attention_backward(
-        torch.zeros_like(out) if grad_out is None else grad_out,
-        grad_lse,
-        q,
-        k,
-        v,
-        key_bias,
-        out,
-        lse,
-        ctx.neighborhood,
-        ctx.scale,
-        ctx.quadrature,
-        ctx.backend,
-        needs_key_bias,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_bias: Tensor | None,
+    scales: Tensor | None,
+    lse: Tensor,
+    needs: list[bool],
+) -> _Gradients:
+    bias, factors = (
+        lse.new_empty(x.shape) if needed and x is not None else lse.new_empty(0)
+        for x, needed in zip((key_bias, scales), needs, strict=False)
     )
-    return dq, dk, dv, db if needs_key_bias else None, None, None, None, None
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), bias, factors, lse.new_empty(0)
 
 
-def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    grad_out, grad_lse, q, k, v, key_bias, _, _, digest, ctx.scale, ctx.quadrature, _, ctx.needs_bias = inputs
-    ctx.hood = Neighborhood.alive(digest)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(grad_out, grad_lse, q, k, v, key_bias)
-
-
-def _differentiate_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
-    """Second and higher derivatives, by differentiating the reference's own formula chunk by chunk.
-
-    The gradients are functions of grad_out, grad_lse, q, k, v and key_bias; out and lse are
-    functions of the same and need no gradient of their own.
-    """
-    wanted = cotangents if ctx.needs_bias else cotangents[:3]
-    if all(cotangent is None for cotangent in wanted):
-        return (None,) * 13
-    grad_out, grad_lse, q, k, v, key_bias = ctx.saved_tensors
-    additive = _additive(q, key_bias, ctx.hood, ctx.quadrature)
-    with _full_precision(q):
-        gradients = reference.second_derivatives(
-            wanted, grad_out, grad_lse, q, k, v, additive, ctx.hood, ctx.scale
-        )
-    if key_bias is None:
-        gradients[5] = None
-    return *gradients, *(None,) * 7
-
-
-_library.impl("attention", _forward, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-_library.impl("attention_backward", _backward, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-torch.library.register_fake("geoattn::attention", _forward_fake, lib=_library)
-torch.library.register_fake("geoattn::attention_backward", _backward_fake, lib=_library)
-torch.library.register_autograd("geoattn::attention", _differentiate, setup_context=_setup, lib=_library)
-torch.library.register_autograd(
-    "geoattn::attention_backward", _differentiate_backward, setup_context=_setup_backward, lib=_library
-)
+library.impl("attention", _forward, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+library.impl("attention_backward", _backward, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+torch.library.register_fake("geoattn::attention", _forward_fake, lib=library)
+torch.library.register_fake("geoattn::attention_backward", _backward_fake, lib=library)

@@ -29,14 +29,14 @@ def test_the_op_passes_opcheck(pattern, with_bias):
     hood = PATTERNS[pattern]()
     q, k, v = (x.detach().flatten(1, 2).requires_grad_() for x in operands())
     bias = torch.randn(2, 48, requires_grad=True) if with_bias else None
-    arguments = (q, k, v, bias, hood.digest, 0.3, True, None)
+    arguments = (q, k, v, bias, None, None, None, hood.digest, None, 0.3, True, None)
     torch.library.opcheck(torch.ops.geoattn.attention.default, arguments)
     out, lse = (x.detach() for x in torch.ops.geoattn.attention(*arguments))
-    tensors = (None if x is None else x.detach() for x in (q, k, v, bias))
-    arguments = (*tensors, out, lse, hood.digest, 0.3, True)
+    tensors = (None if x is None else x.detach() for x in arguments[:7])
+    arguments = (*tensors, out, lse, *arguments[7:])
     torch.library.opcheck(
         torch.ops.geoattn.attention_backward.default,
-        (torch.randn_like(out), torch.randn_like(lse), *arguments, None, with_bias),
+        (torch.randn_like(out), torch.randn_like(lse), *arguments, [with_bias, False, False]),
     )
 
 
@@ -110,4 +110,6 @@ def test_second_derivatives_of_a_compiled_program_are_refused_by_torch():
 
 def test_a_forgotten_neighborhood_is_named():
     with pytest.raises(LookupError, match=r"no neighborhood with digest beef… is alive; keep a reference"):
-        torch.ops.geoattn.attention(*(torch.zeros(1, 1, 1, 1),) * 3, None, "beef", 1.0, True, None)
+        torch.ops.geoattn.attention(
+            *(torch.zeros(1, 1, 1, 1),) * 3, *(None,) * 4, "beef", None, 1.0, True, None
+        )

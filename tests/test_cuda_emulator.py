@@ -288,7 +288,8 @@ FAULTS = {
         "divergent warp|wait forever",
     ),
     "divergent collective, backward": (
-        ("gradients.cu", "bias += from_lane_xor(bias, 2)", "if (lane % 8) bias += from_lane_xor(bias, 2)"),
+        ("gradients.cu", "row_gradient += from_lane_xor(row_gradient, 2)",
+         "if (lane % 8) row_gradient += from_lane_xor(row_gradient, 2)"),
         "divergent warp|wait forever",
     ),
     "shared address out of bounds": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from geoattn.neighborhoods.base import Neighborhood
@@ -18,12 +19,14 @@ class Forward(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients in the shapes and dtypes of q, k, v and of the additive key vector (or None)."""
+    """Gradients in the shapes and dtypes of q, k, v, and of the additive key vector and a tensor of
+    scales (None where they are not asked for)."""
 
     q: Tensor
     k: Tensor
     v: Tensor
     key_bias: Tensor | None
+    scale: Tensor | None = None
 
 
 class Backend(Protocol):
@@ -31,7 +34,9 @@ class Backend(Protocol):
 
     Shapes: q ``[B, Nq, H, D]``, k ``[B, Nk, Hkv, D]``, v ``[B, Nk, Hkv, Dv]``, any strides, H a
     multiple of Hkv. ``key_bias`` is the one additive per-key vector (log-weights, mask as −inf,
-    bias), ``[B or 1, Nk]``, float64 for float64 inputs, else float32. ``scale`` multiplies q·k.
+    bias), ``[B or 1, Nk]``, float64 for float64 inputs, else float32. ``scale`` multiplies q·k: a number,
+    or ``[B or 1, H]`` in the dtype of the key vector, by which q itself in half precision is never
+    multiplied. The gradient of such a tensor is that of its numbers at any value, 0 too.
     """
 
     name: str
@@ -43,7 +48,13 @@ class Backend(Protocol):
         """Why it cannot run these arguments (device, dtype, head dims, pattern), or None."""
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, hood: Neighborhood, scale: float
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_bias: Tensor | None,
+        hood: Neighborhood,
+        scale: float | Tensor,
     ) -> Forward: ...
 
     def backward(
@@ -57,6 +68,57 @@ class Backend(Protocol):
         out: Tensor,
         lse: Tensor,
         hood: Neighborhood,
-        scale: float,
+        scale: float | Tensor,
         needs_key_bias: bool,
+        needs_scale: bool = False,
     ) -> Gradients: ...
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, else float32: of scores, sums, lse, scales and the additive key vector."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def forward_of_multiplied(
+    backend: Backend,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_bias: Tensor | None,
+    hood: Neighborhood,
+    scale: Tensor,
+) -> Forward:
+    """The forward pass on kernels that know one number only: of queries multiplied by their scales.
+
+    Half precision is computed in float32, so that no query is rounded twice.
+    """
+    wide_q, wide_k, wide_v = (x.to(accumulation_dtype(q.dtype)) for x in (q, k, v))
+    out, lse = backend.forward(wide_q * scale[:, None, :, None], wide_k, wide_v, key_bias, hood, 1.0)
+    return Forward(out.to(q.dtype), lse)
+
+
+def backward_of_multiplied(
+    backend: Backend,
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_bias: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    hood: Neighborhood,
+    scale: Tensor,
+    needs_key_bias: bool,
+) -> Gradients:
+    """The backward pass that belongs to :func:`forward_of_multiplied`."""
+    do, wide_q, wide_k, wide_v, wide_out = (
+        x.to(accumulation_dtype(q.dtype)) for x in (grad_out, q, k, v, out)
+    )
+    factor = scale[:, None, :, None]
+    dq, dk, dv, db, _ = backend.backward(
+        do, grad_lse, wide_q * factor, wide_k, wide_v, key_bias, wide_out, lse, hood, 1.0, needs_key_bias
+    )
+    each = (dq * wide_q).sum((1, 3))
+    dscale = each.sum(0, keepdim=True) if scale.shape[0] == 1 else each
+    return Gradients((dq * factor).to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), db, dscale)

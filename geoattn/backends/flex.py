@@ -20,9 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
-from geoattn.backends.base import Forward, Gradients
+from geoattn.backends.base import (
+    Forward,
+    Gradients,
+    accumulation_dtype,
+    backward_of_multiplied,
+    forward_of_multiplied,
+)
 from geoattn.backends.cache import BoundedCache
-from geoattn.backends.reference import accumulation_dtype
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.plans import Plan, plan
 from geoattn.plans.expand import visited
@@ -85,8 +90,16 @@ class Flex:
         return None
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, hood: Neighborhood, scale: float
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_bias: Tensor | None,
+        hood: Neighborhood,
+        scale: float | Tensor,
     ) -> Forward:
+        if isinstance(scale, Tensor):
+            return forward_of_multiplied(self, q, k, v, key_bias, hood, scale)
         layout = layout_of(hood, q.device)
         with _outside_of_ops(), torch.no_grad():
             out, lse = self._attend(*arrange(layout, q, k, v, key_bias), layout, scale)
@@ -103,9 +116,14 @@ class Flex:
         out: Tensor,
         lse: Tensor,
         hood: Neighborhood,
-        scale: float,
+        scale: float | Tensor,
         needs_key_bias: bool,
+        needs_scale: bool = False,
     ) -> Gradients:
+        if isinstance(scale, Tensor):
+            return backward_of_multiplied(
+                self, grad_out, grad_lse, q, k, v, key_bias, out, lse, hood, scale, needs_key_bias
+            )
         layout = layout_of(hood, q.device)
         arranged = arrange(layout, q, k, v, key_bias)
         leaves = [x for x in arranged[: 4 if needs_key_bias else 3] if x is not None]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geoattn.backends.base import Forward, Gradients
+from geoattn.backends.base import Forward, Gradients, accumulation_dtype
 from geoattn.backends.cache import BoundedCache
 from geoattn.grids.orders import order
 from geoattn.neighborhoods.base import Index, Neighborhood
@@ -50,7 +50,13 @@ class Reference:
         return None
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, hood: Neighborhood, scale: float
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_bias: Tensor | None,
+        hood: Neighborhood,
+        scale: float | Tensor,
     ) -> Forward:
         batch, tokens, heads, _ = q.shape
         dtype = accumulation_dtype(q.dtype)
@@ -59,7 +65,8 @@ class Reference:
         for chunk, part in work(hood, q):
             n = chunk.queries
             q_chunk, k_chunk, v_chunk, bias_chunk = gather(chunk, q[part], k[part], v[part], key_bias, part)
-            out_chunk, lse_chunk = attend(q_chunk, k_chunk, v_chunk, bias_chunk, chunk.hidden, scale)
+            factor = of_heads(scale, part, k.shape[2])
+            out_chunk, lse_chunk = attend(q_chunk, k_chunk, v_chunk, bias_chunk, chunk.hidden, factor)
             out[part].index_copy_(1, n, ungroup(out_chunk).to(out.dtype))
             lse[part].index_copy_(1, n, ungroup(lse_chunk.unsqueeze(-1)).squeeze(-1))
         return Forward(out, lse)
@@ -75,19 +82,22 @@ class Reference:
         out: Tensor,
         lse: Tensor,
         hood: Neighborhood,
-        scale: float,
+        scale: float | Tensor,
         needs_key_bias: bool,
+        needs_scale: bool = False,
     ) -> Gradients:
         dtype, kv_heads = accumulation_dtype(q.dtype), k.shape[2]
         dq, dk, dv = (x.new_zeros(x.shape, dtype=dtype) for x in (q, k, v))
         db = torch.zeros_like(key_bias) if needs_key_bias and key_bias is not None else None
+        dscale = torch.zeros_like(scale) if needs_scale and isinstance(scale, Tensor) else None
         for chunk, part in work(hood, q):
             n, m = chunk.queries, chunk.keys
             q_chunk, k_chunk, v_chunk, bias_chunk = gather(chunk, q[part], k[part], v[part], key_bias, part)
             lse_chunk = group(lse[part].index_select(1, n).unsqueeze(-1), kv_heads, dtype)
             do_chunk = group(grad_out[part].index_select(1, n), kv_heads, dtype)
             dead = lse_chunk == float("-inf")
-            score = scores(q_chunk, k_chunk, bias_chunk, chunk.hidden, scale)
+            factor = of_heads(scale, part, kv_heads)
+            score = scores(q_chunk, k_chunk, bias_chunk, chunk.hidden, factor)
             p = score.sub_(lse_chunk.masked_fill(dead, 0.0)).exp_()
             dp = do_chunk @ v_chunk.mT.unsqueeze(2)
             delta = (p * dp).sum(-1, keepdim=True)
@@ -96,16 +106,20 @@ class Reference:
                 delta = delta - dlse.masked_fill(dead, 0.0)
             ds = dp.sub_(delta).mul_(p)
             # keys of one chunk are distinct: every sum has one fixed order
-            dq[part].index_copy_(1, n, ungroup(ds @ k_chunk.unsqueeze(2)).mul_(scale))
-            dk[part].index_add_(
-                1, m, (ds.flatten(2, 3).mT @ q_chunk.flatten(2, 3)).transpose(1, 2), alpha=scale
-            )
+            unscaled = ds @ k_chunk.unsqueeze(2)
+            dq[part].index_copy_(1, n, ungroup(unscaled * factor))
+            q_scaled = (q_chunk * factor).flatten(2, 3)
+            dk[part].index_add_(1, m, (ds.flatten(2, 3).mT @ q_scaled).transpose(1, 2))
             dv[part].index_add_(1, m, (p.flatten(2, 3).mT @ do_chunk.flatten(2, 3)).transpose(1, 2))
             if db is not None:
                 d_bias = ds.sum((1, 2, 3))
                 rows = db if db.shape[0] == 1 else db[part]
                 rows.index_add_(1, m, d_bias.sum(0, keepdim=True) if db.shape[0] == 1 else d_bias)
-        return Gradients(dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), db)
+            if dscale is not None:
+                each = (unscaled * q_chunk).sum((-2, -1)).flatten(1)
+                rows = dscale if dscale.shape[0] == 1 else dscale[part]
+                rows += each.sum(0, keepdim=True) if dscale.shape[0] == 1 else each
+        return Gradients(dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), db, dscale)
 
 
 def second_derivatives(
@@ -117,14 +131,15 @@ def second_derivatives(
     v: Tensor,
     key_bias: Tensor | None,
     hood: Neighborhood,
-    scale: float,
+    scale: float | Tensor,
 ) -> list[Tensor | None]:
-    """Gradients of ``Σ cotangent · gradient`` for the gradients of q, k, v and the key vector.
+    """Gradients of ``Σ cotangent · gradient`` for those of q, k, v, the key vector and a tensor of scales.
 
-    Returns one for each of grad_out, grad_lse, q, k, v and key_bias. Each chunk is differentiated
+    Returns one for each of grad_out, grad_lse, q, k, v, key_bias and scale. Each chunk is differentiated
     twice by autograd on its own. With gradients enabled the result is differentiable again.
     """
-    operands = (grad_out, grad_lse, q, k, v, key_bias)
+    scales = scale if isinstance(scale, Tensor) else None
+    operands = (grad_out, grad_lse, q, k, v, key_bias, scales)
     dtype, kv_heads = accumulation_dtype(q.dtype), k.shape[2]
     totals = [None if x is None else x.new_zeros(x.shape, dtype=dtype) for x in operands]
     keep = torch.is_grad_enabled()
@@ -139,6 +154,9 @@ def second_derivatives(
         def of_bias(x: Tensor, chunk: Chunk = chunk, part: slice = part) -> Tensor:
             return (x if x.shape[0] == 1 else x[part]).index_select(1, chunk.keys)
 
+        def of_scale(x: Tensor, part: slice = part) -> Tensor:
+            return (x if x.shape[0] == 1 else x[part]).clone()
+
         def of_lse(x: Tensor, take: Callable[[Tensor], Tensor] = of_queries) -> Tensor:
             return take(x.unsqueeze(-1))
 
@@ -149,18 +167,20 @@ def second_derivatives(
             of_keys,
             of_keys,
             of_bias,
+            of_scale,
         )
         with torch.enable_grad():
             # fresh tensors of the chunk: a gradient for one never runs through the history of another
             parts = [None if x is None else take(x) for x, take in zip(operands, takes, strict=True)]
             parts = [x if x is None or x.requires_grad else x.detach().requires_grad_() for x in parts]
-            do, dlse, q_part, k_part, v_part, b_part = parts
+            do, dlse, q_part, k_part, v_part, b_part, s_part = parts
             assert do is not None
             assert q_part is not None
             assert k_part is not None
             assert v_part is not None
+            factor = of_heads(scale if s_part is None else s_part, slice(None), kv_heads)
             out, lse = attend(
-                q_part, k_part.transpose(1, 2), v_part.transpose(1, 2), b_part, chunk.hidden, scale
+                q_part, k_part.transpose(1, 2), v_part.transpose(1, 2), b_part, chunk.hidden, factor
             )
             wanted = [
                 (x, take(c))
@@ -183,6 +203,10 @@ def second_derivatives(
             change = None if total is None else next(remaining)
             if total is None or change is None:
                 continue
+            if place == 6:
+                rows = total if total.shape[0] == 1 else total[part]
+                rows += change
+                continue
             if place == 5:
                 rows, index = (total if total.shape[0] == 1 else total[part]), chunk.keys
             else:
@@ -195,12 +219,15 @@ def second_derivatives(
     return [None if t is None or x is None else t.to(x.dtype) for t, x in zip(totals, operands, strict=True)]
 
 
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float64 for float64, else float32: of scores, sums, lse and the additive key vector."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+def of_heads(scale: float | Tensor, part: slice, kv_heads: int) -> float | Tensor:
+    """A number, or a part of the batch's ``[B or 1, H]`` as ``[B or 1, Hkv, H / Hkv, 1, 1]``."""
+    if not isinstance(scale, Tensor):
+        return scale
+    rows = scale if scale.shape[0] == 1 else scale[part]
+    return rows.reshape(len(rows), kv_heads, -1, 1, 1)
 
 
-def scores(q: Tensor, k: Tensor, bias: Tensor | None, hidden: Tensor | None, scale: float) -> Tensor:
+def scores(q: Tensor, k: Tensor, bias: Tensor | None, hidden: Tensor | None, scale: float | Tensor) -> Tensor:
     """``scale · q·k + bias``, −inf where hidden: ``[B, Hkv, G, n, m]``."""
     score = (q * scale) @ k.mT.unsqueeze(2)
     if bias is not None:
@@ -209,7 +236,7 @@ def scores(q: Tensor, k: Tensor, bias: Tensor | None, hidden: Tensor | None, sca
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, hidden: Tensor | None, scale: float
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, hidden: Tensor | None, scale: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Attention of one chunk, differentiable to any order.
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from geoattn.backends.base import Forward, Gradients
+from geoattn.backends.base import Forward, Gradients, backward_of_multiplied, forward_of_multiplied
 from geoattn.neighborhoods.base import Neighborhood
 
 _aten = torch.ops.aten
@@ -57,8 +57,16 @@ class FusedDense:
         return None
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, hood: Neighborhood, scale: float
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_bias: Tensor | None,
+        hood: Neighborhood,
+        scale: float | Tensor,
     ) -> Forward:
+        if isinstance(scale, Tensor):
+            return forward_of_multiplied(self, q, k, v, key_bias, hood, scale)
         operands = _extend(q, k, v, key_bias, scale, lse_channels=0)
         out, lse = _fused(*operands, scale or 1.0)
         out = _by_token(out, q.shape[2])[..., : v.shape[-1]]
@@ -79,9 +87,14 @@ class FusedDense:
         out: Tensor,
         lse: Tensor,
         hood: Neighborhood,
-        scale: float,
+        scale: float | Tensor,
         needs_key_bias: bool,
+        needs_scale: bool = False,
     ) -> Gradients:
+        if isinstance(scale, Tensor):
+            return backward_of_multiplied(
+                self, grad_out, grad_lse, q, k, v, key_bias, out, lse, hood, scale, needs_key_bias
+            )
         heads, kv_heads, dim, dim_v = q.shape[2], k.shape[2], q.shape[3], v.shape[3]
         lse_channels = 0 if grad_lse is None else PIECES[q.dtype]
         q_wide, k_wide, v_wide = _extend(q, k, v, key_bias, scale, lse_channels)

@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from geoattn.backends.base import Forward, Gradients
@@ -48,7 +49,13 @@ class Cpu:
         return None
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, hood: Neighborhood, scale: float
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_bias: Tensor | None,
+        hood: Neighborhood,
+        scale: float | Tensor,
     ) -> Forward:
         dtype = q.dtype
         q, k, v = (_readable(x) for x in (q, k, v))
@@ -74,7 +81,7 @@ class Cpu:
             _operand(out),
             _operand(lse),
             sizes,
-            scale,
+            _scales(scale, heads, q.dtype),
         )
         threads.run(task, n_threads)
         return Forward(out.to(dtype), lse)
@@ -90,13 +97,14 @@ class Cpu:
         out: Tensor,
         lse: Tensor,
         hood: Neighborhood,
-        scale: float,
+        scale: float | Tensor,
         needs_key_bias: bool,
+        needs_scale: bool = False,
     ) -> Gradients:
         dtype = q.dtype
         grad_out, q, k, v, out = (_readable(x) for x in (grad_out, q, k, v, out))
         work = _schedule(hood)
-        batch, _, heads, depth = q.shape
+        batch, n_queries, heads, depth = q.shape
         n_keys, key_heads, value_depth = v.shape[1:]
         sizes = (batch, heads, key_heads, depth, value_depth)
         grad_q = q.new_empty(q.shape)
@@ -106,6 +114,7 @@ class Cpu:
         widths = [_whole_vectors(n, q.dtype) for n in (depth, value_depth, int(needs_key_bias))]
         table = q.new_empty(batch, key_heads, len(runs.keys), sum(widths))
         own_bias = q.new_zeros(batch, key_heads, n_keys if needs_key_bias else 0)
+        own_scale = q.new_empty(batch, n_queries, heads) if needs_scale else None
         operands = (table.data_ptr(), *widths)
         like, bias, ticket = _like(q.dtype), _bias(key_bias, q.dtype), np.zeros(2, np.int64)
         task = functools.partial(
@@ -127,9 +136,10 @@ class Cpu:
             _operand(grad_k),
             _operand(grad_v),
             own_bias.data_ptr(),
+            (0, 0, 0, 0) if own_scale is None else _operand(own_scale),
             operands,
             sizes,
-            scale,
+            _scales(scale, heads, q.dtype),
         )
         threads.run(task, n_threads)
         task = functools.partial(
@@ -147,7 +157,10 @@ class Cpu:
         grad_bias = None
         if needs_key_bias and key_bias is not None:
             grad_bias = _bias_gradient(own_bias, table[..., -widths[2]], runs, key_bias)
-        return Gradients(grad_q.to(dtype), grad_k.to(dtype), grad_v.to(dtype), grad_bias)
+        grad_scale = None
+        if own_scale is not None and isinstance(scale, Tensor):
+            grad_scale = own_scale.sum((0, 1)).unsqueeze(0) if scale.shape[0] == 1 else own_scale.sum(1)
+        return Gradients(grad_q.to(dtype), grad_k.to(dtype), grad_v.to(dtype), grad_bias, grad_scale)
 
 
 def _whole_vectors(depth: int, dtype: torch.dtype) -> int:
@@ -194,6 +207,13 @@ def _schedule(hood: Neighborhood) -> Schedule:
 
 def _threads(multiply_adds: int) -> int:
     return int(min(torch.get_num_threads(), 1 + multiply_adds // _WORTH_A_THREAD))
+
+
+def _scales(scale: float | Tensor, heads: int, dtype: torch.dtype) -> NDArray[np.floating]:
+    """Factors of q·k, ``[B or 1, heads]``."""
+    if isinstance(scale, Tensor):
+        return np.ascontiguousarray(scale.detach().numpy())
+    return np.full((1, heads), scale, np.float64 if dtype == torch.float64 else np.float32)
 
 
 def _like(dtype: torch.dtype) -> np.floating:

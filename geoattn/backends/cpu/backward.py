@@ -59,15 +59,16 @@ def backward(  # type: ignore[no-untyped-def]
     grad_k,
     grad_v,
     grad_bias,
+    grad_scale,
     table,
     sizes,
-    scale,
+    scales,
 ):
     """Take runs of tiles until none is left: all that one thread does.
 
     Parameters
     ----------
-    like, ticket, lists, block, together, q, k, v, bias, out, lse, sizes, scale
+    like, ticket, lists, block, together, q, k, v, bias, out, lse, sizes, scales
         As in the forward pass.
     runs
         Tiles and keys of each run, :class:`geoattn.backends.cpu.schedule.Chunks`.
@@ -76,6 +77,8 @@ def backward(  # type: ignore[no-untyped-def]
     grad_bias
         Address of one number for each batch entry, key head and key: 0 at first, and unused where
         the table has no channels for the bias.
+    grad_scale
+        Like lse (address 0 for none): what each query adds to the gradient of its head's scale.
     table
         (address, channels of dk, of dv, of the bias), each rounded up to whole vectors or 0: rows
         of gradients, one per shared key of each run, for each batch entry and key head.
@@ -97,7 +100,7 @@ def backward(  # type: ignore[no-untyped-def]
     slot_of_key = np.full(n_keys, -1, np.int32)
     lanes_of_tile = np.arange(TILE).astype(np.int32)
     to_base_two, one = np.full(1, type(like)(LOG2_E)), np.full(1, type(like)(1))
-    scales = np.full(1, type(like)(scale))
+    factor = np.empty(1, type(like))
     width = biases.itemsize
     # one buffer: the state of each head, two matrices of two groups, packed rows and their gradients
     state = TILE * (2 * key_width + depth + value_width + value_depth + 2)
@@ -149,7 +152,8 @@ def backward(  # type: ignore[no-untyped-def]
                 lse_at = lse[0] + (b * lse[1] + head * lse[3]) * width
                 grad_at = grad_out[0] + (b * grad_out[1] + head * grad_out[3]) * width
                 grad_lse_at = grad_lse[0] + (b * grad_lse[1] + head * grad_lse[3]) * width
-                load_rows(like, order, start, q_at, q[2], depth, key_width, scales.ctypes.data, query_rows)
+                factor[0] = scales[min(b, len(scales) - 1), head]
+                load_rows(like, order, start, q_at, q[2], depth, key_width, factor.ctypes.data, query_rows)
                 load_rows(
                     like,
                     order,
@@ -314,16 +318,18 @@ def backward(  # type: ignore[no-untyped-def]
             for head in range(first_head, last_head):
                 query_gradients = states + ((head - first_head) * state + TILE * key_width) * width
                 grad_q_at = grad_q[0] + (b * grad_q[1] + head * grad_q[3]) * width
+                factor[0] = scales[min(b, len(scales) - 1), head]
                 for lane in range(TILE):
                     token = order[start + lane]
-                    if token >= 0:
-                        micro.scale_row(
-                            like,
-                            query_gradients + lane * key_width * width,
-                            scales.ctypes.data,
-                            depth,
-                            grad_q_at + token * grad_q[2] * width,
-                        )
+                    if token < 0:
+                        continue
+                    unscaled = query_gradients + lane * key_width * width
+                    target = grad_q_at + token * grad_q[2] * width
+                    micro.scale_row(like, unscaled, factor.ctypes.data, depth, target)
+                    if grad_scale[0] != 0:
+                        own = q[0] + (b * q[1] + head * q[3] + token * q[2]) * width
+                        target = grad_scale[0] + (b * grad_scale[1] + head * grad_scale[3]) * width
+                        micro.dot(like, own, unscaled, depth, target + token * grad_scale[2] * width)
     return buffer.size  # an array is freed after its last mention, and all above goes by addresses
 
 

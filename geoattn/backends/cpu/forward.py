@@ -24,7 +24,7 @@ LN_2 = 0.6931471805599453
 
 
 @kernel
-def forward(like, ticket, lists, order, block, together, q, k, v, bias, out, lse, sizes, scale):  # type: ignore[no-untyped-def]
+def forward(like, ticket, lists, order, block, together, q, k, v, bias, out, lse, sizes, scales):  # type: ignore[no-untyped-def]
     """Take work items until none is left: all that one thread does.
 
     Parameters
@@ -47,6 +47,8 @@ def forward(like, ticket, lists, order, block, together, q, k, v, bias, out, lse
         Like q, without channels.
     sizes
         (batch, heads, key heads, depth of q and k, depth of v, the latter in whole vectors).
+    scales
+        Factors of q·k, ``[batch or 1, heads]``.
     """
     batch, heads, key_heads, depth, value_depth, value_width = sizes
     shared = heads // key_heads
@@ -58,7 +60,7 @@ def forward(like, ticket, lists, order, block, together, q, k, v, bias, out, lse
     masks = np.empty((GROUPS, capacity), np.int32)
     biases = np.empty((GROUPS, capacity), type(like))
     both, counts = np.empty(GROUPS // 2, np.int64), np.empty(GROUPS, np.int64)
-    factor, inverse = np.full(1, type(like)(scale * LOG2_E)), np.empty(1, type(like))
+    factor, inverse = np.empty(1, type(like)), np.empty(1, type(like))
     width = biases.itemsize
     # one buffer: the state of each head, old maxima, scores of two groups, packed rows of a block, zeros
     state = TILE * (depth + value_width + 2)
@@ -88,6 +90,7 @@ def forward(like, ticket, lists, order, block, together, q, k, v, bias, out, lse
         for head in range(first_head, last_head):
             queries = states + (head - first_head) * state * width
             q_at = q[0] + (b * q[1] + head * q[3]) * width
+            factor[0] = scales[min(b, len(scales) - 1), head] * type(like)(LOG2_E)
             micro.turn(like, q_at, q[2], listed, depth, factor.ctypes.data, zeros, queries)
             sums = queries + TILE * depth * width
             fill(like, sums, TILE * (value_width + 1), like * 0)  # the totals too

@@ -35,6 +35,18 @@ class Plan(ctypes.Structure):
         return cls(*(getattr(plan, name).data_ptr() for name in DevicePlan.ARRAYS), plan.ring)
 
 
+class Scale(ctypes.Structure):
+    """The factor of q·k: a number, or a float32 tensor ``[batch or 1, head]``."""
+
+    _fields_: ClassVar = [("each", _pointer), ("batch", _long), ("all", _float)]
+
+    @classmethod
+    def of(cls, scale: float | Tensor) -> Scale:
+        if isinstance(scale, Tensor):
+            return cls(scale.data_ptr(), 0 if scale.shape[0] == 1 else scale.shape[1], 0.0)
+        return cls(None, 0, scale)
+
+
 class Forward(ctypes.Structure):
     _fields_: ClassVar = [
         ("plan", Plan),
@@ -42,7 +54,7 @@ class Forward(ctypes.Structure):
         ("key_bias", _pointer),
         ("key_bias_batch", _long),
         *((name, _int) for name in ("batch", "heads", "shared_by", "score_dim", "value_dim")),
-        ("scale", _float),
+        ("scale", Scale),
     ]
 
 
@@ -54,9 +66,9 @@ class Gradients(ctypes.Structure):
         ("statistics", _pointer),
         ("key_bias", _pointer),
         ("key_bias_batch", _long),
-        ("key_bias_gradient", _pointer),
+        ("row_gradient", _pointer),
         *((n, _int) for n in ("batch", "heads", "shared_by", "queries", "keys", "score_dim", "value_dim")),
-        ("scale", _float),
+        ("scale", Scale),
     ]
 
 

@@ -57,7 +57,13 @@ class Cuda:
         cuda_device.launch(variant, blocks, structure, tensors[0].device)
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, hood: Neighborhood, scale: float
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_bias: Tensor | None,
+        hood: Neighborhood,
+        scale: float | Tensor,
     ) -> Forward:
         batch, queries, heads, score_dim = q.shape
         value_dim = v.shape[-1]
@@ -79,10 +85,10 @@ class Cuda:
             heads // k.shape[2],
             q.shape[-1],
             v.shape[-1],
-            scale,
+            arguments.Scale.of(scale),
         )
         variant = variants.forward(q.dtype, score_dim, value_dim, plan.masked, self.architecture(q.device))
-        tensors = (q, k, v, out, lse, *(() if bias is None else (bias,)), *plan.tensors)
+        tensors = (q, k, v, out, lse, *(x for x in (bias, scale) if isinstance(x, Tensor)), *plan.tensors)
         self.launch(variant, plan.n_tiles * variant.parts * batch * heads, structure, tensors)
         return Forward(out[..., :value_dim], lse)
 
@@ -97,50 +103,67 @@ class Cuda:
         out: Tensor,
         lse: Tensor,
         hood: Neighborhood,
-        scale: float,
+        scale: float | Tensor,
         needs_key_bias: bool,
+        needs_scale: bool = False,
     ) -> Gradients:
         (batch, queries, heads, score_dim), (_, keys, key_heads, value_dim) = q.shape, v.shape
+        shared_by = heads // key_heads
         plan, transposed = device_plan(hood, q.device), device_plan(hood.transpose(), q.device)
         q, k, v, out, grad_out = (_readable(x) for x in (q, k, v, out, grad_out))
         bias = _exponents(key_bias)
         statistics = self._statistics(out, grad_out, lse, grad_lse)
-        dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
-        db = q.new_empty(batch, key_heads, keys, dtype=torch.float32) if needs_key_bias else None
+        dq = torch.empty_like(q, memory_format=torch.contiguous_format)
 
-        def run(variant: Variant, plan: DevicePlan, row_heads: int, views: Sequence[Tensor]) -> None:
+        def run(
+            variant: Variant, plan: DevicePlan, row_heads: int, views: Sequence[Tensor], sums: Tensor | None
+        ) -> None:
             structure = arguments.Gradients(
                 arguments.Plan.of(plan),
                 *(View.of(x) for x in views),
                 statistics.data_ptr(),
                 *_bias(bias),
-                None if db is None else db.data_ptr(),
+                None if sums is None else sums.data_ptr(),
                 batch,
                 heads,
-                heads // key_heads,
+                shared_by,
                 queries,
                 keys,
                 q.shape[-1],
                 v.shape[-1],
-                scale,
+                arguments.Scale.of(scale),
             )
-            tensors = (*views, statistics, *(x for x in (bias, db) if x is not None), *plan.tensors)
+            more = (x for x in (bias, sums, scale) if isinstance(x, Tensor))
+            tensors = (*views, statistics, *more, *plan.tensors)
             self.launch(variant, plan.n_tiles * variant.parts * batch * row_heads, structure, tensors)
 
         shape = (q.dtype, score_dim, value_dim)
         architecture = self.architecture(q.device)
         # queries have no gradient of a value: the place of that view is not written
-        run(
-            variants.query_gradient(*shape, plan.masked, architecture),
-            plan,
-            heads,
-            (q, grad_out, k, v, dq, grad_out),
-        )
+        variant = variants.query_gradient(*shape, plan.masked, architecture)
+        parts = (variant.slices, batch, heads, queries)
+        ds = q.new_empty(parts, dtype=torch.float32) if needs_scale else None
+        run(variant, plan, heads, (q, grad_out, k, v, dq, grad_out), ds)
+        apart = shared_by > 1 and isinstance(scale, Tensor)
+        if apart:  # rows of keys know one scale: each query head gets keys of its own
+            k, v = (x.repeat_interleave(shared_by, 2) for x in (k, v))
+            row_heads, shared_by = heads, 1
+        else:
+            row_heads = key_heads
+        dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (k, v))
+        db = q.new_empty(batch, row_heads, keys, dtype=torch.float32) if needs_key_bias else None
         for variant in variants.key_gradients(*shape, transposed.masked, architecture):
-            run(variant, transposed, key_heads, (k, v, q, grad_out, dk, dv))
+            run(variant, transposed, row_heads, (k, v, q, grad_out, dk, dv), db)
+        if apart:
+            dk, dv = (
+                x.reshape(batch, keys, key_heads, heads // key_heads, -1).float().sum(3).to(x.dtype)
+                for x in (dk, dv)
+            )
         if db is not None and key_bias is not None:
             db = db.sum((0, 1)).unsqueeze(0) if key_bias.shape[0] == 1 else db.sum(1)
-        return Gradients(dq[..., :score_dim], dk[..., :score_dim], dv[..., :value_dim], db)
+        if ds is not None and isinstance(scale, Tensor):
+            ds = ds.sum((0, 1, 3)).unsqueeze(0) if scale.shape[0] == 1 else ds.sum((0, 3))
+        return Gradients(dq[..., :score_dim], dk[..., :score_dim], dv[..., :value_dim], db, ds)
 
     def _statistics(self, out: Tensor, grad_out: Tensor, lse: Tensor, grad_lse: Tensor | None) -> Tensor:
         """−lse · log₂ e and delta of each query, ``[B, H, Nq, 2]``."""

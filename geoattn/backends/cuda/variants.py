@@ -48,6 +48,11 @@ class Variant:
         """Registers of a thread that let as many blocks share a multiprocessor."""
         return min(255, REGISTERS // (self.threads * self.blocks) // 8 * 8)
 
+    @property
+    def slices(self) -> int:
+        """Blocks that share the channels of a sum."""
+        return int(dict(self.definitions)["SLICES"])
+
     def __str__(self) -> str:
         return " ".join([self.kernel, *(f"{name.lower()}={value}" for name, value in self.definitions)])
 

@@ -26,7 +26,13 @@ class Dense:
         return f"{pairs} pairs are more than it takes at once" if pairs > 2**16 else None
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, hood: Neighborhood, scale: float
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_bias: Tensor | None,
+        hood: Neighborhood,
+        scale: float | Tensor,
     ) -> Forward:
         scores = _scores(q, k, key_bias, hood, scale)
         lse = scores.logsumexp(-1)
@@ -44,8 +50,9 @@ class Dense:
         out: Tensor,
         lse: Tensor,
         hood: Neighborhood,
-        scale: float,
+        scale: float | Tensor,
         needs_key_bias: bool,
+        needs_scale: bool = False,
     ) -> Gradients:
         # an operator runs below torch's autograd, so that derivatives are written out
         shares = _shares(_scores(q, k, key_bias, hood, scale), lse.transpose(1, 2))
@@ -56,16 +63,21 @@ class Dense:
         slopes = shares * (
             torch.einsum("bqhd,bkhd->bhqk", upstream, _wide(v, q)) - inner.transpose(1, 2)[..., None]
         )
-        dq = scale * torch.einsum("bhqk,bkhd->bqhd", slopes, _wide(k, q))
-        dk = scale * torch.einsum("bhqk,bqhd->bkhd", slopes, q.to(lse.dtype))
+        scaled = _factor(scale) * slopes
+        dq = torch.einsum("bhqk,bkhd->bqhd", scaled, _wide(k, q))
+        dk = torch.einsum("bhqk,bqhd->bkhd", scaled, q.to(lse.dtype))
         dv = torch.einsum("bhqk,bqhd->bkhd", shares, upstream)
         db = None
         if needs_key_bias:
             db = slopes.sum((1, 2))
             db = db.sum(0, keepdim=True) if len(key_bias) == 1 else db
+        ds = None
+        if needs_scale:
+            ds = (slopes * _products(q, k)).sum((2, 3))
+            ds = ds.sum(0, keepdim=True) if len(scale) == 1 else ds
         kv_heads = (k.shape[2], -1)
         dk, dv = (x.unflatten(2, kv_heads).sum(3).to(q.dtype) for x in (dk, dv))
-        return Gradients(dq.to(q.dtype), dk, dv, db)
+        return Gradients(dq.to(q.dtype), dk, dv, db, ds)
 
 
 def _wide(x: Tensor, q: Tensor) -> Tensor:
@@ -74,9 +86,20 @@ def _wide(x: Tensor, q: Tensor) -> Tensor:
     return x.to(dtype).repeat_interleave(q.shape[2] // x.shape[2], 2)
 
 
-def _scores(q: Tensor, k: Tensor, key_bias: Tensor | None, hood: Neighborhood, scale: float) -> Tensor:
+def _products(q: Tensor, k: Tensor) -> Tensor:
+    return torch.einsum("bqhd,bkhd->bhqk", _wide(q, q), _wide(k, q))
+
+
+def _factor(scale: float | Tensor) -> float | Tensor:
+    """A number, or ``[B or 1, H]`` beside the scores."""
+    return scale[..., None, None] if isinstance(scale, Tensor) else scale
+
+
+def _scores(
+    q: Tensor, k: Tensor, key_bias: Tensor | None, hood: Neighborhood, scale: float | Tensor
+) -> Tensor:
     """``[B, H, Nq, Nk]``, −∞ where a key is hidden."""
-    scores = scale * torch.einsum("bqhd,bkhd->bhqk", _wide(q, q), _wide(k, q))
+    scores = _factor(scale) * _products(q, k)
     if key_bias is not None:
         scores = scores + key_bias[:, None, None]
     seen = np.zeros((hood.query_grid.size, hood.key_grid.size), dtype=bool)

@@ -1,0 +1,266 @@
+"""The operator's derivatives: those that torch asks of its ops, those of eager calls, those of torch.func.
+
+The formulas are the same in all three. Compiled and exported programs trace the ops and find them
+registered there. Eager calls take a function of their own around the op, which costs half of what the
+registration does. ``torch.func`` and vectorised Hessians need functions with rules for its transforms;
+the axis that ``vmap`` adds is folded into the batch, so that one call serves all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from geoattn import ops, programs
+from geoattn.backends import reference
+
+_attention = torch.ops.geoattn.attention.default
+_attention_backward = torch.ops.geoattn.attention_backward.default
+
+#: tensors of the ops that may have a gradient
+OPERANDS = 6
+#: of each op: those that hold one row for the whole batch or one for each entry
+_SHARED = {"attention": (3, 4), "backward": (5, 6), "second": (10, 11)}
+
+
+def attend(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """The op ``geoattn::attention``, differentiable in the way that the call at hand needs."""
+    if torch.compiler.is_compiling():
+        return _attention(*arguments)  # type: ignore[no-any-return]
+    if torch._C._are_functorch_transforms_active():
+        return _TransformedAttention.apply(*arguments)  # type: ignore[no-untyped-call, no-any-return]
+    if _differentiable(arguments[:OPERANDS]):
+        return Attention.apply(*arguments)  # type: ignore[no-untyped-call, no-any-return]
+    with torch._C._AutoDispatchBelowAutograd():
+        return _attention(*arguments)  # type: ignore[no-any-return]
+
+
+def _gradients(*arguments: Any) -> tuple[Tensor, ...]:
+    """The op ``geoattn::attention_backward`` likewise."""
+    if torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling():
+        return _TransformedBackward.apply(*arguments)  # type: ignore[no-untyped-call, no-any-return]
+    if torch.is_grad_enabled():  # for derivatives of derivatives
+        return _attention_backward(*arguments)  # type: ignore[no-any-return]
+    with torch._C._AutoDispatchBelowAutograd():
+        return _attention_backward(*arguments)  # type: ignore[no-any-return]
+
+
+def _differentiable(tensors: Sequence[Tensor | None]) -> bool:
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
+# ---------------------------------------------------------------- the formulas
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *operands, ctx.options = *inputs[:7], inputs[7:]
+    ctx.hood = programs.find(ctx.options[0], operands[6])  # keeps it alive until the backward pass
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*operands, *output)
+
+
+def _differentiate(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Any, ...]:
+    if grad_out is None and grad_lse is None:
+        return (None,) * 12
+    *operands, out, lse = ctx.saved_tensors
+    needs = list(ctx.needs_input_grad[3:OPERANDS])
+    grad_out = torch.zeros_like(out) if grad_out is None else grad_out
+    gradients = _gradients(grad_out, grad_lse, *operands, out, lse, *ctx.options, needs)
+    more = (x if needed else None for x, needed in zip(gradients[3:], needs, strict=True))
+    return *gradients[:3], *more, *(None,) * 6
+
+
+def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *operands, _, content, _, _, digest, _, scale, quadrature, _, ctx.needs = inputs
+    ctx.hood = programs.find(digest, content)
+    ctx.options = digest, scale, quadrature
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*operands, content)
+
+
+def _differentiate_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
+    """Second derivatives.
+
+    The gradients are functions of grad_out, grad_lse, q, k, v, key_bias and scales; out and lse are
+    functions of the same and need no gradient of their own.
+    """
+    wanted = [*cotangents[:3], *(c if n else None for c, n in zip(cotangents[3:5], ctx.needs, strict=False))]
+    if all(cotangent is None for cotangent in wanted):
+        return (None,) * 17
+    arguments = (*wanted, *ctx.saved_tensors, *ctx.options)
+    if torch._C._are_functorch_transforms_active():
+        second = _TransformedSecond.apply(*arguments)  # type: ignore[no-untyped-call]
+        gradients = [None if x is None else g for g, x in zip(second, ctx.saved_tensors[:7], strict=True)]
+    else:
+        gradients = _second(*arguments)
+    return *gradients, *(None,) * 10
+
+
+def _second(*arguments: Any) -> list[Tensor | None]:
+    """Second derivatives by differentiating the reference's own formula, chunk by chunk."""
+    *wanted, grad_out, grad_lse, q, k, v, key_bias, scales, content, digest, scale, quadrature = arguments
+    hood = programs.find(digest, content)
+    additive = ops.additive(q, key_bias, hood, quadrature)
+    with ops.full_precision(q):
+        gradients = reference.second_derivatives(
+            wanted, grad_out, grad_lse, q, k, v, additive, hood, scale if scales is None else scales
+        )
+    if key_bias is None:
+        gradients[5] = None
+    return gradients
+
+
+# ---------------------------------------------------------------- compiled programs
+
+torch.library.register_autograd("geoattn::attention", _differentiate, setup_context=_setup, lib=ops.library)
+torch.library.register_autograd(
+    "geoattn::attention_backward", _differentiate_backward, setup_context=_setup_backward, lib=ops.library
+)
+
+
+# ---------------------------------------------------------------- eager calls
+
+
+class Attention(torch.autograd.Function):
+    """An eager call with gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():
+            output = _attention(*arguments)
+        _setup(ctx, arguments, output)
+        return output  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+        return _differentiate(ctx, *gradients)
+
+
+# ---------------------------------------------------------------- torch.func
+
+
+def no_tangents(*_: Any) -> NoReturn:
+    """An op without a forward-mode rule would drop tangents in silence."""
+    raise NotImplementedError(
+        "attention has no forward-mode derivative (torch.func.jvp, jacfwd and hessian, "
+        "torch.autograd.forward_ad); use reverse mode, which is right to any order: "
+        "torch.autograd.grad(…, create_graph=True), torch.func.jacrev(torch.func.jacrev(f)), "
+        "torch.autograd.functional.hessian(f, x)"
+    )
+
+
+class _TransformedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+        return _attention(*arguments)  # type: ignore[no-any-return]
+
+    setup_context = staticmethod(_setup)  # type: ignore[assignment]
+    jvp = staticmethod(no_tangents)  # type: ignore[assignment]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+        return _differentiate(ctx, *gradients)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
+        folded, unfold = _fold(info.batch_size, in_dims, arguments, 7, _SHARED["attention"], like=0)
+        return tuple(map(unfold, attend(*folded))), (0, 0)
+
+
+class _TransformedBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        return _attention_backward(*arguments)  # type: ignore[no-any-return]
+
+    setup_context = staticmethod(_setup_backward)  # type: ignore[assignment]
+    jvp = staticmethod(no_tangents)  # type: ignore[assignment]
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
+        return _differentiate_backward(ctx, *cotangents)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
+        folded, unfold = _fold(info.batch_size, in_dims, arguments, 11, _SHARED["backward"], like=2)
+        gradients = list(_gradients(*folded))
+        dims: list[int | None] = [0, 0, 0, *(0 if needed else None for needed in arguments[-1])]
+        for place, dim in enumerate(dims):
+            if dim is not None:
+                gradients[place] = unfold(gradients[place], shared=_is_shared(arguments, in_dims, 2 + place))
+        return tuple(gradients), tuple(dims)
+
+
+class _TransformedSecond(torch.autograd.Function):
+    """Second derivatives as such a function; what an operand has none of is an empty tensor."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        q = arguments[7]
+        return tuple(q.new_empty(0) if x is None else x for x in _second(*arguments))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    jvp = staticmethod(no_tangents)  # type: ignore[assignment]
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> NoReturn:
+        raise NotImplementedError(
+            "attention has no third derivative under torch.func and vmap; "
+            "torch.autograd.grad(…, create_graph=True) gives derivatives of any order"
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
+        folded, unfold = _fold(info.batch_size, in_dims, arguments, 13, (3, 4, *_SHARED["second"]), like=7)
+        gradients, dims = [], []
+        for place, gradient in enumerate(_TransformedSecond.apply(*folded), start=5):  # type: ignore[no-untyped-call]
+            there = arguments[place] is not None
+            dims.append(0 if there else None)
+            shared = there and _is_shared(arguments, in_dims, place)
+            gradients.append(unfold(gradient, shared=shared) if there else gradient)
+        return tuple(gradients), tuple(dims)
+
+
+def _fold(
+    size: int,
+    in_dims: tuple[Any, ...],
+    arguments: tuple[Any, ...],
+    tensors: int,
+    shared: tuple[int, ...],
+    like: int,
+) -> tuple[tuple[Any, ...], Callable[..., Tensor]]:
+    """The arguments with the mapped axis in the batch, and what takes a result's batch apart again.
+
+    ``like`` is the place of an argument with the whole batch. What is ``shared`` by it gets a row for
+    each entry, so that each entry of the mapped axis has a gradient of its own.
+    """
+    batch = _batch(arguments[like], in_dims[like])
+
+    def fold(place: int, x: Tensor | None, dim: int | None) -> Tensor | None:
+        if x is None or x.dtype == torch.uint8:  # the content of a neighborhood
+            return x
+        x = x.unsqueeze(0).expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
+        if place in shared:
+            x = x.expand(size, batch, *x.shape[2:])
+        return x.flatten(0, 1)
+
+    def unfold(x: Tensor, shared: bool = False) -> Tensor:
+        x = x.reshape(size, batch, *x.shape[1:])
+        return x.sum(1, keepdim=True) if shared else x
+
+    folded = (fold(i, x, in_dims[i]) for i, x in enumerate(arguments[:tensors]))
+    return (*folded, *arguments[tensors:]), unfold
+
+
+def _batch(x: Tensor, dim: int | None) -> int:
+    """The size of the batch, without the mapped axis."""
+    return x.shape[1 if dim == 0 else 0]
+
+
+def _is_shared(arguments: tuple[Any, ...], in_dims: tuple[Any, ...], place: int) -> bool:
+    return _batch(arguments[place], in_dims[place]) == 1

@@ -1,0 +1,103 @@
+"""Programs and the neighborhoods that they name.
+
+A program calls the op with a neighborhood's digest. Compiled, it lives in the process that made it,
+which keeps the neighborhood for it. Exported, it goes to other processes, and carries the content
+too: the bytes of what :meth:`to_dict` gives, as a constant tensor, read once where it is first run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+from geoattn._value import Value
+from geoattn.neighborhoods.base import Neighborhood
+
+#: neighborhoods that programs name: a program lives as long as the process
+_kept: dict[str, Neighborhood] = {}
+
+
+def find(digest: str, content: Tensor | None) -> Neighborhood:
+    """The neighborhood that a call names: a living one, or the one that the program carries.
+
+    Raises
+    ------
+    LookupError
+        If it is neither alive nor carried.
+    """
+    try:
+        return Neighborhood.alive(digest)
+    except LookupError:
+        if content is None and digest not in _kept:
+            raise
+    if digest not in _kept:
+        assert content is not None
+        _kept[digest] = decoded(content)
+    return _kept[digest]
+
+
+def keep(digest: str, content: Tensor | None) -> None:
+    """Keep what a program names while it is traced, for as long as the process lives."""
+    if content is None or not isinstance(content, FakeTensor):
+        _kept[digest] = find(digest, content)
+
+
+def encoded(hood: Neighborhood) -> Tensor:
+    """The content as bytes, for a program to carry.
+
+    Raises
+    ------
+    ValueError
+        If a part of it is of a class that another process cannot import.
+    """
+    for value in _values(hood):
+        kind = type(value)
+        if (
+            kind.__module__ == "__main__"
+            or getattr(sys.modules.get(kind.__module__), kind.__name__, None) is not kind
+        ):
+            raise ValueError(
+                f"an exported program cannot carry {value!r}: its class {kind.__qualname__} is defined in "
+                f"{kind.__module__!r}, which no other process can import; put the class into a module, or "
+                "give its edges with geoattn.from_edges(grid, key_grid, *hood.to_csr())"
+            )
+    modules = sorted({type(value).__module__ for value in _values(hood)})
+    text = json.dumps({"neighborhood": hood.to_dict(), "modules": modules}).encode()
+    return torch.from_numpy(np.frombuffer(zlib.compress(text), np.uint8).copy())
+
+
+def decoded(content: Tensor) -> Neighborhood:
+    """What :func:`encoded` made bytes of.
+
+    Raises
+    ------
+    ValueError
+        If it holds a kind that this process does not know; the message names its module.
+    """
+    stored = json.loads(zlib.decompress(content.cpu().numpy().tobytes()))
+    try:
+        return Neighborhood.from_dict(stored["neighborhood"])
+    except ValueError as error:
+        foreign = [m for m in stored["modules"] if not m.startswith("geoattn.")]
+        if not foreign:
+            raise
+        raise ValueError(f"{error}; the program was made where {', '.join(foreign)} was imported") from error
+
+
+def _values(value: Any) -> Iterator[Value]:
+    """A value and all values in it."""
+    if isinstance(value, Value):
+        yield value
+        for part in value._content().values():
+            yield from _values(part)
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _values(part)
