@@ -34,12 +34,13 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import geoattn as ga
+from geoattn._files import write_json
 from geoattn.tasks.experiments import depth, panoramas, segmentation, shallow_water
 from geoattn.tasks.experiments.model import ModelSettings
 from geoattn.tasks.geometry import SETTINGS
 from geoattn.tasks.panoramas import Sample
 from geoattn.tasks.panoramas.robustness import score
-from geoattn.training import FitConfig, write_json
+from geoattn.training import FitConfig
 
 PEER = "torch-harmonics"
 WATER_MODEL = ModelSettings(dim=48, depth=3, num_heads=4, radius=25.0, features=2, position="directional")

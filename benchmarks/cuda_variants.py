@@ -32,6 +32,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
 
+from geoattn._files import write_text
 from geoattn.backends.cuda import variants
 from geoattn.backends.cuda.compiler import compiler, sources
 from geoattn.backends.cuda.variants import Variant
@@ -224,9 +225,7 @@ def main() -> int:
         found = differences(rows, read()[1])
         print("\n".join(found) or f"{len(rows)} rows as in {RESULTS}")
         return bool(found or over)
-    part = RESULTS.with_suffix(f".{os.getpid()}.part")
-    part.write_text(written(known, rows))
-    os.replace(part, RESULTS)
+    write_text(written(known, rows), RESULTS)
     print(f"{len(rows)} rows written to {RESULTS}")
     return over
 

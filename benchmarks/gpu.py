@@ -32,6 +32,7 @@ from gpu_cases import CASES, QUICK, Case
 from torch import Tensor
 
 import geoattn as ga
+from geoattn._files import write_text
 from geoattn.plans import plan
 from geoattn.plans.cost import statistics as plan_statistics
 
@@ -299,10 +300,7 @@ def targets(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 def save(report: dict[str, Any], path: Path) -> None:
     """Write the report whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    os.replace(part, path)
+    write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", path)
 
 
 def draw(report: dict[str, Any], path: Path) -> None:

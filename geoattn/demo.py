@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import time
 from pathlib import Path
@@ -14,13 +13,14 @@ from torch import Tensor
 
 import geoattn as ga
 from geoattn import backends
+from geoattn._files import claim, write_json
 from geoattn.models import Transformer, TransformerConfig
 from geoattn.tasks.shallow_water import CHANNELS, generate_trajectories
 from geoattn.tasks.shallow_water.evaluation import persistence, rollout, root_mean_square_error
 from geoattn.tasks.shallow_water.learning import Stepper, train
 from geoattn.tasks.shallow_water.pictures import forecast_picture
 from geoattn.tasks.shallow_water.store import read_fields, to_dataset, write_zarr
-from geoattn.training import FitConfig, write_json
+from geoattn.training import FitConfig
 
 SPHERE, PLANE, PERSISTENCE = "geodesic discs", "planar windows", "persistence"
 
@@ -80,7 +80,10 @@ def run_demo(
     config = config if steps is None else dataclasses.replace(config, steps=steps)
     if fresh:
         shutil.rmtree(output, ignore_errors=True)
-    _claim(output, config)
+    try:
+        claim(output, dataclasses.asdict(config), "a demo", "Give another --output, or --fresh to start over")
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
 
     grid = ga.grids.gaussian(config.nlat, config.nlon)
     training, validation, test = _trajectories(output, config, grid)
@@ -137,19 +140,6 @@ def run_demo(
     print(f"\nForecast, scores, pictures and checkpoints are in {output}/")
     print(f"The demo took {time.perf_counter() - started:.0f} s.")
     return 0 if better else 1
-
-
-def _claim(output: Path, config: DemoConfig) -> None:
-    """Bind the folder to this configuration, so that no run continues another's results."""
-    path = output / "config.json"
-    wanted = dataclasses.asdict(config)
-    if path.exists() and (found := json.loads(path.read_text())) != wanted:
-        differing = {k: (found.get(k), v) for k, v in wanted.items() if found.get(k) != v}
-        raise SystemExit(
-            f"{output} holds a demo with other settings (there, here): {differing}; "
-            "give another --output, or --fresh to start over"
-        )
-    write_json(wanted, path)
 
 
 def _trajectories(output: Path, config: DemoConfig, grid: ga.grids.Gaussian) -> tuple[Tensor, Tensor, Tensor]:

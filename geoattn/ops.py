@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from geoattn import backends, programs
+from geoattn._lru import BoundedCache
 from geoattn.backends.base import accumulation_dtype
-from geoattn.backends.cache import BoundedCache
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
 

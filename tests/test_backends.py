@@ -7,7 +7,7 @@ import torch
 
 import geoattn as ga
 from geoattn import backends
-from geoattn.backends.cache import BoundedCache
+from geoattn._lru import BoundedCache
 from geoattn.functional import explain
 
 GRID = ga.grids.gaussian(4, 8)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
+from geoattn._lru import BoundedCache
 from geoattn.backends.base import (
     Forward,
     Gradients,
@@ -27,7 +28,6 @@ from geoattn.backends.base import (
     backward_of_multiplied,
     forward_of_multiplied,
 )
-from geoattn.backends.cache import BoundedCache
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.plans import Plan, plan
 from geoattn.plans.expand import visited

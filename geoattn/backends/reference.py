@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geoattn._lru import BoundedCache
 from geoattn.backends.base import Forward, Gradients, accumulation_dtype
-from geoattn.backends.cache import BoundedCache
 from geoattn.grids.orders import order
 from geoattn.neighborhoods.base import Index, Neighborhood
 

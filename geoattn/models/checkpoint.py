@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geoattn import _files
 from geoattn.models.config import ModelConfig
 
 #: of the layout of the file; another one is refused
@@ -50,17 +51,8 @@ def save(path: str | os.PathLike[str], model: nn.Module, **extra: Any) -> None:
         "state": {name: value.detach().cpu() for name, value in model.state_dict().items()},
         "extra": extra,
     }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with _files.whole(path, durable=True) as partial:
+        torch.save(content, partial)
 
 
 def load(path: str | os.PathLike[str], config: ModelConfig | None = None) -> tuple[nn.Module, dict[str, Any]]:
@@ -110,9 +102,9 @@ def differences(found: ModelConfig, wanted: ModelConfig) -> str:
     """The entries in which two configurations differ, as a sentence."""
     if found.kind != wanted.kind:
         return f"a {found.kind}, not a {wanted.kind}"
-    there, here = vars(found), vars(wanted)
-    names = [name for name in found.to_dict() if name != "kind" and there[name] != here[name]]
-    return "; ".join(f"{name} is {there[name]!r} there, {here[name]!r} here" for name in names)
+    names = [name for name in found.to_dict() if name != "kind"]
+    there, here = ({name: vars(config)[name] for name in names} for config in (found, wanted))
+    return _files.differences(there, here)
 
 
 def _check_plain(name: str, value: Any) -> None:

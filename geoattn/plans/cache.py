@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from geoattn._cache import cache_folder
+from geoattn._files import cache_folder
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.plans.base import Plan
 from geoattn.plans.builder import build

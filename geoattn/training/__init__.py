@@ -2,8 +2,7 @@
 
 from geoattn.training.config import FitConfig
 from geoattn.training.data import Checked, Data, Rounds
-from geoattn.training.files import claim, write_json, write_text
 from geoattn.training.fit import fit
 from geoattn.training.optimisers import one_cycle
 
-__all__ = ["Checked", "Data", "FitConfig", "Rounds", "claim", "fit", "one_cycle", "write_json", "write_text"]
+__all__ = ["Checked", "Data", "FitConfig", "Rounds", "fit", "one_cycle"]

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from torch import Tensor
 
-from geoattn.training.files import write_json, write_text
+from geoattn._files import write_json, write_text
 
 
 class Reseed(Callback):

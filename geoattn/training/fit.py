@@ -13,10 +13,10 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
+from geoattn._files import claim
 from geoattn.models import ModelConfig
 from geoattn.training.callbacks import FiniteLoss, Record, Reseed, TrainingBar
 from geoattn.training.config import FitConfig
-from geoattn.training.files import claim
 from geoattn.training.pictures import learning_curves
 
 

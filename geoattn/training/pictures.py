@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from geoattn._files import whole
+
 
 def learning_curves(path: Path, rounds: list[dict[str, float]]) -> None:
     """Draw the losses of a run against its steps."""
@@ -19,6 +21,5 @@ def learning_curves(path: Path, rounds: list[dict[str, float]]) -> None:
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
     axes.legend()
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=100, format="png")
-    partial.replace(path)
+    with whole(path) as partial:
+        figure.savefig(partial, dpi=100, format="png")

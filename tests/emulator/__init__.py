@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import shutil
 import subprocess
 import tempfile
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from geoattn import backends
-from geoattn._cache import cache_folder
+from geoattn._files import cache_folder, whole
 from geoattn._shipped import shipped
 from geoattn.backends.cuda.backend import Cuda
 from geoattn.backends.cuda.variants import Variant
@@ -140,11 +139,13 @@ def _built(sources: dict[str, str], units: tuple[str, ...], definitions: list[st
             target = folder / f"{digest(unit, *texts)}.o"
             if not target.exists():
                 _run([*options, *([] if own else definitions), "-c", unit, "-o", f"{unit}.o"], workplace)
-                os.replace(Path(workplace) / f"{unit}.o", target) if own else None
+                if own:
+                    with whole(target) as part:
+                        shutil.copy(Path(workplace) / f"{unit}.o", part)
             objects.append(str(target) if own else f"{unit}.o")
         _run(["g++", "-shared", *objects, "-o", "library.so"], workplace)
-        shutil.copy(Path(workplace) / "library.so", part := folder / f"{library.stem}.{os.getpid()}.part")
-        os.replace(part, library)
+        with whole(library) as part:
+            shutil.copy(Path(workplace) / "library.so", part)
     return library
 
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
-from geoattn._cache import cache_folder
+from geoattn._files import cache_folder
 
 logger = logging.getLogger("geoattn")
 

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from geoattn._cache import cache_folder
+from geoattn._files import cache_folder
 from geoattn._shipped import shipped
 from geoattn.backends.cuda.variants import Variant
 

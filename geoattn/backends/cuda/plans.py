@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geoattn.backends.cache import BoundedCache
+from geoattn._lru import BoundedCache
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.plans import plan as plan_of
 from geoattn.plans.base import Plan

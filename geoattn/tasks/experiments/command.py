@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from geoattn._files import write_text
 from geoattn.tasks.experiments import TASKS
-from geoattn.training.files import write_text
 
 
 def run(action: str, arguments: list[str]) -> int:

@@ -15,13 +15,14 @@ from torchmetrics import Metric
 
 import geoattn as ga
 from geoattn import models
+from geoattn._files import write_json
 from geoattn.grids import LatLonGrid
 from geoattn.tasks.experiments.model import ModelSettings
 from geoattn.tasks.panoramas import RenderedRooms, Sample, Stanford2D3DS
 from geoattn.tasks.panoramas.learning import PanoramaTask
 from geoattn.tasks.panoramas.robustness import Predict, rotation_robustness, score
 from geoattn.tasks.shallow_water.pictures import curves
-from geoattn.training import Data, FitConfig, fit, write_json
+from geoattn.training import Data, FitConfig, fit
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import geoattn as ga
+from geoattn._files import claim, write_json
 from geoattn.grids import LatLonGrid
 from geoattn.tasks.experiments.model import ModelSettings
 from geoattn.tasks.shallow_water import CHANNELS, HOUR, ShallowWater, galewsky_jet, generate_trajectories
@@ -20,7 +21,7 @@ from geoattn.tasks.shallow_water.learning import Stepper
 from geoattn.tasks.shallow_water.learning import train as train_stepper
 from geoattn.tasks.shallow_water.pictures import curves, forecast_picture
 from geoattn.tasks.shallow_water.store import read_fields, to_dataset, write_zarr
-from geoattn.training import FitConfig, claim, write_json
+from geoattn.training import FitConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geoattn._files import whole
 from geoattn.grids import LatLonGrid
 from geoattn.tasks.shallow_water.solver import CHANNELS
 
@@ -82,13 +81,8 @@ def to_dataset(
 
 def write_zarr(dataset: xarray.Dataset, path: Path) -> None:
     """Write a whole store or nothing: it takes its name only when it is complete."""
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.to_zarr(partial, mode="w", consolidated=False)
-    if path.exists():
-        shutil.rmtree(path)
-    os.replace(partial, path)
+    with whole(path) as partial:
+        dataset.to_zarr(partial, mode="w-", consolidated=False)
 
 
 def read_fields(path: Path) -> Tensor:

@@ -14,6 +14,8 @@ import numpy as np
 import xarray
 from numpy.typing import NDArray
 
+from geoattn._files import differences, write_json
+
 #: attribute of a finished store that says what was asked for
 REQUEST = "geoattn_forecast"
 
@@ -152,9 +154,7 @@ class RolloutStore:
         return {name: self._group[name] for name in names}
 
     def _write_record(self) -> None:
-        partial = self._record.with_suffix(".partial")
-        partial.write_text(json.dumps({"request": self.request, "done": self._done}))
-        os.replace(partial, self._record)
+        write_json({"request": self.request, "done": self._done}, self._record)
 
     def _finished_request(self) -> Any:
         import zarr
@@ -170,9 +170,7 @@ class RolloutStore:
             return
         if not isinstance(found, dict):
             raise FileExistsError(f"{where!r} is no forecast to resume: give another output, or delete it")
-        differing = "; ".join(
-            f"{name} is {found.get(name)!r} there, {wanted!r} here"
-            for name, wanted in self.request.items()
-            if found.get(name) != wanted
+        raise ValueError(
+            f"{where!r} is another forecast: {differences(found, self.request)}. "
+            "Give another output, or delete it"
         )
-        raise ValueError(f"{where!r} is another forecast: {differing}. Give another output, or delete it")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
 import xarray
+
+from geoattn._files import whole
 
 
 def refuse_existing(path: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -36,15 +36,5 @@ def write_zarr(
         If there is something at ``path`` and ``overwrite`` is False.
     """
     refuse_existing(path, overwrite)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mark = uuid.uuid4().hex[:8]
-    partial, replaced = (path.with_name(f"{path.name}.{mark}.{word}") for word in ("partial", "replaced"))
-    try:
+    with whole(path) as partial:
         ds.to_zarr(partial, mode="w-", consolidated=False, **options)
-        if path.exists():
-            os.replace(path, replaced)
-        os.replace(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
