@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 import geoattn as ga
@@ -53,7 +55,7 @@ def test_a_failed_write_leaves_the_earlier_file_alone(model, tmp_path, monkeypat
     def full(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="no space left"):
         models.save(path, model, seed=2)
     assert models.load(path)[1] == {"seed": 1}
@@ -66,21 +68,66 @@ def test_truncated_files_are_refused_at_every_length(model, tmp_path):
     whole = path.read_bytes()
     for length in (0, 1, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=rf"is no model, or a truncated one \({length} bytes\)"):
+        with pytest.raises(
+            ValueError, match=rf"is no model, or a damaged or truncated one \({length} bytes\)"
+        ):
             models.load(path)
+
+
+def test_a_single_bit_flipped_anywhere_is_refused(model, tmp_path):
+    path = tmp_path / "model.pt"
+    models.save(path, model, mean=torch.arange(3.0), note="by hand")
+    whole = bytearray(path.read_bytes())
+    header = 8 + int.from_bytes(whole[:8], "little")
+    places = np.random.default_rng(0).integers(0, 8 * len(whole), 150).tolist()
+    # every bit of the length, the mark and the digest, and many of the header
+    places += [*range(8 * 8), *range(8 * 8, 8 * header, 37)]
+    places += range(8 * whole.index(b'"digest"'), 8 * (whole.index(b'"digest"') + 76))
+    for place in places:
+        whole[place // 8] ^= 1 << place % 8
+        path.write_bytes(whole)
+        with pytest.raises(ValueError, match=r"damaged|was not written|layout version|torch\.save"):
+            models.load(path)
+        whole[place // 8] ^= 1 << place % 8
+    path.write_bytes(whole)
+    assert models.load(path)[1]["note"] == "by hand"
+
+
+def test_extras_of_every_kind_come_back(model, tmp_path):
+    shared = torch.arange(4, dtype=torch.int16)
+    extra = {
+        "numbers": [1, -2.5, float("inf"), True, None, 10**30],
+        "views": {"a": shared, "b": shared[::2], "c": {"scalar": torch.tensor(2.0, dtype=torch.bfloat16)}},
+        "geoattn.tensor": {"geoattn.tensor": "a string", "geoattn.dict": {}, '"digest":"0"': "ü"},
+        "empty": torch.zeros(0, 3),
+    }
+    models.save(tmp_path / "model.pt", model, **extra)
+    found = models.load(tmp_path / "model.pt")[1]
+    assert found["numbers"] == extra["numbers"]
+    assert found["geoattn.tensor"] == extra["geoattn.tensor"]
+    for name in "ab":
+        assert torch.equal(found["views"][name], extra["views"][name])
+    assert found["views"]["c"]["scalar"].dtype == torch.bfloat16
+    assert found["empty"].shape == (0, 3)
+
+
+def test_other_programs_read_the_weights_of_a_file(model, tmp_path):
+    models.save(tmp_path / "model.safetensors", model)
+    found = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(found[f"state.{name}"], value) for name, value in model.state_dict().items())
 
 
 def test_other_files_and_other_versions_are_refused(model, tmp_path, monkeypatch):
     path = tmp_path / "model.pt"
     with pytest.raises(FileNotFoundError, match="there is no model at"):
         models.load(path)
-    torch.save({"state": 1}, path)
+    safetensors.torch.save_file({"state": torch.zeros(1)}, path, {"mark": "of someone else"})
     with pytest.raises(ValueError, match="was not written by geoattn"):
         models.load(path)
     monkeypatch.setattr(models.checkpoint, "VERSION", 7)
     models.save(path, model)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="has layout version 7, and this geoattn reads 1"):
+    with pytest.raises(ValueError, match="has layout version 7, and this geoattn reads 2"):
         models.load(path)
 
 
@@ -90,7 +137,7 @@ def test_a_file_with_code_in_it_is_refused_and_not_run(tmp_path):
     subprocess.run(
         [sys.executable, "-c", program + "torch.save(Code(), sys.argv[1])", path, tmp_path / "x"], check=True
     )
-    with pytest.raises(ValueError, match="is no model"):
+    with pytest.raises(ValueError, match=r"is a file of torch\.save"):
         models.load(path)
     assert not (tmp_path / "x").exists()
 

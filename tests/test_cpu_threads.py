@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -131,3 +133,104 @@ def test_without_a_writable_cache_it_compiles_anew_and_says_so(tmp_path):
         check=True,
     )
     assert "anew in each process" in run.stderr
+
+
+def kernel_files(folder):
+    return sorted((folder / "cpu").rglob("*.nbc"))
+
+
+def run_kernel(folder, extra="", **options):
+    return subprocess.run(
+        [sys.executable, "-c", extra + PROGRAM],
+        env={**os.environ, "GEOATTN_CACHE": str(folder)},
+        capture_output=True,
+        text=True,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("warm") / "cache"
+    run_kernel(folder, check=True)
+    return folder
+
+
+@pytest.fixture
+def copied(warm, tmp_path):
+    shutil.copytree(warm, tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "another's"])
+def test_damaged_kernels_are_compiled_anew_and_replaced(copied, damage):
+    files = {path: path.read_bytes() for path in kernel_files(copied)}
+    contents = list(files.values())
+    for number, (path, content) in enumerate(files.items()):
+        middle = len(content) // 2
+        path.write_bytes(
+            {
+                "empty": b"",
+                "cut": content[:middle],
+                "flipped": content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :],
+                "another's": contents[number - 1],
+            }[damage]
+        )
+    found = run_kernel(copied)
+    assert found.returncode == 0, found.stderr
+    assert "compiles its CPU kernels" in found.stderr
+    assert "compiles" not in run_kernel(copied, check=True).stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="this system has no owners and modes")
+def test_kernels_that_others_could_have_written_are_not_run(copied):
+    for path in kernel_files(copied):
+        path.chmod(0o666)
+    found = run_kernel(copied, check=True)
+    assert "are not read, and compiled anew" in found.stderr
+    assert "can be written by others" in found.stderr
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_a_warning(tmp_path):
+    full = "import errno, os\ndef replace(*_): raise OSError(errno.ENOSPC, 'No space left on device')\n"
+    found = run_kernel(tmp_path, full + "os.replace = replace\n", check=True)
+    assert "No space left on device" in found.stderr
+    assert "anew in each process" in found.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow
+def test_two_versions_share_a_cache(copied):
+    before = {path: path.read_bytes() for path in kernel_files(copied)}
+    other = "import numba\nnumba.__version__ += '.other'\n"
+    assert "compiles" in run_kernel(copied, other, check=True).stderr
+    assert len(kernel_files(copied)) == 2 * len(before)
+    for version in ("", other):
+        assert "compiles" not in run_kernel(copied, version, check=True).stderr
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("interrupts", [1, 3])
+def test_an_interrupt_waits_for_the_threads_that_write(interrupts):
+    working, left = threading.Event(), threading.Event()
+
+    def task():
+        if threading.current_thread() is threading.main_thread():
+            working.wait(30)
+        else:
+            working.set()
+            time.sleep(1.0)
+            left.set()
+
+    timers = [
+        threading.Timer(0.2 * n, os.kill, (os.getpid(), signal.SIGINT)) for n in range(1, interrupts + 1)
+    ]
+    for timer in timers:
+        timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        threads.run(task, 2)
+    assert left.is_set()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import zipfile
 
 import pytest
 import torch
@@ -111,6 +112,146 @@ def test_a_run_killed_in_the_middle_of_a_round_ends_with_the_same_bits(uninterru
     for name, parameter in whole.state_dict().items():
         assert torch.equal(module.state_dict()[name], parameter), name
     assert without_times(rows) == without_times(whole_rows)
+
+
+class Steps(lightning.Callback):
+    """Writes the number of each step that is done to a file, from which a killed process loses nothing."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        with open(self.path, "a") as file:
+            file.write(f"{trainer.global_step}\n")
+
+    def done(self):
+        return [int(line) for line in self.path.read_text().split()]
+
+
+LONG = FitConfig(steps=40, validate_every=4, batch_size=3, patience=2, seed=5, accelerator="cpu")
+
+
+class Jumping(Shifter):
+    """A validation loss that is lowest in the third round, and a little lower again in the fifth."""
+
+    def validation_step(self, batch, _):
+        losses = [5.0, 4.0, 3.0, 3.5, 2.5, 6.0, 7.0, 8.0, 9.0, 10.0]
+        self.log("val_loss", losses[self.global_step // 4 - 1])
+
+    def configure_optimizers(self):
+        return one_cycle(self, 1e-2, 0.01, 40)
+
+
+def run_jumping(folder, kill_at=None, steps=None):
+    lightning.seed_everything(LONG.seed, verbose=False)
+    module = Jumping()
+    data = Data(Fields(10, kill_at=kill_at), Fields(4), LONG)
+    return module, fit(module, data, folder, LONG, callbacks=[steps] if steps else None)
+
+
+def kill(folder, call):
+    program = f"""
+        import sys
+        from pathlib import Path
+        sys.path.insert(0, {os.path.dirname(__file__)!r})
+        from test_training import *
+        folder = Path({str(folder)!r})
+        {call}
+    """
+    killed = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)], capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+
+
+def same_bits(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_rounds_that_were_finished_when_a_run_was_killed_are_not_done_again(uninterrupted, tmp_path):
+    # 12 samples a round: the 30th is read in the third
+    kill(tmp_path / "run", "run(folder, Fields(10, kill_at=30))")
+    steps = Steps(tmp_path / "steps")
+    module, rows = run(tmp_path / "run", callbacks=[steps])
+    assert steps.done() == [8, 9, 10, 11]
+    assert same_bits(module, uninterrupted[1])
+    assert without_times(rows) == without_times(uninterrupted[2])
+    assert os.listdir(tmp_path / "run" / "checkpoints") == ["last.ckpt"]
+
+
+@pytest.fixture(scope="module")
+def jumping(tmp_path_factory):
+    module, rows = run_jumping(tmp_path_factory.mktemp("jumping") / "whole")
+    assert len(rows) == 7  # the fifth is the best, and two have no lower loss
+    return module, rows
+
+
+@pytest.mark.parametrize("killed_in", [3, 4, 5, 6, 7])
+def test_patience_survives_a_kill(jumping, tmp_path, killed_in):
+    kill(tmp_path / "run", f"run_jumping(folder, kill_at={12 * killed_in - 5})")
+    steps = Steps(tmp_path / "steps")
+    module, rows = run_jumping(tmp_path / "run", steps=steps)
+    assert steps.done() == list(range(4 * (killed_in - 1), 28))
+    assert same_bits(module, jumping[0])
+    assert without_times(rows) == without_times(jumping[1])
+
+
+def test_a_run_killed_after_it_had_stopped_early_does_no_more_rounds(jumping, tmp_path):
+    kill(
+        tmp_path / "run",
+        "Jumping.on_train_end = lambda self: os.kill(os.getpid(), signal.SIGKILL); run_jumping(folder)",
+    )
+    steps = Steps(tmp_path / "steps")
+    module, rows = run_jumping(tmp_path / "run", steps=steps)
+    assert not steps.path.exists()
+    assert same_bits(module, jumping[0])
+    assert without_times(rows) == without_times(jumping[1])
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "flipped": lambda content: content[:5000] + bytes([content[5000] ^ 1]) + content[5001:],
+    "without checksum": lambda content: content[:-79],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(uninterrupted, tmp_path, damage):
+    kill(tmp_path / "run", "run(folder, Fields(10, kill_at=30))")
+    newest = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    newest.write_bytes(DAMAGES[damage](newest.read_bytes()))
+    steps = Steps(tmp_path / "steps")
+    with pytest.warns(RuntimeWarning, match=r"last\.ckpt is damaged.*goes on from the one before"):
+        module, rows = run(tmp_path / "run", callbacks=[steps])
+    assert steps.done() == list(range(4, 12))
+    assert same_bits(module, uninterrupted[1])
+    assert without_times(rows) == without_times(uninterrupted[2])
+
+
+def test_without_a_whole_checkpoint_a_run_begins_again_and_says_so(uninterrupted, tmp_path):
+    kill(tmp_path / "run", "run(folder, Fields(10, kill_at=30))")
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    with pytest.warns(RuntimeWarning, match=r"before\.ckpt is damaged.*goes on from the beginning"):
+        module, rows = run(tmp_path / "run")
+    assert same_bits(module, uninterrupted[1])
+    assert without_times(rows) == without_times(uninterrupted[2])
+
+
+def test_damaged_weights_of_a_finished_run_are_refused(tmp_path):
+    run(tmp_path)
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    path.write_bytes(DAMAGES["flipped"](path.read_bytes()))
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged"):
+        run(tmp_path)
+
+
+def test_checkpoints_are_still_files_of_torch(uninterrupted):
+    path = uninterrupted[0] / "checkpoints" / "last.ckpt"
+    assert "state_dict" in torch.load(path, weights_only=True)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
 
 
 def test_a_finished_run_is_loaded(uninterrupted):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -14,12 +18,19 @@ from geoattn import _files
 from geoattn.models.config import ModelConfig
 
 #: of the layout of the file; another one is refused
-VERSION = 1
+VERSION = 2
 _MARK = "geoattn model"
+#: bytes before the header of a safetensors file: its length
+_LENGTH = 8
+#: place of the digest in the header, filled in when all else is written
+_EMPTY = "0" * 64
 
 
 def save(path: str | os.PathLike[str], model: nn.Module, **extra: Any) -> None:
     """Write a model to one file, whole or not at all.
+
+    The file is one of safetensors: the weights are its tensors, the configuration its metadata, and a
+    SHA-256 digest goes over every byte of both.
 
     Parameters
     ----------
@@ -29,7 +40,7 @@ def save(path: str | os.PathLike[str], model: nn.Module, **extra: Any) -> None:
         A model of this package: its ``config`` is a :class:`ModelConfig`.
     **extra
         Whatever belongs to it, such as statistics of its data: numbers, strings, booleans, None,
-        tensors, and lists and dictionaries of them.
+        tensors, and lists and dictionaries of them. Tuples come back as lists.
 
     Raises
     ------
@@ -42,23 +53,25 @@ def save(path: str | os.PathLike[str], model: nn.Module, **extra: Any) -> None:
             f"{type(model).__name__} has no configuration to save; models.save takes a model built from a "
             "ModelConfig, such as TransformerConfig(…).build()"
         )
-    for name, value in extra.items():
-        _check_plain(name, value)
-    content = {
+    tensors = {f"state.{name}": _plain(value) for name, value in model.state_dict().items()}
+    described = {name: _describe(name, value, tensors) for name, value in extra.items()}
+    metadata = {
         "mark": _MARK,
-        "version": VERSION,
-        "config": config.to_dict(),
-        "state": {name: value.detach().cpu() for name, value in model.state_dict().items()},
-        "extra": extra,
+        "version": str(VERSION),
+        "config": json.dumps(config.to_dict()),
+        "extra": json.dumps(described),
+        "digest": _EMPTY,
     }
-    with _files.whole(path, durable=True) as partial:
-        torch.save(content, partial)
+    content = safetensors.torch.save(tensors, metadata)
+    content = _sealed(content)
+    _files.write_bytes(content, path, durable=True)
 
 
 def load(path: str | os.PathLike[str], config: ModelConfig | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """Read a model, on the CPU and in evaluation mode, and the extras saved with it.
 
-    Nothing in the file is executed.
+    Nothing in the file is executed, and nothing is read of one that differs in a single bit from what was
+    written.
 
     Parameters
     ----------
@@ -72,30 +85,79 @@ def load(path: str | os.PathLike[str], config: ModelConfig | None = None) -> tup
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is truncated or not of this kind, of another version, or if its model differs from
-        ``config``: the entries that differ are named.
+        If the file is damaged, truncated or not of this kind, of another version, or if its model differs
+        from ``config``: the entries that differ are named.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no model at {str(path)!r}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as reason:
-        raise ValueError(
-            f"{str(path)!r} is no model, or a truncated one ({path.stat().st_size} bytes): {reason}"
-        ) from reason
-    if not isinstance(content, dict) or content.get("mark") != _MARK:
+    content = path.read_bytes()
+    metadata = _metadata(path, content)
+    if metadata.get("mark") != _MARK:
         raise ValueError(f"{str(path)!r} was not written by geoattn.models.save")
-    if content["version"] != VERSION:
+    if metadata.get("version") != str(VERSION):
         raise ValueError(
-            f"{str(path)!r} has layout version {content['version']}, and this geoattn reads {VERSION}"
+            f"{str(path)!r} has layout version {metadata.get('version')}, and this geoattn reads {VERSION}"
         )
-    found = ModelConfig.from_dict(content["config"])
+    if _digest(content, str(metadata.get("digest"))) != metadata.get("digest"):
+        raise ValueError(f"{str(path)!r} is damaged: its content and its checksum differ")
+    tensors = safetensors.torch.load(content)
+    found = ModelConfig.from_dict(json.loads(metadata["config"]))
     if config is not None and config != found:
         raise ValueError(f"{str(path)!r} holds another model: {differences(found, config)}")
     model = found.build()
-    model.load_state_dict(content["state"])
-    return model.eval(), content["extra"]
+    prefix = "state."
+    state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    model.load_state_dict(state)
+    extra = {name: _restored(value, tensors) for name, value in json.loads(metadata["extra"]).items()}
+    return model.eval(), extra
+
+
+def _metadata(path: Path, content: bytes) -> dict[str, Any]:
+    """The metadata of a safetensors file, which may still be damaged elsewhere."""
+    if zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{str(path)!r} is a file of torch.save, as geoattn.models.save wrote them before version "
+            f"{VERSION} of its layout, without a checksum: train again, or read it with the geoattn that "
+            "wrote it, and write model.state_dict() into a model built from the same configuration"
+        )
+    length = int.from_bytes(content[:_LENGTH], "little")
+    try:
+        header = json.loads(content[_LENGTH : _LENGTH + length])
+        metadata = header["__metadata__"]
+        if not isinstance(metadata, dict):
+            raise TypeError("its metadata are no dictionary")
+        safetensors.torch.load(content)  # lengths and places fit the file
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        OverflowError,
+        safetensors.SafetensorError,
+    ) as reason:
+        raise ValueError(
+            f"{str(path)!r} is no model, or a damaged or truncated one ({len(content)} bytes): {reason}"
+        ) from reason
+    return metadata
+
+
+def _digest_entry(digest: str) -> bytes:
+    return f'"digest":"{digest}"'.encode()
+
+
+def _sealed(content: bytes) -> bytes:
+    """Fill in the digest of all that is written; only the header is searched, and has one such place."""
+    digest = hashlib.sha256(content).hexdigest()
+    return content.replace(_digest_entry(_EMPTY), _digest_entry(digest), 1)
+
+
+def _digest(content: bytes, written: str) -> str:
+    """The digest of a file's content, with its own place empty."""
+    entry = _digest_entry(written)
+    if content.count(entry, 0, _LENGTH + int.from_bytes(content[:_LENGTH], "little")) != 1:
+        return ""
+    return hashlib.sha256(content.replace(entry, _digest_entry(_EMPTY), 1)).hexdigest()
 
 
 def differences(found: ModelConfig, wanted: ModelConfig) -> str:
@@ -107,17 +169,41 @@ def differences(found: ModelConfig, wanted: ModelConfig) -> str:
     return _files.differences(there, here)
 
 
-def _check_plain(name: str, value: Any) -> None:
+def _plain(tensor: Tensor) -> Tensor:
+    """Own memory, on the CPU: safetensors takes no views and no tensors that share."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+#: the only key of a dictionary in the metadata that stands for something else
+_TENSOR, _DICT = "geoattn.tensor", "geoattn.dict"
+
+
+def _describe(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
+    """A value in JSON types; tensors go into ``tensors``, and leave their names."""
     if isinstance(value, dict):
-        for key, entry in value.items():
+        for key in value:
             if not isinstance(key, str):
                 raise TypeError(f"keys of {name} must be strings, got {key!r}")
-            _check_plain(f"{name}[{key!r}]", entry)
-    elif isinstance(value, list | tuple):
-        for index, entry in enumerate(value):
-            _check_plain(f"{name}[{index}]", entry)
-    elif value is not None and type(value) not in (bool, int, float, str, Tensor):
+        return {_DICT: {key: _describe(f"{name}[{key!r}]", entry, tensors) for key, entry in value.items()}}
+    if isinstance(value, list | tuple):
+        return [_describe(f"{name}[{index}]", entry, tensors) for index, entry in enumerate(value)]
+    if type(value) is Tensor:
+        key = f"extra.{len(tensors)}"
+        tensors[key] = _plain(value)
+        return {_TENSOR: key}
+    if value is not None and type(value) not in (bool, int, float, str):
         raise TypeError(
             f"{name} is of type {type(value).__name__}; a checkpoint holds numbers, strings, tensors, and "
             "lists and dictionaries of them"
         )
+    return value
+
+
+def _restored(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_restored(entry, tensors) for entry in value]
+    if isinstance(value, dict):
+        if _TENSOR in value:
+            return tensors[value[_TENSOR]]
+        return {key: _restored(entry, tensors) for key, entry in value[_DICT].items()}
+    return value

@@ -11,11 +11,12 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 
 from geoattn._files import claim
 from geoattn.models import ModelConfig
 from geoattn.training.callbacks import FiniteLoss, Record, Reseed, TrainingBar
+from geoattn.training.checkpoints import CheckedIO, Checkpoints, Patience, check
 from geoattn.training.config import FitConfig
 from geoattn.training.pictures import learning_curves
 
@@ -32,7 +33,8 @@ def fit(
 
     The folder receives ``config.json``, ``metrics.csv``, ``metrics.json``, ``checkpoints/`` and
     ``learning.png``. A run that was stopped, in whatever way, is continued from the end of its last round
-    by the same call, and ends with the same bits as one that was not; a finished run is loaded. Build the
+    by the same call, and ends with the same bits as one that was not; if the newest checkpoint is damaged,
+    a warning says so, and the run goes on from the one before. A finished run is loaded. Build the
     module after ``lightning.seed_everything(config.seed)`` for weights that repeat.
 
     Parameters
@@ -51,7 +53,7 @@ def fit(
     ------
     ValueError
         If the folder holds a run with other settings, such as another grid or geometry; if a sample is not
-        finite, with its name.
+        finite, with its name; if the best or last weights of a finished run are damaged.
     FloatingPointError
         If the loss is not finite.
     """
@@ -65,14 +67,7 @@ def fit(
 
     record = Record(folder)
     best = config.patience is not None
-    checkpoints = ModelCheckpoint(
-        folder / "checkpoints",
-        filename="best",
-        monitor="val_loss" if best else None,
-        save_top_k=int(best),
-        save_last=True,
-        enable_version_counter=False,
-    )
+    checkpoints = Checkpoints(folder / "checkpoints", best)
     trainer = lightning.Trainer(
         max_steps=config.steps,
         accelerator=config.accelerator,
@@ -85,22 +80,23 @@ def fit(
             Reseed(config.seed),
             FiniteLoss(),
             record,
-            *([EarlyStopping("val_loss", patience=config.patience)] if config.patience is not None else []),
+            *([Patience(config.patience)] if config.patience is not None else []),
             checkpoints,
             TrainingBar(refresh_rate=10),
             *(callbacks or []),
         ],
+        plugins=[CheckedIO()],
         default_root_dir=folder,
         num_sanity_val_steps=0,
         enable_model_summary=False,
     )
-    last = folder / "checkpoints" / "last.ckpt"
-    trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+    trainer.fit(module, data, ckpt_path=checkpoints.newest(), weights_only=True)
     if best:
-        _restore(module, Path(checkpoints.best_model_path))
+        _restore(module, checkpoints.best)
     if trainer.is_global_zero:
         learning_curves(folder / "learning.png", record.rows)
         record.write(weights=f"checkpoints/{'best' if best else 'last'}.ckpt")
+        checkpoints.before.unlink(missing_ok=True)  # there is nothing left to fall back for
     return record.rows
 
 
@@ -111,6 +107,7 @@ def _models(module: torch.nn.Module) -> list[dict[str, str]]:
 
 
 def _restore(module: torch.nn.Module, path: Path) -> None:
+    check(path)
     module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
 
 

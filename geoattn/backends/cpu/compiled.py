@@ -5,84 +5,110 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import pickle
+import platform
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+import llvmlite
 import numba
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
 
-from geoattn._files import cache_folder
+from geoattn._files import Refused, cache_folder, read_checked, write_checked
 
 logger = logging.getLogger("geoattn")
 
 
 @functools.cache
 def _digest() -> str:
-    """Fingerprint of every source file that goes into the compiled code."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
+    """Fingerprint of all that goes into the compiled code: our sources, and what compiles them."""
+    sources = [source.read_bytes() for source in sorted(Path(__file__).parent.glob("*.py"))]
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    makers = (numba.__version__, llvmlite.__version__, python)
+    return hashlib.sha256(b"\0".join([*sources, *(m.encode() for m in makers)])).hexdigest()
 
 
-class _Locator(_CacheLocator):  # type: ignore[misc]
-    """Keeps compiled code in geoattn's cache folder, in one folder for each state of the sources.
+@functools.cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=4)
 
-    Numba by itself watches only the file that defines a function; ours are made of several.
+
+class _Cache:
+    """Compiled code of one function in geoattn's cache, in the way that numba's dispatchers ask for it.
+
+    One folder for each state of the sources and of numba, so that two versions share a cache; in it one
+    file for each function, signature and processor, with a checksum. A file that is damaged is compiled
+    anew; one that others could have written is left alone, with a warning, since it would be executed.
+    Numba's own files have no checksum, and its index is rewritten by all processes.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._line = function.__code__.co_firstlineno
-
-    def get_cache_path(self) -> str:
-        return str(cache_folder("cpu") / _digest()[:16])
-
-    def get_source_stamp(self) -> str:
-        return _digest()
-
-    def get_disambiguator(self) -> str:
-        return str(self._line)
-
-    @classmethod
-    def from_function(cls, function: Callable[..., Any], file: str) -> Self | None:
-        locator = cls(function)
-        try:
-            locator.ensure_cache_path()  # type: ignore[no-untyped-call]
-        except OSError:
-            return None
-        return locator
-
-
-class _Implementation(CompileResultCacheImpl):  # type: ignore[misc]
-    _locator_classes: list[type[object]] = [_Locator]  # noqa: RUF012
-
-
-class _Cache(FunctionCache):  # type: ignore[misc]
-    """Numba's disk cache at our place; it says so when code must be compiled."""
-
-    _impl_class = _Implementation
     announced = False
 
+    def __init__(self, function: Callable[..., Any]) -> None:
+        code, cells = function.__code__, function.__closure__ or ()
+        name = f"{Path(code.co_filename).stem}.{function.__qualname__}"
+        self._name = name.replace("<", "").replace(">", "")
+        bound = dumps(tuple(cell.cell_contents for cell in cells))  # type: ignore[no-untyped-call]
+        self._content = (self._name, code.co_firstlineno, code.co_code, bound)
+
+    @property
+    def cache_path(self) -> str:
+        return str(cache_folder("cpu") / _digest()[:16])
+
+    def enable(self) -> None:
+        pass
+
+    def disable(self) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def _place(self, signature: Any, codegen: Any) -> tuple[Path, bytes]:
+        """The file of a signature, and what it must begin with."""
+        key = hashlib.sha256(repr((self._content, str(signature), codegen.magic_tuple())).encode())
+        return Path(self.cache_path) / f"{self._name}-{key.hexdigest()[:24]}.nbc", key.digest()
+
     def load_overload(self, signature: Any, target: Any) -> Any:
-        found = super().load_overload(signature, target)  # type: ignore[no-untyped-call]
-        if found is None and not _Cache.announced:
+        target.refresh()
+        try:
+            path, key = self._place(signature, target.codegen())
+            found = read_checked(path)
+        except (OSError, RuntimeError):  # no home folder, an unreadable cache: writing will say so
+            found = None
+        except Refused as reason:
+            _warn_once(f"compiled CPU kernels are not read, and compiled anew: {reason}")
+            found = None
+        if found is not None and found.startswith(key):
+            content = pickle.loads(found[len(key) :])
+            return CompileResult._rebuild(target, *content)  # type: ignore[no-untyped-call]
+        if not _Cache.announced:
             _Cache.announced = True
             logger.warning(
                 "geoattn compiles its CPU kernels for this machine, which takes some seconds; "
                 "they are kept in %s and load at once from then on",
-                self.cache_path,
+                cache_folder("cpu"),
             )
-        return found
+        return None
+
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        if compiled.lifted or compiled.library.has_dynamic_globals:
+            return  # holds addresses of this process
+        try:
+            path, key = self._place(signature, compiled.codegen)
+            write_checked(key + dumps(compiled._reduce()), path)  # type: ignore[no-untyped-call]
+        except (OSError, RuntimeError) as error:
+            _warn_once(
+                f"compiled CPU kernels cannot be kept ({error}), and are compiled anew in each process; "
+                "the environment variable GEOATTN_CACHE names another folder"
+            )
 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function of the CPU backend: without the interpreter lock, cached on disk."""
     dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
-    try:
-        dispatcher._cache = _Cache(function)  # type: ignore[no-untyped-call]
-    except RuntimeError:
-        logger.warning(
-            "geoattn compiles its CPU kernels anew in each process, since %s cannot be written; "
-            "the environment variable GEOATTN_CACHE names another folder",
-            cache_folder("cpu"),
-        )
+    dispatcher._cache = _Cache(function)
     return dispatcher

@@ -36,11 +36,25 @@ class _Job:
         self.finished.put(error)
 
     def close(self) -> None:
-        """Wait for those that took part; threads that wake later are not waited for."""
-        with self.lock:
-            self.closed = True
-        errors = [self.finished.get() for _ in range(self.started)]
-        for error in errors:
+        """Wait for those that took part; threads that wake later are not waited for.
+
+        An interrupt (Ctrl-C) that comes meanwhile is raised at the end: the caller's buffers must live
+        until the last thread has left them, and compiled code cannot be stopped.
+        """
+        interrupt: BaseException | None = None
+        while not self.closed:
+            try:
+                with self.lock:
+                    self.closed = True
+            except BaseException as raised:
+                interrupt = raised
+        errors: list[BaseException | None] = []
+        while len(errors) < self.started:
+            try:
+                errors.append(self.finished.get())
+            except BaseException as raised:
+                interrupt = raised
+        for error in (interrupt, *errors):
             if error is not None:
                 raise error
 

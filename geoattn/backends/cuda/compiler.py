@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from geoattn._files import cache_folder
+from geoattn._files import Refused, cache_folder, read_checked, write_checked
 from geoattn._shipped import shipped
 from geoattn.backends.cuda.variants import Variant
 
@@ -213,26 +213,22 @@ def cubin(variant: Variant, architecture: int) -> bytes:
 
 
 def _kept(path: Path) -> bytes | None:
-    """The content of a file that :func:`_keep` wrote; None if there is none, or it was damaged since."""
+    """The content of a file that :func:`_keep` wrote; None if there is none, or it is damaged or foreign."""
     try:
-        digest, content = path.read_bytes().split(b"\n", 1)
-    except (OSError, ValueError):
-        return None
-    return content if hashlib.sha256(content).hexdigest().encode() == digest else None
+        return read_checked(path)
+    except Refused as reason:
+        warnings.warn(
+            f"compiled CUDA kernels are not read, and compiled anew: {reason}", RuntimeWarning, stacklevel=3
+        )
+    except OSError:
+        pass
+    return None
 
 
 def _keep(path: Path, content: bytes) -> None:
-    """Write a file, with its fingerprint ahead, so that readers see all of it or none."""
+    """Write a file, with its checksum ahead, so that readers see all of it or none."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-            os.replace(part, path)
-        except OSError:
-            os.unlink(part)
-            raise
+        write_checked(content, path)
     except OSError as error:
         warnings.warn(
             f"compiled CUDA kernels cannot be kept in {path.parent} ({error}), and each process compiles "
