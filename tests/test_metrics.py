@@ -295,7 +295,9 @@ def test_a_mask_must_leave_points_and_be_boolean(case):
     nothing = xr.zeros_like(truth.temperature.isel(time=0, level=0, drop=True), dtype=bool)
     with pytest.raises(ValueError, match="leaves no point to average over"):
         metrics.mae(forecast, truth, mask=nothing)
-    with pytest.raises(ValueError, match=r"holds float64: a mask is True where a point counts"):
+    with pytest.raises(
+        ValueError, match=r"mask holds float64, but must be True where a point counts.*mask > 0.5"
+    ):
         metrics.mae(forecast, truth, mask=nothing.astype(float))
     with pytest.raises(TypeError, match="got 'skip'"):
         metrics.mae(forecast, truth, mask="skip")
@@ -332,7 +334,7 @@ def test_other_mistakes_name_the_remedy(case):
     with pytest.raises(ValueError, match=r"over names \['member'\]"):
         metrics.rmse(forecast, truth, over="member")
     hours = forecast.assign_coords(prediction_timedelta=[6, 12, 18, 24])
-    with pytest.raises(ValueError, match="decode_timedelta=True"):
+    with pytest.raises(ValueError, match=r"holds int64 in the units ''.*attrs\['units'\] = 'hours'"):
         metrics.rmse(hours, truth)
     normal = metrics.climatology(truth)
     with pytest.raises(ValueError, match="the climatology lacks dayofyear 59"):

@@ -15,6 +15,7 @@ from geoattn.grids.base import Grid, PointSet, SphericalGrid
 from geoattn.grids.cartesian import Cartesian, cartesian
 from geoattn.grids.catalogue import Catalogue, Entry, catalogue, named
 from geoattn.grids.coarsening import CoarseLatLon, Patches, patches
+from geoattn.grids.coverage import RegionError
 from geoattn.grids.cube import CubedSphere, cubed_sphere
 from geoattn.grids.harmonics import position_features, real_spherical_harmonics
 from geoattn.grids.healpix import HEALPix, healpix, nested_to_ring, ring_to_nested
@@ -59,6 +60,7 @@ __all__ = [
     "Recogniser",
     "Recognition",
     "ReducedGaussian",
+    "RegionError",
     "SphericalGrid",
     "cartesian",
     "catalogue",

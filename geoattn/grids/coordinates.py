@@ -112,7 +112,8 @@ class Source:
 
     def _find(self, axis: str) -> str:
         bounds = {v.attrs.get("bounds", v.encoding.get("bounds")) for v in self.variables.values()}
-        candidates = {n: v for n, v in self.variables.items() if n not in bounds}
+        # a comparison such as ds.latitude > 30 keeps the attributes of what was compared: no coordinate
+        candidates = {n: v for n, v in self.variables.items() if n not in bounds and v.dtype.kind in "iuf"}
 
         def declared(attrs: dict[str, Any]) -> bool:
             # grid_latitude and the like have a standard name of their own, whatever their units

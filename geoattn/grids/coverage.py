@@ -11,6 +11,10 @@ from geoattn.grids.healpix import healpix
 from geoattn.grids.sphere import Floats
 
 
+class RegionError(ValueError):
+    """Points that cover a region are where a globe is needed."""
+
+
 class Hole(NamedTuple):
     """The widest cap without a point, as far as probes find it. Degrees."""
 

@@ -8,6 +8,7 @@ from typing import NoReturn
 import numpy as np
 
 from geoattn.grids.coordinates import POINTS_CALL, Coordinate, Match, Source, check_areas, rounded_up
+from geoattn.grids.coverage import RegionError
 from geoattn.grids.latlon import LatLonGrid, equiangular, gaussian, latlon, lobatto
 from geoattn.grids.sphere import Floats
 
@@ -132,7 +133,7 @@ def _refuse_columns(lons: Coordinate, steps: Floats, deviation: float, accepted:
             f"more than the tolerance of {accepted:.2g}°. {_accept(deviation * n / 360.0)}"
             f"For other columns give every point and its area: {POINTS_CALL}"
         )
-    raise ValueError(
+    raise RegionError(
         f"longitude {lons.name!r} covers a region, {first} to {last} in steps of {step:g}°, not the "
         f"globe. For a region give every point and its area: {POINTS_CALL}"
     )
@@ -150,7 +151,7 @@ def _refuse_rows(lats: Coordinate, deviation: float, nearest: LatLonGrid, accept
     steps = np.abs(np.diff(lat))
     gap = 90.0 - min(abs(float(lat[0])), abs(float(lat[-1])))  # the wider of both polar gaps
     if n == 1 or lat[0] * lat[-1] > 0 or gap > 1.6 * max(steps[0], steps[-1]):
-        raise ValueError(
+        raise RegionError(
             f"latitude {lats.name!r} covers a region, {lat[0]:g}° to {lat[-1]:g}°, not the globe. "
             f"For a region give every point and its area: {POINTS_CALL}"
         )

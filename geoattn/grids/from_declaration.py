@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from geoattn.grids.coordinates import POINTS_CALL, Match, Source
+from geoattn.grids.coverage import RegionError
 from geoattn.grids.healpix import HEALPix, healpix
 
 
@@ -48,7 +49,7 @@ def _healpix_dimension(source: Source, declaration: str, grid: HEALPix) -> str:
             raise ValueError(
                 f"the pixels of {name!r} are not in {grid.order} order. Sort them first: ds.sortby({name!r})"
             )
-        raise ValueError(
+        raise RegionError(
             f"{name!r} holds {len(cells)} of the {grid.size} pixels of {grid!r}: a region. "
             f"For a region give every point and its area: {POINTS_CALL}"
         )

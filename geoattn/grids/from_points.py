@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from geoattn._shipped import shipped
 from geoattn.grids.base import SphericalGrid
 from geoattn.grids.coordinates import POINTS_CALL, Coordinate, Match, Source, check_areas, rounded_up
-from geoattn.grids.coverage import hole
+from geoattn.grids.coverage import RegionError, hole
 from geoattn.grids.cube import cubed_sphere
 from geoattn.grids.healpix import healpix
 from geoattn.grids.icosahedral import icosahedral
@@ -145,7 +145,7 @@ def _check_not_repeated(lats: Coordinate, lons: Coordinate) -> None:
 def _check_covers_the_globe(lats: Coordinate, lons: Coordinate) -> None:
     found = hole(unit_vectors(lats.values.ravel(), lons.values.ravel()))
     if found is not None:
-        raise ValueError(
+        raise RegionError(
             f"the {lats.values.size} points of {lats.name!r} and {lons.name!r} cover a region: {found}. "
             f"For a region give the area of every point: {POINTS_CALL}"
         )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from geoattn.grids.base import PointSet, read_only
-from geoattn.grids.coverage import hole
+from geoattn.grids.coverage import RegionError, hole
 from geoattn.grids.repeats import same_points
 from geoattn.grids.sphere import Floats, unit_vectors, wrap_longitude
 from geoattn.grids.voronoi import voronoi_areas
@@ -103,7 +103,7 @@ def points(lat: ArrayLike, lon: ArrayLike, areas: ArrayLike | Literal["voronoi"]
         areas=np.asarray(areas if given else [], dtype=np.float64),
     )
     if areas is None and (found := hole(grid.xyz)):
-        raise ValueError(
+        raise RegionError(
             f"the {grid.size} points cover a region: {found}. The Voronoi cells at its border would reach "
             "around the world: give the areas of the region's own cells in steradians, "
             'ga.grids.points(lat, lon, areas=…), or areas="voronoi" if these cells are meant'

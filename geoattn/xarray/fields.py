@@ -8,6 +8,7 @@ import numpy as np
 import xarray
 
 from geoattn.grids import LatLonGrid, Recognition, recognise
+from geoattn.xarray.schema.fit import fit_mask
 from geoattn.xarray.schema.schema import on_grid
 
 #: how finely maps of grids without axes are drawn
@@ -40,27 +41,26 @@ def mean(ds: Any, *, mask: Any = None, **recognition: Any) -> Any:
     ds
         xarray Dataset or DataArray. Of a Dataset, variables that do not lie on the grid are left out.
     mask
-        True at the points that count, a DataArray, or a Dataset with one for each variable. Without
-        it every point counts.
+        True at the points that count, a DataArray of bool, or a Dataset with one for each variable, at the
+        points of the field within the rounding of files. Without it every point counts.
     **recognition
         Options of :func:`geoattn.grids.recognise`.
 
     Raises
     ------
     ValueError
-        If a point that counts has no value, or if no point counts.
+        If the mask is none, or lies elsewhere, if a point that counts has no value, or if no point counts.
     """
     report = recognise(ds, **recognition)
     area = _weights(ds, report)
     if isinstance(ds, xarray.DataArray):
-        return area_mean(ds, area, mask, str(ds.name))
-    return xarray.Dataset(
-        {
-            name: area_mean(ds[name], area, mask if mask is None or _is_array(mask) else mask[name], name)
-            for name in on_grid(ds, report.dims)
-        },
-        attrs=ds.attrs,
-    )
+        return area_mean(ds, area, None if mask is None else fit_mask(mask, ds), str(ds.name))
+    means = {}
+    for name in on_grid(ds, report.dims):
+        of_this = mask[name] if isinstance(mask, xarray.Dataset) else mask
+        fitting = None if of_this is None else fit_mask(of_this, ds[name])
+        means[name] = area_mean(ds[name], area, fitting, name)
+    return xarray.Dataset(means, attrs=ds.attrs)
 
 
 def plot(array: Any, ax: Any = None, **options: Any) -> Any:
@@ -153,10 +153,6 @@ def _weights(ds: Any, report: Recognition) -> xarray.DataArray:
     coords = {n: c for n, c in ds.coords.items() if c.dims and set(c.dims) <= set(report.dims)}
     attrs = {"long_name": "quadrature weight", "units": "sr", "grid": repr(report.grid)}
     return xarray.DataArray(values, coords, report.dims, "weights", attrs)
-
-
-def _is_array(mask: Any) -> bool:
-    return isinstance(mask, xarray.DataArray)
 
 
 def _first(wrong: xarray.DataArray) -> str:

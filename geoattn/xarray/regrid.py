@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +19,9 @@ from geoattn.nn.resampling import WeightedSum
 from geoattn.xarray.schema.coordinates import coordinates
 from geoattn.xarray.schema.schema import on_grid
 
-METHODS = ("auto", "average", "interpolation")
+METHODS = ("auto", "average", "interpolation", "nearest", "majority")
+#: methods that give values of the source only, as labels need
+OF_LABELS = ("nearest", "majority")
 MISSING = ("refuse", "renormalise", "propagate")
 #: share of a target point's weights whose values must be there when the rest is missing
 LEAST = 0.5
@@ -37,6 +40,9 @@ class Regridder:
         - ``"average"``: each target point takes the area mean of the source points nearest to it; one
           that is as near to several is shared among them. Target points that are nearest to none
           interpolate.
+        - ``"nearest"``: the value of the nearest source point; of several as near, the first.
+        - ``"majority"``: of the values of the source points that the average would take, the one with
+          the largest area; of several as large, the smallest.
         - ``"auto"``: the average where there are four source points or more for each target point, else
           the interpolation.
 
@@ -57,9 +63,8 @@ class Regridder:
         if method == "auto":
             method = "average" if 4 * target.size <= source.size else "interpolation"
         self.source, self.target, self.method = source, target, method
-        stencil = interpolation(target, source).matrix(source.size)
         #: weights ``[target.size, source.size]``; every row sums to 1
-        self.matrix: csr_array = _averaging(source, target, stencil) if method == "average" else stencil
+        self.matrix: csr_array = _MATRICES[method](source, target)
 
     def __call__(self, field: Any, missing: str = "refuse") -> Any:
         """A field ``[..., *source.shape]`` on the target, ``[..., *target.shape]``.
@@ -76,7 +81,7 @@ class Regridder:
         Raises
         ------
         ValueError
-            If the shape is not the source's, or values are missing and refused.
+            If the shape is not the source's, values are missing and refused, or integers would be averaged.
         """
         if missing not in MISSING:
             raise ValueError(f"missing must be one of {MISSING}, got {missing!r}")
@@ -89,15 +94,24 @@ class Regridder:
         xp = torch if isinstance(field, torch.Tensor) else np
         lead = tuple(field.shape[: field.ndim - rank])
         flat = field.reshape(-1, self.source.size)
+        if self.method not in OF_LABELS and not _is_real(flat):
+            raise ValueError(
+                f"the field holds {flat.dtype}, labels or counts whose average is none of them: "
+                "method='nearest' or method='majority'; or make real numbers of it, field.astype(float)"
+            )
         there = xp.isfinite(flat)
-        if missing == "propagate" or bool(there.all()):
-            out = self._apply(self.matrix, flat)
-        elif missing == "refuse":
+        if missing == "refuse" and not bool(there.all()):
             raise ValueError(
                 f"{int((~there).sum())} of {there.size if xp is np else there.numel()} values are missing or "
                 "infinite: missing='renormalise' leaves them out of the means, missing='propagate' lets them "
                 "through"
             )
+        if self.method == "nearest":
+            out = flat[:, self.matrix.indices]
+        elif self.method == "majority":
+            out = self._majority(flat)
+        elif missing == "propagate" or bool(there.all()):
+            out = self._apply(self.matrix, flat)
         else:
             known = xp.where(there, flat, xp.zeros_like(flat))
             share = self._apply(self._positive, there.astype(flat.dtype) if xp is np else there.to(flat))
@@ -107,6 +121,19 @@ class Regridder:
             # the convex part of the weights, where values are missing: signs would magnify what is left
             out = xp.where(share > 1 - 1e-6, self._apply(self.matrix, known), partial)
         return out.reshape(*lead, *self.target.shape)
+
+    def _majority(self, flat: Any) -> Any:
+        """The value with the largest share of each target point's weights, for ``flat [n, source.size]``."""
+        given = flat.cpu().numpy() if isinstance(flat, torch.Tensor) else flat
+        out = np.empty((len(given), self.target.size), given.dtype)
+        for row, values in zip(out, given, strict=True):
+            labels, codes = np.unique(values, return_inverse=True)
+            best = np.full(self.target.size, -1.0)
+            for code, label in enumerate(labels):
+                share = self.matrix @ (codes == code).astype(np.float64)
+                wins = share > best + 1e-9  # labels ascend: of equal shares the smallest stays
+                row[wins], best[wins] = label, share[wins]
+        return torch.from_numpy(out).to(flat.device) if isinstance(flat, torch.Tensor) else out
 
     @cached_property
     def conservation_error(self) -> float:
@@ -139,6 +166,8 @@ class Regridder:
         return module.to(flat.device, flat.dtype)(flat.T[None])[0].T
 
     def __repr__(self) -> str:
+        if self.method in OF_LABELS:
+            return f"{self.method} from {self.source!r} to {self.target!r}"
         return (
             f"{self.method} from {self.source!r} to {self.target!r}; the global mean of fields in [0, 1] "
             f"changes by at most {self.conservation_error:.2g}"
@@ -218,6 +247,13 @@ def _regrid_array(
     if not set(old) <= set(map(str, array.dims)):
         raise ValueError(f"{array.name!r} has the dimensions {array.dims}, without the grid's {old}")
 
+    labels = "flag_values" in array.attrs or "flag_meanings" in array.attrs
+    if labels and operator.method not in OF_LABELS:
+        raise ValueError(
+            f"{array.name!r} has flag values: labels, whose average is another label. Regrid them by "
+            "method='nearest' or method='majority'"
+        )
+
     def move(values: NDArray[Any]) -> NDArray[Any]:
         lead = values.shape[: values.ndim - len(old)]
         try:
@@ -234,7 +270,9 @@ def _regrid_array(
         output_core_dims=[new],
         exclude_dims=set(old),
         dask="parallelized",
-        output_dtypes=[np.result_type(array.dtype, np.float32)],
+        output_dtypes=[
+            array.dtype if operator.method in OF_LABELS else np.result_type(array.dtype, np.float32)
+        ],
         dask_gufunc_kwargs={"output_sizes": dict(zip(new, sizes, strict=True)), "allow_rechunk": True},
         keep_attrs=True,
     )
@@ -246,8 +284,29 @@ def _regrid_array(
     return result
 
 
-def _averaging(source: SphericalGrid, target: SphericalGrid, between: csr_array) -> csr_array:
-    """Rows of area means over the source points nearest to each target point."""
+def _is_real(field: Any) -> bool:
+    """Whether a numpy array or torch tensor holds floating-point numbers."""
+    if isinstance(field, torch.Tensor):
+        return field.is_floating_point()
+    return bool(np.issubdtype(field.dtype, np.floating))
+
+
+def _nearest(source: SphericalGrid, target: SphericalGrid) -> csr_array:
+    """Weight 1 for the nearest source point; of several as near, the first."""
+    tree = cKDTree(source.xyz.reshape(-1, 3))
+    distance, near = tree.query(target.xyz.reshape(-1, 3), k=np.arange(1, min(8, source.size) + 1))
+    tied = distance <= distance[:, :1] * (1.0 + 1e-9) + 1e-12
+    chosen = np.where(tied, near, source.size).min(axis=1)
+    ends = np.arange(target.size + 1)
+    return csr_array((np.ones(target.size), chosen, ends), shape=(target.size, source.size))
+
+
+def _interpolating(source: SphericalGrid, target: SphericalGrid) -> csr_array:
+    return interpolation(target, source).matrix(source.size)
+
+
+def _averaging(source: SphericalGrid, target: SphericalGrid, otherwise: Any = _interpolating) -> csr_array:
+    """Rows of area means over the source points nearest to each target point, or of ``otherwise``."""
     # target points at one place, such as a pole in each column, take the same mean
     places, place_of = np.unique(target.xyz.reshape(-1, 3).round(12) + 0.0, axis=0, return_inverse=True)
     count = min(8, len(places))
@@ -259,6 +318,19 @@ def _averaging(source: SphericalGrid, target: SphericalGrid, between: csr_array)
     areas = sums.sum(axis=1)
     means = csr_array(diags_array(1.0 / np.where(areas > 0, areas, 1.0)) @ sums)[place_of]
     empty = diags_array((areas[place_of] == 0).astype(float))
-    matrix = csr_array(means + empty @ between)
+    matrix = csr_array(means + empty @ otherwise(source, target))
     matrix.eliminate_zeros()
     return matrix
+
+
+def _covering(source: SphericalGrid, target: SphericalGrid) -> csr_array:
+    """As the average, but where a target point is nearest to none, the source point nearest to it."""
+    return _averaging(source, target, _nearest)
+
+
+_MATRICES: dict[str, Callable[[SphericalGrid, SphericalGrid], csr_array]] = {
+    "interpolation": _interpolating,
+    "average": _averaging,
+    "nearest": _nearest,
+    "majority": _covering,
+}

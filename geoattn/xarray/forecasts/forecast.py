@@ -276,7 +276,7 @@ class _Rollout:
         arrays = {
             variable.name: (
                 (*lead, *(names.get(d, d) for d in self._dims(variable.name)[1:])),
-                variable.attrs,
+                like[variable.name].attrs,
             )
             for variable in self.written.variables
         }
@@ -319,13 +319,6 @@ def _open(schema: Schema, input: Any, checkpoint: Any) -> Reader:
         raise ValueError(f"the input {str(input)!r} does not fit {str(checkpoint)!r}: {reason}") from reason
     if not (reader.times.dtype.kind == "M" or hasattr(reader.times[0], "calendar")):
         raise ValueError(f"{reader.dim!r} of {str(input)!r} holds {reader.times.dtype}, not dates")
-    for variable in schema.variables:
-        units = str(reader.stores[0].dataset[variable.name].attrs.get("units", ""))
-        if units and variable.units and units != variable.units:
-            raise ValueError(
-                f"{variable.name!r} is in {units!r} in {str(input)!r}, but in {variable.units!r} in the data "
-                f"of {str(checkpoint)!r}"
-            )
     return reader
 
 

@@ -8,12 +8,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geoattn._value import Value
 from geoattn.grids import SphericalGrid, recognise
 from geoattn.grids.coordinates import AREA_NAMES
 from geoattn.xarray.schema.attributes import from_text, to_text
+from geoattn.xarray.schema.fit import why_other_points
 from geoattn.xarray.schema.variable import ENCODING as ENCODING
 from geoattn.xarray.schema.variable import Variable, read_variable
 
@@ -223,33 +223,22 @@ class Schema(Value, kind="schema"):
             If the data set lies on another grid, or on the same points in another order.
         """
         report = recognise(ds, **from_text(self.recognition_text))
-        grid = report.grid
-        if grid == self.grid:
-            return report.dims
-        if grid.shape == self.grid.shape:
-            apart = float(np.linalg.norm(grid.xyz - self.grid.xyz, axis=-1).max())
-            if np.degrees(apart) <= max(report.tolerance, 1e-6):
-                return report.dims
-            if np.array_equal(_sorted_points(grid), _sorted_points(self.grid)):
-                raise ValueError(
-                    f"the data set has the points of the schema's {self.grid!r} in another order, {grid!r}. "
-                    "Bring them into that order, such as by ds.sortby or ds.roll, or make a schema of this "
-                    "data set: Schema.of(ds)"
-                )
-        raise ValueError(f"the data set lies on the {grid!r}, the schema on the {self.grid!r}")
+        why = why_other_points(report, self.grid)
+        if why == "order":
+            raise ValueError(
+                f"the data set has the points of the schema's {self.grid!r} in another order, "
+                f"{report.grid!r}. Bring them into that order, such as by ds.sortby or ds.roll, or make a "
+                "schema of this data set: Schema.of(ds)"
+            )
+        if why:
+            raise ValueError(f"the data set lies on the {report.grid!r}, the schema on the {self.grid!r}")
+        return report.dims
 
     def __repr__(self) -> str:
         lead = "".join(f"{dim}, " for dim in self.sample_dims)
         variables = "; ".join(map(repr, self.variables))
         count = f"{len(self)} channel{'s' if len(self) != 1 else ''}"
         return f"schema of [{lead}{count}] on the {self.grid!r}: {variables}"
-
-
-def _sorted_points(grid: SphericalGrid) -> NDArray[np.float64]:
-    """The points of a grid in an order of their own, to a thousandth of a degree, ``[size, 2]``."""
-    points = np.stack((grid.lat.ravel(), grid.lon.ravel()), axis=-1).round(3)
-    ordered: NDArray[np.float64] = points[np.lexsort(points.T)]
-    return ordered
 
 
 def on_grid(ds: Any, grid_dims: tuple[str, ...]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
@@ -14,7 +15,8 @@ from torch import Tensor
 from geoattn.xarray.schema.attributes import from_text
 from geoattn.xarray.schema.schema import Schema
 from geoattn.xarray.schema.times import stamp
-from geoattn.xarray.schema.variable import Variable, channel_values
+from geoattn.xarray.schema.units import check_units
+from geoattn.xarray.schema.variable import OWN_LEVELS, Variable, channel_values
 
 
 @overload
@@ -212,12 +214,14 @@ def fill_missing(
 
 
 def check_there(ds: Any, schema: Schema) -> None:
-    """Refuse a data set that lacks variables or levels of the schema."""
+    """Refuse a data set that lacks variables or levels of the schema, or holds them in other units."""
     for variable in schema.variables:
         if variable.name not in ds.variables:
             raise ValueError(
                 f"the schema has a variable {variable.name!r}, the data set {list(ds.data_vars)}"
             )
+        found = str(ds[variable.name].attrs.get("units", ""))
+        check_units(variable.name, found, variable.units, "the data set", "the schema")
         if not variable.level_dim:
             continue
         if variable.level_dim not in ds[variable.name].dims:
@@ -282,7 +286,10 @@ def _to_variable(
 
 
 def _on_all_levels(arrays: dict[str, xarray.Variable], schema: Schema) -> xarray.Dataset:
-    """One data set of all variables: NaN on the levels that a variable lacks and others have."""
+    """One data set of all variables: NaN on the levels that a variable lacks and others have.
+
+    The attribute :data:`OWN_LEVELS` says which it has: NaN elsewhere is no missing value.
+    """
     levels: dict[str, dict[Any, None]] = {}  # a dictionary, as it keeps the order
     for variable in schema.variables:
         levels.setdefault(variable.level_dim, {}).update(dict.fromkeys(variable.levels))
@@ -300,7 +307,9 @@ def _on_all_levels(arrays: dict[str, xarray.Variable], schema: Schema) -> xarray
         if variable.name not in ds:
             dim = variable.level_dim
             part = xarray.DataArray(arrays[variable.name], {dim: list(variable.levels)})
-            ds[variable.name] = part.reindex({dim: list(levels[dim])})
+            ds[variable.name] = part.reindex({dim: list(levels[dim])}).assign_attrs(
+                {OWN_LEVELS: json.dumps(list(variable.levels))}
+            )
     return ds[list(schema.names)]
 
 

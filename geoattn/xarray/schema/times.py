@@ -43,10 +43,47 @@ def check_times(times: NDArray[Any], dim: str) -> None:
         )
 
 
+def settled(times: NDArray[Any]) -> NDArray[Any]:
+    """The times without jitter that is tiny against their step.
+
+    Files that count days or hours in floating point give times that are off by their rounding. If all lie
+    within a hundredth of a step of whole days, hours, minutes or seconds, the coarsest such unit was meant.
+    """
+    dates = times.dtype.kind == "M" or (
+        times.dtype.kind == "O" and len(times) and hasattr(times[0], "calendar")
+    )
+    if not dates or len(times) < 2 or (times.dtype.kind == "M" and np.isnat(times).any()):
+        return times
+    midnight = _midnight(times[0])
+    since = np.asarray(times - midnight, dtype="timedelta64[ns]").astype(np.int64)
+    steps = np.diff(since)
+    step = int(np.median(steps))
+    if not (steps != steps[0]).any() or step <= 0:
+        return times
+    for unit in (86_400, 3_600, 60, 1):
+        nanoseconds = unit * 10**9
+        rounded = np.rint(since / nanoseconds).astype(np.int64) * nanoseconds
+        if np.abs(rounded - since).max() <= min(step // 100, nanoseconds // 4):
+            break
+    else:
+        return times
+    lengths: NDArray[Any] = rounded.astype("timedelta64[ns]")
+    if times.dtype.kind == "O":
+        lengths = lengths.astype("timedelta64[us]").astype(object)
+    return np.asarray(midnight + lengths)
+
+
+def _midnight(time: Any) -> Any:
+    if isinstance(time, np.datetime64):
+        return time.astype("datetime64[D]").astype("datetime64[ns]")
+    return time.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
 def segments(times: NDArray[Any], dim: str, gaps: str) -> list[tuple[int, int]]:
     """``(start, stop)`` of the longest stretches without gaps, in order.
 
-    The step is the most common one. ``gaps="error"`` refuses any other, ``"split"`` ends a stretch.
+    The step is the most common one; of monthly, seasonal and yearly data it is a number of calendar
+    months. ``gaps="error"`` refuses any other, ``"split"`` ends a stretch.
 
     Raises
     ------
@@ -55,20 +92,39 @@ def segments(times: NDArray[Any], dim: str, gaps: str) -> list[tuple[int, int]]:
     """
     if gaps not in GAPS:
         raise ValueError(f"gaps must be one of {GAPS}, got {gaps!r}")
-    differences = times[1:] - times[:-1]
-    if len(differences) == 0:
+    if len(times) < 2:
         return [(0, len(times))]
+    months = _months(times)
+    differences = np.diff(times if months is None else months)
     values, counts = np.unique(differences, return_counts=True)
     step = values[counts.argmax()]
     breaks = np.flatnonzero(differences != step)
     if len(breaks) and gaps == "error":
         i = breaks[0]
+        usual = _readable(step) if months is None else f"{step} calendar month{'s' if step > 1 else ''}"
         raise ValueError(
             f"{dim!r} has {len(breaks)} gaps: {stamp(times[i])} is followed by {stamp(times[i + 1])}, "
-            f"while most steps are {_readable(step)}. To let no window cross them: gaps='split'"
+            f"while most steps are {usual}. To let no window cross them: gaps='split'"
         )
     borders = [0, *(breaks + 1).tolist(), len(times)]
     return list(pairwise(borders))
+
+
+def _months(times: NDArray[Any]) -> NDArray[np.int64] | None:
+    """The calendar month of each time, counted on; None if the data is not monthly or of longer steps."""
+    if times.dtype.kind == "M":
+        months = times.astype("datetime64[M]").astype(np.int64)
+        days = (times.astype("datetime64[D]") - times.astype("datetime64[M]")).astype(np.int64)
+    elif hasattr(times[0], "calendar"):
+        months = np.array([12 * time.year + time.month for time in times], dtype=np.int64)
+        days = np.array([time.day - 1 for time in times], dtype=np.int64)
+    else:
+        return None
+    # one sample a month at most, always at its start, its end, or about its middle
+    once = bool((np.diff(months) > 0).all())
+    placed = bool(np.ptp(days) <= 3)
+    lengths = np.diff(times)
+    return months if once and placed and bool((lengths != lengths[0]).any()) else None
 
 
 def _readable(step: Any) -> str:

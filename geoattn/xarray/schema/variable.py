@@ -24,6 +24,8 @@ ENCODING = (
     "grid_mapping",
     "coordinates",
 )
+#: attribute that lists, as JSON, the levels a variable has where others of the data set have more
+OWN_LEVELS = "geoattn_levels"
 MASKS = ("none", "static", "changing")
 
 

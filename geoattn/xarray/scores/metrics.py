@@ -8,7 +8,11 @@ Every score takes ``forecast`` and ``truth``, both Datasets or both DataArrays, 
 - finds the truth at the valid times of the forecast, ``time + prediction_timedelta``, and at its levels;
 - averages over the globe with the weights of the recognised grid, then over initial times;
 - keeps the other dimensions, such as lead times and levels, and refuses missing values unless a mask
-  says which points count: nothing is skipped in silence.
+  says which points count: nothing is skipped in silence. Variables may have different levels: each is
+  scored on its own, and NaN on those that only others have.
+
+A region is scored by a mask, or by slices of forecast and truth alike, ``ds.sel(latitude=slice(60, 30))``:
+its points are then weighted by their own cells, between the midpoints of the rows and columns.
 
 Parameters that all of them share:
 
@@ -86,7 +90,7 @@ def acc(
         ours = _float64(pair.forecast) - _float64(pair.climatology)
         theirs = _float64(pair.truth) - _float64(pair.climatology)
         norms = np.sqrt(average(ours**2, pair) * average(theirs**2, pair))
-        if vanishing := [name for name in norms if not bool((norms[name] > 0).all())]:
+        if vanishing := [name for name in norms if bool((norms[name] <= 0).any())]:
             raise ValueError(f"anomalies of {vanishing} vanish at some time: it is the climatology")
         return average(ours * theirs, pair) / norms
 
@@ -224,12 +228,12 @@ def _score(
     pairing = Pairing(_as_dataset(forecast), _as_dataset(truth), area=weights, mask=mask, **options)
 
     def average(values: xarray.Dataset, pair: Pair) -> xarray.Dataset:
-        return xarray.Dataset(
-            {
-                name: area_mean(array, pairing.area, pair.mask.get(name), f"{what} of {name}")
-                for name, array in values.items()
-            }
-        )
+        means = {}
+        for name, array in values.items():
+            mask = None if name not in pair.mask else pairing.with_its_levels(name, pair.mask[name])
+            own = pairing.with_its_levels(name, array)
+            means[name] = area_mean(own, pairing.area, mask, f"{what} of {name}")
+        return xarray.Dataset(means)  # NaN on the levels that a variable lacks
 
     parts = [of_samples(pair, average) for pair in pairing.blocks()]
     whole = parts[0] if len(parts) == 1 else xarray.concat(parts, pairing.time)

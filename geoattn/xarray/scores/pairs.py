@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import xarray
 
-from geoattn.grids import recognise
+from geoattn.grids import RegionError, recognise
 from geoattn.xarray.fields import weights
 from geoattn.xarray.schema.dimensions import SAMPLES
+from geoattn.xarray.schema.fit import as_mask, check_axis, why_other_points
 from geoattn.xarray.schema.schema import on_grid
+from geoattn.xarray.schema.units import check_units
+from geoattn.xarray.schema.variable import OWN_LEVELS
+from geoattn.xarray.scores.lead_times import LEAD, TIME, decoded, first_of, valid_times
+from geoattn.xarray.scores.region import slice_weights
 
-#: names in use for the dimensions of a forecast: its initial time, and the time since then
-TIME = ("time", "init_time", "forecast_reference_time", "valid_time")
-LEAD = ("prediction_timedelta", "lead_time", "step", "forecast_period")
 #: about how many bytes of a forecast are compared at once
 BLOCK_BYTES = 64 * 2**20
 
@@ -65,8 +68,15 @@ class Pairing:
         climatology: xarray.Dataset | None = None,
         ensemble_dim: str = "",
     ) -> None:
-        given = area is not None
-        self.area = weights(forecast) if area is None else area
+        by_name = area is not None
+        if area is None:
+            try:
+                area = weights(forecast)
+            except RegionError:
+                by_name, area = True, slice_weights(forecast)
+                if area is None:
+                    raise
+        self.area = area
         dims = tuple(map(str, self.area.dims))
         self.names = on_grid(forecast, dims)
         if not self.names:
@@ -81,20 +91,51 @@ class Pairing:
                 f"the forecast has no ensemble dimension {ensemble_dim!r}: its dimensions are "
                 f"{tuple(forecast.dims)}. Name it: ensemble_dim=…"
             )
-        self.forecast = forecast[self.names]
-        self.time = _first_of(TIME, self.forecast)
-        self.lead = _first_of(LEAD, self.forecast)
-        same_grid = _same_names if given else _same_grid
-        self.truth = self._comparable(truth[self.names], same_grid, forecast, "truth")
+        self.forecast = decoded(forecast[self.names])
+        self.time = first_of(TIME, self.forecast)
+        self.lead = first_of(LEAD, self.forecast)
+        same_grid = _same_names if by_name else _same_grid
+        self.truth = self._comparable(decoded(truth[self.names]), same_grid, forecast, "truth")
         self.climatology = xarray.Dataset()
         if climatology is not None:
             if absent := [name for name in self.names if name not in climatology]:
                 raise ValueError(f"the climatology lacks {absent}: it has {list(climatology.data_vars)}")
             chosen = climatology[self.names]
             self.climatology = self._comparable(chosen, same_grid, forecast, "climatology")
+        for what, other in (("truth", self.truth), ("climatology", self.climatology)):
+            for name in other.data_vars:
+                found, wanted = (str(ds[name].attrs.get("units", "")) for ds in (other, self.forecast))
+                check_units(str(name), found, wanted, f"the {what}", "the forecast")
         self.mask, self.truth_decides = self._masks(mask, same_grid, forecast)
+        #: name → the dimension of its levels and those it has, where other variables have more
+        self.levels = {name: own for name in self.names if (own := self._own_levels(name)) is not None}
         self.area = _bare(self.area.to_dataset(name="area"), dims)["area"]
         self.forecast = _bare(self.forecast, dims)
+
+    def with_its_levels(self, name: Any, array: xarray.DataArray) -> xarray.DataArray:
+        """The array of a variable on the levels that the variable has."""
+        dim, levels = self.levels.get(name, (None, []))
+        return array.sel({dim: levels}) if dim in array.dims else array
+
+    def _own_levels(self, name: str) -> tuple[str, list[Any]] | None:
+        """The levels of a variable whose data set has more: as its attribute says, or where truth and
+        forecast, at their first times, hold nothing on the others."""
+        array, truth = self.forecast[name], self.truth[name]
+        known = {*self.area.dims, self.time, self.lead, self.ensemble_dim, *SAMPLES}
+        dims = [dim for dim in array.dims if dim not in known and dim in array.coords and dim in truth.dims]
+        if len(dims) != 1:
+            return None
+        (dim,) = dims
+        there = array[dim].values.tolist()
+        if OWN_LEVELS in array.attrs:
+            stated = json.loads(array.attrs[OWN_LEVELS])
+            return str(dim), [level for level in there if level in stated]
+        empty = np.ones(len(there), bool)
+        for part in (array, truth):
+            first = part.isel({d: 0 for d in part.dims if d != dim and d not in self.area.dims})
+            empty &= first.isnull().all([d for d in first.dims if d != dim]).values
+        kept = [level for level, nothing in zip(there, empty, strict=True) if not nothing]
+        return (str(dim), kept) if empty.any() and kept else None
 
     def blocks(self) -> Iterator[Pair]:
         """The pairs, some initial times at a time."""
@@ -107,7 +148,7 @@ class Pairing:
             yield self._pair(self.forecast.isel({self.time: slice(start, start + size)}))
 
     def _pair(self, forecast: xarray.Dataset) -> Pair:
-        valid = self._valid_times(forecast)
+        valid = valid_times(forecast)
         truth = _at_times(self.truth, valid, "truth").load()
         mask = _at_times(self.mask, valid, "mask").load()
         if self.truth_decides:
@@ -124,26 +165,6 @@ class Pairing:
                 }
             )
         return Pair(forecast.load(), truth, mask, _without_labels(chosen.load()))
-
-    def _valid_times(self, forecast: xarray.Dataset) -> xarray.DataArray | None:
-        if self.time is None:
-            return None
-        times = forecast[self.time]
-        lead = self.lead or next((name for name in LEAD if name in forecast.coords), None)
-        if lead is None:
-            return times
-        if forecast[lead].dtype.kind != "m":
-            raise ValueError(
-                f"{lead!r} holds {forecast[lead].dtype}, not lengths of time: open the forecast with "
-                "decode_timedelta=True"
-            )
-        since = forecast[lead]
-        if times.dtype.kind == "O":  # dates of other calendars
-            lengths = np.asarray(since.values.astype("timedelta64[us]").astype(object))
-            coords = {**times.coords, **since.coords}
-            values = np.add.outer(times.values, lengths)
-            return xarray.DataArray(values, coords, (*times.dims, *since.dims))
-        return times + since
 
     def _comparable(
         self, other: xarray.Dataset, same_grid: Any, forecast: xarray.Dataset, what: str
@@ -183,6 +204,7 @@ class Pairing:
     def _masks(self, mask: Any, same_grid: Any, forecast: xarray.Dataset) -> tuple[xarray.Dataset, bool]:
         if mask is None or (isinstance(mask, str) and mask == "truth"):
             return xarray.Dataset(), mask is not None
+        several = isinstance(mask, xarray.Dataset)
         if isinstance(mask, xarray.DataArray):
             mask = mask.reset_coords(drop=True) if mask.name in mask.coords else mask
             mask = xarray.Dataset(dict.fromkeys(self.names, mask), mask.coords)
@@ -190,10 +212,8 @@ class Pairing:
             raise TypeError(f"mask must be None, 'truth', a DataArray or a Dataset, got {mask!r}")
         if absent := [name for name in self.names if name not in mask]:
             raise ValueError(f"the mask lacks the variables {absent}: it has {list(mask.data_vars)}")
-        if wrong := [name for name in self.names if mask[name].dtype.kind != "b"]:
-            raise ValueError(
-                f"mask[{wrong[0]!r}] holds {mask[wrong[0]].dtype}: a mask is True where a point counts"
-            )
+        for name in self.names:
+            as_mask(mask[name], f"mask[{name!r}]" if several else "mask")
         return self._comparable(mask[self.names], same_grid, forecast, "mask"), False
 
 
@@ -202,7 +222,7 @@ def _same_grid(
 ) -> xarray.Dataset:
     """``other`` with its grid's dimensions named as the forecast's, once the grids are known to be one."""
     mine, theirs = recognise(forecast), recognise(other)
-    if mine.grid != theirs.grid:
+    if why_other_points(theirs, mine.grid):
         raise ValueError(
             f"the forecast lies on the {mine.grid!r}, the {what} on the {theirs.grid!r}: bring one to the "
             f"other, ga.xarray.regrid(forecast, {what}), or to the same order"
@@ -219,9 +239,7 @@ def _same_names(
             raise ValueError(
                 f"the {what} lacks the dimension {dim!r} of the weights: it has {tuple(other.dims)}"
             )
-        mine, theirs = forecast[dim].values, other[dim].values
-        if not np.array_equal(mine, theirs):
-            raise ValueError(f"forecast and {what} differ along {dim!r}: {mine} and {theirs}")
+        check_axis(dim, other[dim].values, forecast[dim].values, what, "forecast")
     return other
 
 
@@ -240,7 +258,7 @@ def _bare(ds: xarray.Dataset, dims: tuple[str, ...]) -> xarray.Dataset:
 
 def _at_times(ds: xarray.Dataset, valid: xarray.DataArray | None, what: str) -> xarray.Dataset:
     """The data set at the valid times; as it is if it has no times."""
-    dim = _first_of(TIME, ds)
+    dim = first_of(TIME, ds)
     if dim is None:
         return ds
     if valid is None:
@@ -265,7 +283,3 @@ def _found(ds: xarray.Dataset, dim: str, labels: xarray.DataArray, what: str) ->
             f"that the forecast has: it has {len(there)}, {there[0]} to {there[-1]}"
         )
     return labels
-
-
-def _first_of(names: tuple[str, ...], ds: xarray.Dataset) -> str | None:
-    return next((name for name in names if name in ds.dims), None)

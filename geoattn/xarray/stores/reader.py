@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from geoattn.xarray.schema.schema import Schema
 from geoattn.xarray.schema.tensors import check_there, fill_missing
-from geoattn.xarray.schema.times import check_times, stamp
+from geoattn.xarray.schema.times import check_times, settled, stamp
 from geoattn.xarray.schema.variable import Variable
 from geoattn.xarray.stores.store import Store
 
@@ -76,7 +76,7 @@ class Reader:
             check_there(ds, schema)
             self._grid_dims.append(schema.dims_in(ds))
             axes.append(ds[self.dim].values)
-        whole = np.concatenate(axes)
+        whole = settled(np.concatenate(axes))
         check_times(whole, self.dim)
         index = xarray.Dataset(coords={self.dim: whole}).indexes[self.dim]
         used = index.slice_indexer(times.start, times.stop) if times else slice(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,8 @@ class Windows(Dataset[dict[str, Tensor]]):
     targets
         Names of the variables to predict: by default all that change in time.
     gaps
-        ``"error"`` refuses gaps in time; ``"split"`` lets no window cross them.
+        ``"error"`` refuses gaps in time; ``"split"`` lets no window cross them, and says how many it leaves
+        out. Steps of whole calendar months, as of monthly means, are no gaps.
     normalise
         Statistics of these stores and this schema: samples are then of zero mean and unit variance,
         and 0 where a value is missing. By default samples are in physical units.
@@ -94,10 +96,18 @@ class Windows(Dataset[dict[str, Tensor]]):
         self._starts: NDArray[np.int64] = np.concatenate(
             [np.arange(start, max(start, stop - span + 1), stride) for start, stop in stretches]
         )
+        #: windows that would cross a gap, and are left out
+        self.dropped = max(0, (len(self.reader) - span) // stride + 1 - len(self._starts))
         if not len(self._starts):
             longest = max(stop - start for start, stop in stretches)
             raise ValueError(
                 f"no window of {span} steps fits: the longest stretch without gaps has {longest} of them"
+            )
+        if self.dropped:
+            warnings.warn(
+                f"gaps='split' leaves out {self.dropped} windows that would cross one of "
+                f"{len(stretches) - 1} gaps; {len(self)} remain",
+                stacklevel=2,
             )
 
     def __len__(self) -> int:
