@@ -133,7 +133,7 @@ KINDS: Registry[type[Value]] = Registry(
         "geodesic": "geoattn.neighborhoods.geodesic:Geodesic",
         "nearest": "geoattn.neighborhoods.nearest:Nearest",
         "product": "geoattn.neighborhoods.product:Product",
-        "restricted": "geoattn.neighborhoods.restricted:Restricted",
+        "restricted": "geoattn.neighborhoods.base:Restricted",
         "transposed": "geoattn.neighborhoods.transposed:Transposed",
         "window": "geoattn.neighborhoods.window:Window",
         "directional": "geoattn.nn.position:Directional",

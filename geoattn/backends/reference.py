@@ -17,7 +17,8 @@ from torch import Tensor
 from geoattn._lru import BoundedCache
 from geoattn.backends.base import Forward, Gradients, accumulation_dtype
 from geoattn.grids.orders import order
-from geoattn.neighborhoods.base import Index, Neighborhood
+from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.rows import Index
 
 #: queries per chunk; chunks that see more than MAX_PAIRS pairs are halved
 CHUNK_QUERIES = 64

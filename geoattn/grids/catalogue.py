@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -13,6 +13,19 @@ import numpy as np
 
 from geoattn._shipped import shipped
 from geoattn.grids.base import Grid
+from geoattn.grids.cube import cubed_sphere
+from geoattn.grids.healpix import healpix
+from geoattn.grids.icosahedral import icosahedral
+from geoattn.grids.latlon import equiangular, gaussian, latlon, lobatto
+from geoattn.grids.reduced import reduced_gaussian
+
+#: what an entry may name
+_CONSTRUCTORS: dict[str, Callable[..., Grid]] = {
+    constructor.__name__: constructor
+    for constructor in (
+        cubed_sphere, equiangular, gaussian, healpix, icosahedral, latlon, lobatto, reduced_gaussian
+    )
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,12 +131,9 @@ def _digests() -> dict[str, str]:
 
 @cache
 def _build(name: str) -> Grid:
-    from geoattn import grids  # the package imports this module, so not before it is complete
-
     entry = catalogue()[name]
     arguments = {key: _axis(value) for key, value in entry.arguments.items()}
-    built: Grid = getattr(grids, entry.constructor)(**arguments)
-    return built
+    return _CONSTRUCTORS[entry.constructor](**arguments)
 
 
 def _axis(value: Any) -> Any:

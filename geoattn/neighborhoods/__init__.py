@@ -8,13 +8,14 @@ are read::
     antipodal = "my_package.patterns:Antipodal"
 """
 
-from geoattn.neighborhoods.base import Neighborhood, Rotation, Rows
+from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.curve import curve_window
 from geoattn.neighborhoods.edges import from_edges
 from geoattn.neighborhoods.everything import everything
 from geoattn.neighborhoods.geodesic import geodesic
 from geoattn.neighborhoods.nearest import nearest
 from geoattn.neighborhoods.product import product
+from geoattn.neighborhoods.rows import Rotation, Rows
 from geoattn.neighborhoods.window import window
 
 __all__ = [

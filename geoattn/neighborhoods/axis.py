@@ -8,7 +8,7 @@ from math import gcd
 import numpy as np
 from numpy.typing import NDArray
 
-from geoattn.neighborhoods.base import Index, Rows
+from geoattn.neighborhoods.rows import Index, Rows
 
 
 @dataclasses.dataclass(frozen=True)

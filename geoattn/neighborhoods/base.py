@@ -6,7 +6,7 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -14,33 +14,8 @@ from numpy.typing import NDArray
 
 from geoattn._value import Value
 from geoattn.grids.base import Grid
-
-if TYPE_CHECKING:
-    from geoattn.neighborhoods.axis import Axis
-
-Index = NDArray[np.int64]
-
-
-class Rows(NamedTuple):
-    """Keys of some queries, compressed: row i holds ``indices[indptr[i]:indptr[i + 1]]``, ascending."""
-
-    indptr: NDArray[np.int64]
-    indices: NDArray[np.int32]
-
-
-class Rotation(NamedTuple):
-    """A symmetry that maps the neighborhood onto itself by turning rings of tokens.
-
-    Token t lies in ring ``t // ring`` at place ``t % ring``. Moving every query forward by
-    ``query_step`` places in its ring and every key by ``key_step`` places in its own turns each
-    edge into an edge. Longitude shifts of lat-lon grids and quarter turns of nested HEALPix have
-    this form; plans use it to lay out one tile in place of many.
-    """
-
-    query_ring: int
-    query_step: int
-    key_ring: int
-    key_step: int
+from geoattn.neighborhoods.axis import Axis
+from geoattn.neighborhoods.rows import Index, Rotation, Rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -133,6 +108,66 @@ class Neighborhood(Value):
 
     def without_keys(self, mask: NDArray[np.bool_]) -> Neighborhood:
         """The same neighborhood without the keys where ``mask [*key_grid.shape]`` is True."""
-        from geoattn.neighborhoods.restricted import hide
+        mask = np.asarray(mask)
+        if mask.dtype != np.bool_ or mask.shape != self.key_grid.shape:
+            raise ValueError(
+                f"mask must be bool of the key grid's shape {self.key_grid.shape} with True where a key "
+                f"is hidden, got {mask.dtype} {mask.shape}"
+            )
+        if not mask.any():
+            return self
+        return self._without(np.zeros(self.query_grid.size, bool), mask.reshape(-1))
 
-        return hide(self, mask)
+    def _without(self, queries: NDArray[np.bool_], keys: NDArray[np.bool_]) -> Neighborhood:
+        return Restricted(self.query_grid, self.key_grid, self, queries, keys)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Restricted(Neighborhood, kind="restricted"):
+    """The edges of ``hood`` that touch no hidden token.
+
+    A hidden query sees nothing. Hiding on both sides makes the class closed under transposition.
+    """
+
+    hood: Neighborhood
+    #: bool [query_grid.size]
+    hidden_queries: NDArray[np.bool_]
+    #: bool [key_grid.size]
+    hidden_keys: NDArray[np.bool_]
+
+    def rows(self, queries: Index) -> Rows:
+        indptr, indices = self.hood.rows(queries)
+        visible = ~self.hidden_keys[indices]
+        visible &= np.repeat(~self.hidden_queries[queries], np.diff(indptr))
+        kept = np.concatenate(([0], np.cumsum(visible)))
+        return Rows(kept[indptr], indices[visible])
+
+    @property
+    def rotation(self) -> Rotation | None:
+        turn = self.hood.rotation
+        if turn is None:
+            return None
+        for hidden, ring, step in (
+            (self.hidden_queries, turn.query_ring, turn.query_step),
+            (self.hidden_keys, turn.key_ring, turn.key_step),
+        ):
+            rings = hidden.reshape(-1, ring)
+            if (rings != np.roll(rings, step, axis=1)).any():
+                return None
+        return turn
+
+    def _without(self, queries: NDArray[np.bool_], keys: NDArray[np.bool_]) -> Neighborhood:
+        return self.hood._without(queries | self.hidden_queries, keys | self.hidden_keys)
+
+    def transpose(self) -> Restricted:
+        return Restricted(
+            self.key_grid, self.query_grid, self.hood.transpose(), self.hidden_keys, self.hidden_queries
+        )
+
+    def __repr__(self) -> str:
+        hidden = [
+            f"{mask.sum()} {name}"
+            for name, mask in (("queries", self.hidden_queries), ("keys", self.hidden_keys))
+            if mask.any()
+        ]
+        return f"{self.hood!r} without {' and '.join(hidden) or 'any hidden token'}"

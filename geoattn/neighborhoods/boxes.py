@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from geoattn.neighborhoods.base import Rows
+from geoattn.neighborhoods.rows import Rows
 
 LEAF = 16
 BRANCHES = 4

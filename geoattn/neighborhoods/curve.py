@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.axis import Axis, window_axis
-from geoattn.neighborhoods.base import Index, Neighborhood, Rows
+from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.rows import Index, Rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -10,8 +10,8 @@ import numpy as np
 from geoattn.grids.base import SphericalGrid
 from geoattn.grids.latlon import LatLonGrid
 from geoattn.neighborhoods import _disc_kernels as kernels
-from geoattn.neighborhoods.base import Index, Rows
 from geoattn.neighborhoods.boxes import BoxTree
+from geoattn.neighborhoods.rows import Index, Rows
 
 
 class LatLonDiscs:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geoattn.grids.base import Grid
-from geoattn.neighborhoods.base import Index, Neighborhood, Rows
+from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.rows import Index, Rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 
 from geoattn.grids.base import Grid
-from geoattn.neighborhoods.base import Index, Neighborhood, Rows
+from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.rows import Index, Rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

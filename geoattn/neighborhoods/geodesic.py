@@ -11,8 +11,9 @@ import numpy as np
 
 from geoattn.grids.base import Grid, SphericalGrid
 from geoattn.grids.latlon import LatLonGrid
-from geoattn.neighborhoods.base import Index, Neighborhood, Rotation, Rows
+from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.everything import Everything
+from geoattn.neighborhoods.rows import Index, Rotation, Rows
 
 #: relative widening of the radius, so that keys at exactly the radius are inside whatever the rounding
 SLACK = 1e-9

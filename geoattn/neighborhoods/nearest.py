@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from geoattn.grids.base import Grid, SphericalGrid
 from geoattn.grids.cartesian import Cartesian
-from geoattn.neighborhoods.base import Index, Neighborhood, Rows
+from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.rows import Index, Rows
 from geoattn.neighborhoods.transposed import Transposed
 
 #: distances this close, relative to the k-th nearest, are ties

@@ -11,7 +11,8 @@ import numpy as np
 
 from geoattn import grids
 from geoattn.neighborhoods.axis import Axis
-from geoattn.neighborhoods.base import Index, Neighborhood, Rotation, Rows
+from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.rows import Index, Rotation, Rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from functools import cached_property
 
-from geoattn.neighborhoods.base import Index, Neighborhood, Rows
+from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.edges import Edges
+from geoattn.neighborhoods.rows import Index, Rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

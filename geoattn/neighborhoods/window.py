@@ -12,7 +12,8 @@ import numpy as np
 
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.axis import Axis, window_axis
-from geoattn.neighborhoods.base import Index, Neighborhood, Rotation, Rows
+from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.rows import Index, Rotation, Rows
 
 T = TypeVar("T")
 

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from geoattn.neighborhoods.base import Neighborhood, Rows
+from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.rows import Rows
 from geoattn.plans import kernels
 from geoattn.plans.base import Plan
 from geoattn.plans.boxes import choose

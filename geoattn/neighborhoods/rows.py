@@ -1,0 +1,32 @@
+"""What neighborhoods hand out: indices, rows of keys, and the symmetry of their edges."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Index = NDArray[np.int64]
+
+
+class Rows(NamedTuple):
+    """Keys of some queries, compressed: row i holds ``indices[indptr[i]:indptr[i + 1]]``, ascending."""
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+
+
+class Rotation(NamedTuple):
+    """A symmetry that maps the neighborhood onto itself by turning rings of tokens.
+
+    Token t lies in ring ``t // ring`` at place ``t % ring``. Moving every query forward by
+    ``query_step`` places in its ring and every key by ``key_step`` places in its own turns each
+    edge into an edge. Longitude shifts of lat-lon grids and quarter turns of nested HEALPix have
+    this form; plans use it to lay out one tile in place of many.
+    """
+
+    query_ring: int
+    query_step: int
+    key_ring: int
+    key_step: int
