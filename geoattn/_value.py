@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import time
 import zlib
 from typing import Any, ClassVar, Self
 
@@ -30,12 +31,22 @@ class Value:
     """
 
     kind: ClassVar[str]
+    #: how often a class of this module and name was defined before this one, as by a notebook's cell
+    _edition: ClassVar[int] = 0
+    #: when the class was defined, in seconds since the epoch
+    _defined: ClassVar[float] = 0.0
 
+    #: the digest; behind it the editions of classes that were defined anew. What a process keeps of values is
+    #: kept under it: two editions of a class agree in content, and may differ in what they do
+    identity: str = dataclasses.field(init=False)
     #: hexadecimal SHA-256 of the kind and the fields; equal content, equal digest
     digest: str = dataclasses.field(init=False)
 
     def __init_subclass__(cls, kind: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        place = cls.__module__, cls.__qualname__
+        cls._edition = _editions[place] = _editions.get(place, -1) + 1
+        cls._defined = time.time()
         if kind is not None:
             cls.kind = kind
             KINDS.register(kind, cls)
@@ -58,6 +69,16 @@ class Value:
             digest.update(f"\0{name}\0".encode())
             _feed(digest, value)
         object.__setattr__(self, "digest", digest.hexdigest())
+        anew = [(c.__module__, c.__qualname__, c._edition) for c in self.classes() if c._edition]
+        suffix = "".join(f"~{module}.{name}:{edition}" for module, name, edition in sorted(anew))
+        object.__setattr__(self, "identity", self.digest + suffix)
+
+    def classes(self) -> set[type[Value]]:
+        """The classes of this value and of all values in it."""
+        found: set[type[Value]] = {type(self)}
+        for value in self._content().values():
+            _gather_classes(value, found)
+        return found
 
     def _content(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
@@ -150,6 +171,18 @@ KINDS: Registry[type[Value]] = Registry(
     groups=("geoattn.grids", "geoattn.neighborhoods", "geoattn.positions", "geoattn.models"),
     check=_check_kind,
 )
+
+
+#: module and qualified name → the newest edition
+_editions: dict[tuple[str, str], int] = {}
+
+
+def _gather_classes(value: Any, found: set[type[Value]]) -> None:
+    if isinstance(value, Value):
+        found |= value.classes()
+    elif isinstance(value, tuple):
+        for part in value:
+            _gather_classes(part, found)
 
 
 def _rebuild(cls: type[Value], content: dict[str, Any]) -> Value:

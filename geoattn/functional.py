@@ -138,7 +138,7 @@ def attention(
         scales,
         None,
         programs.encoded(hood) if torch.compiler.is_exporting() else None,
-        hood.digest,
+        hood.identity,
         None,
         factor,
         quadrature,

@@ -46,7 +46,7 @@ _log_weights: BoundedCache[tuple[str, torch.device, torch.dtype], Tensor] = Boun
 
 def log_weights(grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Logarithm of the grid's quadrature weights ``[1, size]``; −inf where a weight is zero."""
-    key = (grid.digest, device, dtype)
+    key = (grid.identity, device, dtype)
     kept = _log_weights.get(key)
     if kept is None:
         with np.errstate(divide="ignore"):

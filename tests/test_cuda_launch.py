@@ -119,7 +119,7 @@ def nothing_remembered():
 
 def test_a_launch_loads_once_and_runs_on_the_current_stream(machine):
     driver = machine((8, 0))
-    structure = arguments.Forward(scale=0.25, batch=3)
+    structure = arguments.Forward(scale=arguments.Scale.of(0.25), batch=3)
     for _ in range(2):
         device.launch(VARIANT, 77, structure, torch.device("cuda", 0))
     names = [call[0] for call in driver.calls]
@@ -131,7 +131,7 @@ def test_a_launch_loads_once_and_runs_on_the_current_stream(machine):
     assert function == "function 2"
     assert grid == [77, 1, 1, VARIANT.threads, 1, 1, VARIANT.shared_bytes, 1000]
     found = arguments.Forward.from_address(driver.structures[0])
-    assert (found.scale, found.batch) == (0.25, 3)
+    assert (found.scale.all, found.batch) == (0.25, 3)
 
 
 def test_a_warm_launch_asks_nothing_but_to_launch(machine):

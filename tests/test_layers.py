@@ -46,7 +46,7 @@ FILES = {name_of(path): path for path in PACKAGE.rglob("*.py")}
 
 
 class Imports(ast.NodeVisitor):
-    """What a file imports, inside functions too; what only type checkers import is left out: it never runs."""
+    """What a file imports, inside functions too; not what only type checkers import: it never runs."""
 
     def __init__(self) -> None:
         self.found: set[str] = set()

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import geoattn as ga
 from geoattn import plans
 from geoattn.neighborhoods.base import Neighborhood
-from geoattn.plans import cache
+from geoattn.plans import cache, sources
 
 
 def a_hood() -> Neighborhood:
@@ -22,8 +27,8 @@ def a_hood() -> Neighborhood:
 
 
 def same(a: plans.Plan, b: plans.Plan) -> bool:
-    pairs = [(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(plans.Plan)]
-    return all(type(x) is type(y) and np.array_equal(x, y) for x, y in pairs if x is not None)
+    pairs = [(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a)]
+    return type(a) is type(b) and all(type(x) is type(y) and np.array_equal(x, y) for x, y in pairs)
 
 
 @pytest.fixture
@@ -31,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache that keeps every plan, and an empty memory."""
     monkeypatch.setenv("GEOATTN_CACHE", str(tmp_path))
     monkeypatch.setattr(cache, "WORTH_KEEPING", 0.0)
-    monkeypatch.setattr(cache, "_held", type(cache._held)())
+    forget()
     return tmp_path / "plans"
 
 
@@ -76,10 +81,10 @@ def test_damaged_files_are_built_anew(folder: Path, damage: object) -> None:
     built = plans.plan(a_hood())
     (path,) = folder.iterdir()
     path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
-    assert cache.read(path) is None
+    assert cache.read(path, a_hood()) is None
     forget()
     assert same(plans.plan(a_hood()), built)
-    found = cache.read(path)
+    found = cache.read(path, a_hood())
     assert found is not None
     assert same(found, built)
 
@@ -92,14 +97,6 @@ def test_a_file_of_other_arrays_is_built_anew(folder: Path) -> None:
     assert same(plans.plan(a_hood()), built)
 
 
-def test_another_layout_number_does_not_read_this_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plans.plan(a_hood())
-    forget()
-    monkeypatch.setattr(cache, "LAYOUT", cache.LAYOUT + 1)
-    plans.plan(a_hood())
-    assert len(list(folder.iterdir())) == 2
-
-
 def test_processes_that_write_at_once_leave_one_whole_file(folder: Path) -> None:
     program = """
 import sys
@@ -110,7 +107,7 @@ hood = ga.geodesic(ga.grids.equiangular(13, 24), radius=25)
 sys.stdout.write("ready"); sys.stdout.flush(); sys.stdin.readline()
 for _ in range(20):
     cache.write(cache.cache_folder("plans") / "shared.npz", cache.plan(hood))
-    assert cache.read(cache.cache_folder("plans") / "shared.npz") is not None
+    assert cache.read(cache.cache_folder("plans") / "shared.npz", hood) is not None
 """
     writers = [
         subprocess.Popen(
@@ -128,8 +125,8 @@ for _ in range(20):
     for writer in writers:
         writer.communicate("go\n", timeout=120)
         assert writer.returncode == 0
-    assert not list(folder.glob("*.part"))
-    found = cache.read(folder / "shared.npz")
+    assert not list(folder.glob("*.partial"))
+    found = cache.read(folder / "shared.npz", a_hood())
     assert found is not None
     assert same(found, plans.build(a_hood()))
 
@@ -147,7 +144,7 @@ def test_a_folder_that_cannot_be_written_is_reported_and_survived(
 def test_memory_drops_the_least_recently_used_plan(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hoods = [ga.geodesic(ga.grids.equiangular(13, 24), radius=r) for r in (20, 25, 30)]
     first, second = plans.plan(hoods[0]), plans.plan(hoods[1])
-    monkeypatch.setattr(cache, "MEMORY", first.nbytes + second.nbytes + 1)
+    monkeypatch.setattr(cache._held, "max_bytes", first.nbytes + second.nbytes + 1)
     assert plans.plan(hoods[0]) is first
     plans.plan(hoods[2])
     assert plans.plan(hoods[1]) is not second
@@ -164,3 +161,219 @@ def test_the_cache_lies_in_the_users_cache_folder(
     else:
         monkeypatch.setenv("GEOATTN_CACHE", unset)
     assert cache.cache_folder("plans") == tmp_path / "geoattn" / "plans"
+
+
+# --- what is in a file is compared, not trusted --------------------------------------------------------
+
+
+def rewritten(path: Path, **arrays: object) -> None:
+    """The file with other arrays, whole and with right checksums; None leaves one out."""
+    with np.load(path) as file:
+        content = {name: file[name] for name in file.files} | arrays
+    np.savez(path, **{name: value for name, value in content.items() if value is not None})
+
+
+@pytest.mark.parametrize("kind", [plans.LanePlan, plans.TilePlan])
+def test_arrays_that_a_kernel_must_not_follow_are_built_anew(folder: Path, kind: type[plans.Plan]) -> None:
+    built = plans.plan(a_hood(), kind.query_tile, kind.key_tile)
+    (path,) = folder.iterdir()
+    whole = path.read_bytes()
+    for name in (field.name for field in dataclasses.fields(kind)):
+        good = getattr(built, name)
+        bad = (
+            [None] if name == "ring" else [None, good[:-1], good.astype(np.float64), good[::2], good + 10**6]
+        )
+        for content in (*bad, np.array(0)) if name == "ring" else bad:
+            path.write_bytes(whole)
+            rewritten(path, **{name: content})
+            assert cache.read(path, a_hood()) is None, (name, content)
+    for name in ("query_order", "key_order"):  # a token twice, and another not at all
+        order = getattr(built, name).copy()
+        order[0] = order[1]
+        path.write_bytes(whole)
+        rewritten(path, **{name: order})
+        assert cache.read(path, a_hood()) is None
+    path.write_bytes(whole)
+    assert cache.read(path, a_hood()) is not None
+
+
+@pytest.mark.parametrize("kind", [plans.LanePlan, plans.TilePlan])
+def test_the_plan_of_other_edges_is_built_anew(folder: Path, kind: type[plans.Plan]) -> None:
+    other = ga.geodesic(ga.grids.equiangular(13, 24), radius=31)
+    plans.plan(other, kind.query_tile, kind.key_tile)
+    (path,) = folder.iterdir()
+    assert cache.read(path, other) is not None
+    assert cache.read(path, a_hood()) is None
+
+
+def test_a_full_disk_is_reported_and_survived(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache.np, "savez", full)
+    with pytest.warns(UserWarning, match="No space left on device.*GEOATTN_CACHE"):
+        found = plans.plan(a_hood())
+    assert same(found, plans.build(a_hood()))
+    assert not list(folder.iterdir())
+
+
+def test_the_disk_keeps_what_was_used_last(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hoods = [ga.geodesic(ga.grids.equiangular(13, 24), radius=r) for r in (20, 25, 30)]
+    paths = []
+    for age, hood in zip((300, 200, 100), hoods, strict=True):
+        plans.plan(hood)
+        (path,) = set(folder.iterdir()) - set(paths)
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - age))
+        paths.append(path)
+    forget()
+    plans.plan(hoods[0])  # read: used last now
+    monkeypatch.setattr(cache, "DISK", sum(path.stat().st_size for path in paths) + 1)
+    plans.plan(ga.geodesic(ga.grids.equiangular(13, 24), radius=22))
+    assert [path.exists() for path in paths] == [True, False, True]
+
+
+def test_clear_forgets_plans_in_memory_on_disk_and_what_was_made_of_them(folder: Path) -> None:
+    forgotten: list[int] = []
+    plans.clears(lambda: forgotten.append(1))
+    first = plans.plan(a_hood())
+    plans.clear()
+    assert forgotten
+    assert not list(folder.iterdir())
+    assert plans.plan(a_hood()) is not first
+
+
+def test_a_slow_plan_does_not_stop_the_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, release, build = threading.Event(), threading.Event(), cache.build
+
+    def slow(hood: Neighborhood, *shape: int) -> object:
+        if hood == a_hood():
+            began.set()
+            assert release.wait(60)
+        return build(hood, *shape)
+
+    monkeypatch.setattr(cache, "build", slow)
+    thread = threading.Thread(target=plans.plan, args=(a_hood(),))
+    thread.start()
+    assert began.wait(60)
+    plans.plan(ga.geodesic(ga.grids.equiangular(13, 24), radius=20))  # returns while the other is made
+    assert thread.is_alive()
+    if hasattr(os, "fork"):
+        child = os.fork()
+        if child == 0:
+            monkeypatch.setattr(cache, "build", build)
+            os._exit(0 if plans.plan(a_hood()) is not None else 1)
+        deadline = time.monotonic() + 60
+        while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if ended == (0, 0):
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+        assert ended == (child, 0), "the child waits for a lock of its parent"
+    release.set()
+    thread.join()
+
+
+# --- a changed neighborhood never runs with the old plan -------------------------------------------------
+
+PATTERN = """
+import dataclasses
+import numpy as np
+import geoattn as ga
+from geoattn.neighborhoods import Neighborhood, Rows
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Shifted(Neighborhood, kind="shifted for the tests"):
+    def rows(self, queries):
+        keys = (np.asarray(queries) + SHIFT) % self.key_grid.size
+        return Rows(np.arange(len(keys) + 1), keys.astype(np.int32))
+
+    def transpose(self):
+        return ga.from_edges(self.query_grid, self.key_grid, *self.to_csr()).transpose()
+"""
+
+
+def defined(shift: int) -> Neighborhood:
+    """The pattern of a cell that was run with this shift."""
+    names = {"__name__": "a_notebook", "SHIFT": shift}
+    exec(PATTERN, names)
+    grid = ga.grids.cartesian(70)
+    return names["Shifted"](grid, grid)  # type: ignore[operator,no-any-return]
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize(
+    "wrap", [lambda h: h, lambda h: h.without_keys(np.arange(70) == 99)], ids=["itself", "in another"]
+)
+def test_a_cell_run_again_is_another_neighborhood_of_the_same_content(
+    folder: Path, backend: str, wrap: Callable[[Neighborhood], Neighborhood]
+) -> None:
+    x = torch.randn(1, 70, 1, 4)
+    old = wrap(defined(3))
+    for shift in (3, 5):
+        hood = old if shift == 3 else wrap(defined(shift))
+        assert hood.digest == old.digest  # content only
+        out = ga.attention(x, x, x, hood, key_weights=None, backend=backend)
+        torch.testing.assert_close(out, x.roll(-shift, 1))
+    torch.testing.assert_close(ga.attention(x, x, x, old, key_weights=None, backend=backend), x.roll(-3, 1))
+    assert not folder.exists(), "a class without a file has no plan on disk"
+
+
+def test_a_pattern_inside_another_makes_it_another() -> None:
+    products = [ga.product(defined(shift), ga.window(ga.grids.cartesian(5), 3)) for shift in (3, 5)]
+    assert products[0].digest == products[1].digest
+    assert products[0].identity != products[1].identity
+    for product in products:
+        np.testing.assert_array_equal(plans.edges(plans.plan(product)).indices, product.to_csr().indices)
+
+
+def test_an_edited_module_gets_a_plan_of_its_own(folder: Path, tmp_path: Path) -> None:
+    """In one process after another: the file decides, not a number that somebody remembers to raise."""
+    program = """
+import sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+import geoattn as ga
+from geoattn.plans import cache
+cache.WORTH_KEEPING = 0.0
+from a_pattern import Shifted
+grid = ga.grids.cartesian(70)
+hood = Shifted(grid, grid)
+found = ga.plans.edges(ga.plans.plan(hood))
+assert np.array_equal(found.indices, hood.to_csr().indices), "the old edges"
+print(hood.digest, len(list(cache.cache_folder("plans").glob("*.npz"))))
+"""
+    files, digests = [], set()
+    for shift in (3, 3, 5):
+        source = tmp_path / "a_pattern.py"
+        text = PATTERN.replace("SHIFT", str(shift))
+        if not source.exists() or source.read_text() != text:
+            source.write_text(text)
+            shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)  # as its times may be equal
+        command = [sys.executable, "-c", program, str(tmp_path)]
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        digest, count = run.stdout.split()
+        digests.add(digest)
+        files.append(int(count))
+    assert files == [1, 1, 2]
+    assert len(digests) == 1
+
+
+def test_our_own_sources_are_part_of_the_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans.plan(a_hood())
+    forget()
+    monkeypatch.setattr(sources, "_own_digest", lambda: "another release")
+    plans.plan(a_hood())
+    assert len(list(folder.iterdir())) == 2
+    forget()
+    monkeypatch.setattr(sources, "_own_digest", lambda: None)  # edited since it was loaded
+    plans.plan(ga.geodesic(ga.grids.equiangular(13, 24), radius=20))
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_source_that_is_newer_than_what_runs_is_not_taken_for_it(tmp_path: Path) -> None:
+    source = tmp_path / "a.py"
+    source.write_text("x = 1")
+    written = source.stat().st_mtime
+    assert sources._files_digest((source,), written) is not None
+    assert sources._files_digest((source,), written - 1) is None

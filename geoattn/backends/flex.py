@@ -29,7 +29,7 @@ from geoattn.backends.base import (
     forward_of_multiplied,
 )
 from geoattn.neighborhoods.base import Neighborhood
-from geoattn.plans import Plan, plan
+from geoattn.plans import TilePlan, clears, tile_plan
 from geoattn.plans.expand import visited
 
 #: side of a plan's tiles: a row of a mask is one 64-bit word
@@ -55,6 +55,7 @@ class Layout(NamedTuple):
 
 
 _layouts: BoundedCache[tuple[str, torch.device], Layout] = BoundedCache(max_bytes=2**30)
+clears(_layouts.clear)
 
 
 class Flex:
@@ -196,11 +197,10 @@ def _outside_of_ops() -> Iterator[None]:
 
 def layout_of(hood: Neighborhood, device: torch.device) -> Layout:
     """The layout of a neighborhood on a device; those of recent calls are kept."""
-    kept = _layouts.get((hood.digest, device))
+    kept = _layouts.get((hood.identity, device))
     if kept is not None:
         return kept
-    tiles = plan(hood, TILE, TILE)
-    assert tiles.masks is not None
+    tiles = tile_plan(hood)
     query_order, key_order = (_padded(order) for order in (tiles.query_order, tiles.key_order))
     number_of_pair = _mask_numbers(tiles, len(query_order) // TILE, len(key_order) // TILE)
     hidden, full = len(tiles.masks), len(tiles.masks) + 1
@@ -234,7 +234,7 @@ def layout_of(hood: Neighborhood, device: torch.device) -> Layout:
         on_device(_places(key_order)),
         block_mask,
     )
-    _layouts.put((hood.digest, device), made, 10 * number_of_pair.size + words.nbytes)
+    _layouts.put((hood.identity, device), made, 10 * number_of_pair.size + words.nbytes)
     return made
 
 
@@ -250,15 +250,13 @@ def _places(order: NDArray[np.int32]) -> NDArray[np.int64]:
     return places
 
 
-def _mask_numbers(tiles: Plan, n_queries: int, n_keys: int) -> NDArray[np.int32]:
+def _mask_numbers(tiles: TilePlan, n_queries: int, n_keys: int) -> NDArray[np.int32]:
     """The row of masks that says who sees whom in each pair of tiles, ``[n_queries, n_keys]``.
 
     After the rows of the plan follow two more: that of a pair that is not visited, and that of a pair
     where all see all. So the mask alone says what the lists say: torch's path without compilation
     reads no lists.
     """
-    assert tiles.masks is not None
-    assert tiles.mask_ids is not None
     hidden, full = len(tiles.masks), len(tiles.masks) + 1
     numbers = np.full((n_queries, n_keys), hidden, dtype=np.int32)
     for tile in range(len(tiles.tile_class)):

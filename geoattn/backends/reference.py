@@ -288,7 +288,7 @@ def work(hood: Neighborhood, q: Tensor) -> Iterator[tuple[Chunk, slice]]:
 
 def chunks(hood: Neighborhood, device: torch.device) -> Iterator[Chunk]:
     """The chunks of a neighborhood; those of recent calls are kept while they are small enough."""
-    key = (hood.digest, device)
+    key = (hood.identity, device)
     kept = _chunks.get(key)
     if kept is not None:
         yield from kept

@@ -33,23 +33,23 @@ class Neighborhood(Value):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        first = Neighborhood._alive.setdefault(self.digest, self)
+        first = Neighborhood._alive.setdefault(self.identity, self)
         if first is not self:  # equal neighborhoods hold the first, so that it lives as long as any
             object.__setattr__(self, "_first", first)
 
     @staticmethod
-    def alive(digest: str) -> Neighborhood:
-        """The living neighborhood with this digest: compiled programs name neighborhoods so.
+    def alive(identity: str) -> Neighborhood:
+        """The living neighborhood with this identity: compiled programs name neighborhoods so.
 
         Raises
         ------
         LookupError
             If no neighborhood of this content exists any more.
         """
-        found = Neighborhood._alive.get(digest)
+        found = Neighborhood._alive.get(identity)
         if found is None:
             raise LookupError(
-                f"no neighborhood with digest {digest[:12]}… is alive; keep a reference to it for as long "
+                f"no neighborhood with digest {identity[:12]}… is alive; keep a reference to it for as long "
                 "as programs compiled for it run"
             )
         return found

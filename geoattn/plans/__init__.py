@@ -1,9 +1,23 @@
 """Plans: neighborhoods laid out for a machine."""
 
-from geoattn.plans.base import Plan
+from geoattn.plans.base import LanePlan, Plan, TilePlan
 from geoattn.plans.builder import build
-from geoattn.plans.cache import plan
+from geoattn.plans.cache import clear, clears, lane_plan, plan, tile_plan
 from geoattn.plans.cost import Statistics, estimate, statistics
 from geoattn.plans.expand import edges
 
-__all__ = ["Plan", "Statistics", "build", "edges", "estimate", "plan", "statistics"]
+__all__ = [
+    "LanePlan",
+    "Plan",
+    "Statistics",
+    "TilePlan",
+    "build",
+    "clear",
+    "clears",
+    "edges",
+    "estimate",
+    "lane_plan",
+    "plan",
+    "statistics",
+    "tile_plan",
+]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Plan:
     """A neighborhood laid out in tiles of ``query_tile`` queries by ``key_tile`` keys.
 
@@ -21,21 +22,16 @@ class Plan:
         ring_start + (key_tiles[e] - ring_start + tile_shift[t]) % ring,
         ring_start = key_tiles[e] // ring * ring.
 
-    Without such a symmetry each tile is its own class with shift 0. Two machines read plans:
-
-    - ``key_tile == 1`` (vector lanes of a CPU, ``query_tile == 32``): bit l of ``lanes[e]`` says
-      whether query l of the tile sees key e.
-    - ``key_tile == 64`` (tensor cores, ``query_tile == 64``): ``mask_ids[e]`` is −1 where every
-      query sees every key of the tile, else the row in ``masks``, where bit j of
-      ``masks[m, i]`` says whether query i sees key j, and bit ``8 * (i // 16) + j // 8`` of
-      ``groups[m]`` whether that 16×8 group holds any visible pair. Equal masks are stored once.
+    Without such a symmetry each tile is its own class with shift 0. Which query of the tile sees which
+    key of an entry is what the two kinds of plans add, one for each kind of machine.
 
     Padded queries and keys are never visible. The backward pass of a row-stationary kernel runs
     the plan of the transposed neighborhood.
     """
 
-    query_tile: int
-    key_tile: int
+    query_tile: ClassVar[int]
+    key_tile: ClassVar[int]
+
     #: int32 [n_query_tiles * query_tile], position → token, −1 for padding
     query_order: NDArray[np.int32]
     #: int32 [n_key_tiles * key_tile]
@@ -50,14 +46,6 @@ class Plan:
     indptr: NDArray[np.int64]
     #: int32 [n_entries], ascending within a class
     key_tiles: NDArray[np.int32]
-    #: uint32 [n_entries] for key_tile == 1, else None
-    lanes: NDArray[np.uint32] | None = None
-    #: int32 [n_entries] for key_tile == 64, else None
-    mask_ids: NDArray[np.int32] | None = None
-    #: uint64 [n_masks, query_tile]
-    masks: NDArray[np.uint64] | None = None
-    #: uint32 [n_masks]
-    groups: NDArray[np.uint32] | None = None
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -74,3 +62,91 @@ class Plan:
         """Bytes of all arrays."""
         values = (getattr(self, field.name) for field in dataclasses.fields(self))
         return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+
+    def is_sound(self, n_queries: int, n_keys: int) -> bool:
+        """Whether every number is one that a kernel may follow, for grids of these sizes."""
+        n_tiles, n_key_tiles = len(self.tile_class), len(self.key_order) // self.key_tile
+        n_classes, n_entries = len(self.indptr) - 1, len(self.key_tiles)
+        typed = all(
+            array.ndim == 1 and array.dtype == dtype and array.flags.c_contiguous
+            for array, dtype in (
+                (self.query_order, np.int32),
+                (self.key_order, np.int32),
+                (self.tile_class, np.int32),
+                (self.tile_shift, np.int32),
+                (self.indptr, np.int64),
+                (self.key_tiles, np.int32),
+            )
+        )
+        return bool(
+            typed
+            and len(self.query_order) == n_tiles * self.query_tile
+            and len(self.key_order) == n_key_tiles * self.key_tile
+            and len(self.tile_shift) == n_tiles
+            and _holds_each_once(self.query_order, n_queries)
+            and _holds_each_once(self.key_order, n_keys)
+            and _within(self.tile_class, n_classes)
+            and n_classes >= 0
+            and self.indptr[0] == 0
+            and self.indptr[-1] == n_entries
+            and (np.diff(self.indptr) >= 0).all()
+            and _within(self.key_tiles, n_key_tiles)
+            and self.ring >= 1
+            and (n_key_tiles % self.ring == 0 or not self.tile_shift.any())
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class LanePlan(Plan):
+    """For the vector lanes of a CPU: tiles of 32 queries, and the single keys that they gather."""
+
+    query_tile: ClassVar[int] = 32
+    key_tile: ClassVar[int] = 1
+
+    #: uint32 [n_entries]: bit l says whether query l of the tile sees the key
+    lanes: NDArray[np.uint32]
+
+    def is_sound(self, n_queries: int, n_keys: int) -> bool:
+        lanes = self.lanes
+        typed = lanes.dtype == np.uint32 and lanes.shape == self.key_tiles.shape and lanes.flags.c_contiguous
+        return typed and super().is_sound(n_queries, n_keys)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class TilePlan(Plan):
+    """For tensor cores: tiles of 64 queries by 64 keys, with the masks of those that are not full."""
+
+    query_tile: ClassVar[int] = 64
+    key_tile: ClassVar[int] = 64
+
+    #: int32 [n_entries]: −1 where every query sees every key of the tile, else a row of ``masks``
+    mask_ids: NDArray[np.int32]
+    #: uint64 [n_masks, 64]: bit j of row i says whether query i sees key j; equal masks are stored once
+    masks: NDArray[np.uint64]
+    #: uint32 [n_masks]: bit ``8 * (i // 16) + j // 8`` says whether that 16×8 group holds any visible pair
+    groups: NDArray[np.uint32]
+
+    def is_sound(self, n_queries: int, n_keys: int) -> bool:
+        ids, masks, groups = self.mask_ids, self.masks, self.groups
+        typed = (
+            ids.dtype == np.int32
+            and masks.dtype == np.uint64
+            and groups.dtype == np.uint32
+            and ids.shape == self.key_tiles.shape
+            and masks.ndim == 2
+            and masks.shape[1] == self.query_tile
+            and groups.shape == masks.shape[:1]
+            and all(array.flags.c_contiguous for array in (ids, masks, groups))
+        )
+        return bool(typed and _within(ids + 1, len(masks) + 1) and super().is_sound(n_queries, n_keys))
+
+
+def _within(numbers: NDArray[np.int32], stop: int) -> bool:
+    return not len(numbers) or (int(numbers.min()) >= 0 and int(numbers.max()) < stop)
+
+
+def _holds_each_once(order: NDArray[np.int32], size: int) -> bool:
+    """Whether an order holds every token once, beside padding."""
+    if not _within(order + 1, size + 1):
+        return False
+    return bool((np.bincount(order + 1, minlength=size + 1)[1:] == 1).all())

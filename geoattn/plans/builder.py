@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.rows import Rows
 from geoattn.plans import kernels
-from geoattn.plans.base import Plan
+from geoattn.plans.base import LanePlan, TilePlan
 from geoattn.plans.boxes import choose
 from geoattn.plans.layout import Layout, interleaved
 from geoattn.plans.symmetry import classes
@@ -29,7 +29,24 @@ _EDGES_AT_ONCE = 2_000_000
 GROUP = 8
 
 
-def build(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> Plan:
+def shape_of(query_tile: int, key_tile: int) -> type[LanePlan] | type[TilePlan]:
+    """The kind of plan with tiles of that shape.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    for kind in (TilePlan, LanePlan):
+        if (query_tile, key_tile) == (kind.query_tile, kind.key_tile):
+            return kind
+    raise ValueError(
+        f"tiles of {query_tile}×{key_tile} are not supported; "
+        "use 64×64 (tensor cores) or 32×1 (vector lanes with gathered keys)"
+    )
+
+
+def build(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> LanePlan | TilePlan:
     """Lay a neighborhood out in tiles.
 
     Parameters
@@ -42,34 +59,28 @@ def build(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> Plan:
     ValueError
         For any other tile shape.
     """
-    if (query_tile, key_tile) not in {(64, 64), (32, 1)}:
-        raise ValueError(
-            f"tiles of {query_tile}×{key_tile} are not supported; "
-            "use 64×64 (tensor cores) or 32×1 (vector lanes with gathered keys)"
-        )
+    kind = shape_of(query_tile, key_tile)
     query_layout, key_layout = choose(hood, query_tile, key_tile)
     tile_class, tile_shift, ring = classes(hood, query_layout, key_layout)
     _, first = np.unique(tile_class, return_index=True)
-    lists = _Lanes(key_layout) if key_tile == 1 else _Masks(key_layout)
+    lists: _Lanes | _Masks = _Lanes(key_layout) if kind is LanePlan else _Masks(key_layout)
     tiles = query_layout.order.reshape(-1, query_tile)[first]
     counts = [lists.add(*chunk) for chunk in _one_ahead(_chunks(hood, tiles))]
-    plan = Plan(
-        query_tile=query_tile,
-        key_tile=key_tile,
-        query_order=query_layout.order,
-        key_order=key_layout.order,
-        tile_class=tile_class,
-        tile_shift=tile_shift,
-        ring=ring,
-        indptr=np.concatenate([[0], np.cumsum(np.concatenate(counts))]),
-        **lists.result(),
-    )
-    if plan.lanes is None:
-        return plan
-    return _renumbered(_grouped(plan, plan.lanes), interleaved(query_layout.pieces))
+    shared: dict[str, Any] = {
+        "query_order": query_layout.order,
+        "key_order": key_layout.order,
+        "tile_class": tile_class,
+        "tile_shift": tile_shift,
+        "ring": ring,
+        "indptr": np.concatenate([[0], np.cumsum(np.concatenate(counts))]),
+    }
+    if isinstance(lists, _Masks):
+        return TilePlan(**shared, **lists.result())
+    plan = LanePlan(**shared, **lists.result())
+    return _renumbered(_grouped(plan), interleaved(query_layout.pieces))
 
 
-def _renumbered(plan: Plan, tiles: NDArray[np.int64]) -> Plan:
+def _renumbered(plan: LanePlan, tiles: NDArray[np.int64]) -> LanePlan:
     """Number the query tiles in another order: near ones share keys, which a cache then still holds."""
     return dataclasses.replace(
         plan,
@@ -79,7 +90,7 @@ def _renumbered(plan: Plan, tiles: NDArray[np.int64]) -> Plan:
     )
 
 
-def _grouped(plan: Plan, lanes: NDArray[np.uint32]) -> Plan:
+def _grouped(plan: LanePlan) -> LanePlan:
     """Arrange the queries of each class of tiles so that few groups of lanes see each key.
 
     Near a pole a disc is far wider in longitudes than in latitudes, at the equator it is not: one
@@ -87,14 +98,14 @@ def _grouped(plan: Plan, lanes: NDArray[np.uint32]) -> Plan:
     """
     choices = _arrangements(plan.query_tile, GROUP)
     words = (1 << choices.reshape(len(choices), -1, GROUP)).sum(2).astype(np.uint32)
-    query_order = plan.query_order.reshape(-1, plan.query_tile)
+    query_order, lanes = plan.query_order.reshape(-1, plan.query_tile), plan.lanes
     best = np.zeros(len(plan.indptr) - 1, dtype=np.int64)
     for label, (start, end) in enumerate(itertools.pairwise(plan.indptr)):
         best[label] = np.argmin(kernels.count_groups(lanes[start:end], words))
         if best[label] > 0:
             kernels.permute_lanes(lanes[start:end], choices[best[label]])
     query_order = np.take_along_axis(query_order, choices[best[plan.tile_class]], axis=1)
-    return dataclasses.replace(plan, query_order=query_order.reshape(-1), lanes=lanes)
+    return dataclasses.replace(plan, query_order=query_order.reshape(-1))  # the lanes, in place
 
 
 def _arrangements(tile: int, group: int) -> NDArray[np.int64]:

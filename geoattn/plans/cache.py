@@ -2,94 +2,176 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import os
-import tempfile
-import threading
 import time
 import warnings
 import zipfile
 import zlib
-from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from geoattn._files import cache_folder
+from geoattn._files import cache_folder, whole
+from geoattn._lru import BoundedCache
 from geoattn.neighborhoods.base import Neighborhood
-from geoattn.plans.base import Plan
-from geoattn.plans.builder import build
+from geoattn.plans import kernels
+from geoattn.plans.base import LanePlan, Plan, TilePlan
+from geoattn.plans.builder import build, shape_of
+from geoattn.plans.expand import pairs_of
+from geoattn.plans.sources import source_digest
 
-#: number of the layout that the builder produces; any change of its result must raise it
-LAYOUT = 5
+AnyPlan = TypeVar("AnyPlan", bound=Plan)
 
 #: plans that took longer to build, in seconds, are written to disk: reading beats building by far
 WORTH_KEEPING = 0.25
-
 #: bytes of plans held in memory; the least recently used are dropped first
 MEMORY = 1 << 30
+#: bytes of plans on disk; those that were not used for the longest time are deleted first
+DISK = 4 << 30
 
-_held: OrderedDict[str, Plan] = OrderedDict()
-_lock = threading.RLock()
+#: what reading a file that was damaged, cut short or exchanged can raise
+_UNREADABLE = (
+    OSError, ValueError, TypeError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
+
+_held: BoundedCache[tuple[str, type[Plan]], Plan] = BoundedCache(MEMORY, keep_newest=True)
+_derived: list[Callable[[], object]] = []
 
 
-def plan(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> Plan:
+def plan(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> LanePlan | TilePlan:
     """The plan of a neighborhood: from memory, else from disk, else built.
 
     Parameters and errors are those of :func:`geoattn.plans.build`. Equal neighborhoods share one
     plan. Files lie in the folder ``plans`` of geoattn's cache (see the environment variable
-    ``GEOATTN_CACHE``), named by content; those that cannot be read are built anew.
+    ``GEOATTN_CACHE``), 4 GiB at most, named by the content of the neighborhood and by the code that decides
+    its edges and the layout. What is read is checked, some tiles against the neighborhood itself; what
+    is damaged is built anew.
     """
-    key = f"{hood.digest}-{query_tile}x{key_tile}-{LAYOUT}"
-    with _lock:
-        found = _held.get(key)
-        if found is None:
-            found = _from_disk_or_built(hood, query_tile, key_tile, key)
-            _held[key] = found
-            while len(_held) > 1 and sum(p.nbytes for p in _held.values()) > MEMORY:
-                _held.popitem(last=False)
-        _held.move_to_end(key)
-        return found
+    return lane_plan(hood) if shape_of(query_tile, key_tile) is LanePlan else tile_plan(hood)
 
 
-def _from_disk_or_built(hood: Neighborhood, query_tile: int, key_tile: int, key: str) -> Plan:
-    path = cache_folder("plans") / f"{key}.npz"
-    found = read(path)
-    if found is None:
-        start = time.perf_counter()
-        found = build(hood, query_tile, key_tile)
-        if time.perf_counter() - start > WORTH_KEEPING:
-            try:
-                write(path, found)
-            except OSError as error:
-                warnings.warn(
-                    f"the plan of {hood!r} is not kept on disk: {error}; "
-                    "GEOATTN_CACHE can name a folder that is writable",
-                    stacklevel=4,
-                )
+def lane_plan(hood: Neighborhood) -> LanePlan:
+    """The plan for the vector lanes of a CPU: see :func:`plan`."""
+    return _plan(hood, LanePlan)
+
+
+def tile_plan(hood: Neighborhood) -> TilePlan:
+    """The plan for tensor cores: see :func:`plan`."""
+    return _plan(hood, TilePlan)
+
+
+def clear() -> None:
+    """Forget all plans, in memory and on disk, and what was made of them."""
+    _held.clear()
+    for forget in _derived:
+        forget()
+    for path in _files():
+        path.unlink(missing_ok=True)
+
+
+def clears(forget: Callable[[], object]) -> None:
+    """Have :func:`clear` call ``forget`` too: of those who keep what they made of plans."""
+    _derived.append(forget)
+
+
+def _plan(hood: Neighborhood, kind: type[AnyPlan]) -> AnyPlan:
+    found = _held.get_or_make(
+        (hood.identity, kind), lambda: _from_disk_or_built(hood, kind), lambda made: made.nbytes
+    )
+    assert isinstance(found, kind)  # the key names it
     return found
+
+
+def _from_disk_or_built(hood: Neighborhood, kind: type[AnyPlan]) -> AnyPlan:
+    sources = source_digest(hood)
+    name = f"{hood.digest}-{kind.query_tile}x{kind.key_tile}-{sources}.npz"
+    path = cache_folder("plans") / name
+    if sources is not None and isinstance(kept := read(path, hood), kind):
+        return kept
+    start = time.perf_counter()
+    built = build(hood, kind.query_tile, kind.key_tile)
+    assert isinstance(built, kind)  # as its shape says
+    if sources is not None and time.perf_counter() - start > WORTH_KEEPING:
+        try:
+            write(path, built)
+            _make_room(path)
+        except OSError as error:
+            warnings.warn(
+                f"the plan of {hood!r} is not kept on disk: {error}; "
+                "GEOATTN_CACHE can name a folder that is writable and has room",
+                stacklevel=5,
+            )
+    return built
 
 
 def write(path: Path, plan: Plan) -> None:
     """Write a plan so that readers see all of it or nothing, whatever else writes meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            fields = ((f.name, getattr(plan, f.name)) for f in dataclasses.fields(Plan))
-            np.savez(file, **{name: value for name, value in fields if value is not None})
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with whole(path) as partial, open(partial, "wb") as file:
+        np.savez(file, **{field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)})
 
 
-def read(path: Path) -> Plan | None:
-    """The plan in a file; None if there is no such file, or it is damaged."""
+def read(path: Path, hood: Neighborhood | None = None) -> LanePlan | TilePlan | None:
+    """The plan in a file; None if there is none, or it is damaged.
+
+    With ``hood``, also None if it is not a plan of that neighborhood: sizes and some tiles are compared.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays: dict[str, Any] = {name: file[name] for name in file.files}  # checksums are compared
-        return Plan(**{name: array.item() if array.ndim == 0 else array for name, array in arrays.items()})
-    except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+        arrays["ring"] = arrays["ring"].item()
+        found = LanePlan(**arrays) if "lanes" in arrays else TilePlan(**arrays)
+        if hood is None:
+            sizes = [int((order >= 0).sum()) for order in (found.query_order, found.key_order)]
+        else:
+            sizes = [hood.query_grid.size, hood.key_grid.size]
+        if not (isinstance(found.ring, int) and found.is_sound(*sizes)):
+            return None
+        if isinstance(found, TilePlan) and not np.array_equal(found.groups, kernels.group_bits(found.masks)):
+            return None
+        if hood is not None and not _agrees(found, hood):
+            return None
+    except _UNREADABLE:
         return None
+    with contextlib.suppress(OSError):  # a cache that others fill may be read-only
+        path.touch()  # its use counts when room is made
+    return found
+
+
+def _agrees(plan: Plan, hood: Neighborhood) -> bool:
+    """Whether some tiles of the plan hold the very pairs that the neighborhood has."""
+    n_tiles = len(plan.tile_class)
+    for tile in sorted({0, n_tiles // 2, n_tiles - 1}) if n_tiles else ():
+        order = plan.query_order[tile * plan.query_tile : (tile + 1) * plan.query_tile].astype(np.int64)
+        tokens = np.sort(order[order >= 0])
+        indptr, indices = hood.rows(tokens)
+        queries, keys = pairs_of(plan, tile)
+        by_query = np.lexsort((keys, queries))
+        expected = np.repeat(tokens, np.diff(indptr))
+        if not (np.array_equal(queries[by_query], expected) and np.array_equal(keys[by_query], indices)):
+            return False
+    return True
+
+
+def _files() -> list[Path]:
+    folder = cache_folder("plans")
+    return list(folder.glob("*.npz")) if folder.is_dir() else []
+
+
+def _make_room(newest: Path) -> None:
+    """Delete the files that were not used for the longest time, until the rest fits."""
+    states = []
+    for path in _files():
+        try:
+            state = path.stat()
+        except OSError:  # another process deleted it
+            continue
+        states.append((path == newest, state.st_mtime, state.st_size, path))
+    total = sum(size for _, _, size, _ in states)
+    for is_newest, _, size, path in sorted(states):
+        if total <= DISK or is_newest:
+            break
+        path.unlink(missing_ok=True)
+        total -= size

@@ -8,7 +8,7 @@ import numpy as np
 
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.plans import kernels
-from geoattn.plans.base import Plan
+from geoattn.plans.base import LanePlan, TilePlan
 from geoattn.plans.cache import plan
 
 
@@ -76,25 +76,21 @@ class Statistics:
         )
 
 
-def statistics(laid_out: Plan) -> Statistics:
-    """Count the work of a laid_out."""
+def statistics(laid_out: LanePlan | TilePlan) -> Statistics:
+    """Count the work of a plan."""
     lengths = np.diff(laid_out.indptr)
     n_tiles = np.bincount(laid_out.tile_class, minlength=len(lengths))
     repeats = np.repeat(n_tiles, lengths)  # the tile pairs that an entry stands for
     visited = int(repeats.sum())
-    if laid_out.lanes is not None:
+    if isinstance(laid_out, TilePlan):
+        ids, group, n_masks = laid_out.mask_ids, (16, 8), len(laid_out.masks)
+        # the last number is that of full tiles, whose mask is −1
+        pairs = np.append(kernels.count_bits(laid_out.masks), 64 * 64)[ids]
+        groups = np.append(kernels.count_bits(laid_out.groups[:, None].astype(np.uint64)), 32)[ids]
+    else:
         group, n_masks = (laid_out.query_tile, laid_out.key_tile), 0
         pairs = kernels.count_bits(laid_out.lanes[:, None].astype(np.uint64))
         groups = np.ones_like(pairs)
-    else:
-        ids, masks, group_bits = laid_out.mask_ids, laid_out.masks, laid_out.groups
-        assert ids is not None
-        assert masks is not None
-        assert group_bits is not None
-        group, n_masks = (16, 8), len(masks)
-        # the last number is that of full tiles, whose mask is −1
-        pairs = np.append(kernels.count_bits(masks), 64 * 64)[ids]
-        groups = np.append(kernels.count_bits(group_bits[:, None].astype(np.uint64)), 32)[ids]
     n_queries, n_keys = (int((order >= 0).sum()) for order in (laid_out.query_order, laid_out.key_order))
     return Statistics(
         query_tile=laid_out.query_tile,

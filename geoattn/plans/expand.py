@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoattn.neighborhoods.rows import Rows
-from geoattn.plans.base import Plan
+from geoattn.plans.base import LanePlan, Plan, TilePlan
 
 
 def visited(plan: Plan, tile: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -20,15 +20,23 @@ def visited(plan: Plan, tile: int) -> tuple[NDArray[np.int64], NDArray[np.int64]
 
 def masks(plan: Plan, entries: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which query sees which key in the given entries, ``[n, query_tile, key_tile]``."""
-    if plan.lanes is not None:
+    if isinstance(plan, LanePlan):
         lane = np.arange(plan.query_tile, dtype=np.uint32)
         return (plan.lanes[entries, None, None] >> lane[:, None] & np.uint32(1)).astype(bool)
-    assert plan.mask_ids is not None
-    assert plan.masks is not None
+    if not isinstance(plan, TilePlan):
+        raise TypeError(f"expected a plan of lanes or of tiles, got {type(plan).__name__}")
     ids = plan.mask_ids[entries]
     words = np.full((len(entries), plan.query_tile), ~np.uint64(0), dtype=np.uint64)
     words[ids >= 0] = plan.masks[ids[ids >= 0]]
     return (words[:, :, None] >> np.arange(plan.key_tile, dtype=np.uint64) & np.uint64(1)).astype(bool)
+
+
+def pairs_of(plan: Plan, tile: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tokens of the queries and keys of all pairs of a query tile, ``[n]`` each, −1 for padding."""
+    entries, key_tiles = visited(plan, tile)
+    entry, query, key = np.nonzero(masks(plan, entries))
+    queries = plan.query_order[tile * plan.query_tile + query].astype(np.int64)
+    return queries, plan.key_order[key_tiles[entry] * plan.key_tile + key].astype(np.int64)
 
 
 def edges(plan: Plan) -> Rows:
@@ -39,13 +47,8 @@ def edges(plan: Plan) -> Rows:
     ValueError
         If a padded query or key is visible, or a pair occurs twice.
     """
-    queries, keys = [], []
-    for tile in range(len(plan.tile_class)):
-        entries, key_tiles = visited(plan, tile)
-        entry, query, key = np.nonzero(masks(plan, entries))
-        queries.append(plan.query_order[tile * plan.query_tile + query].astype(np.int64))
-        keys.append(plan.key_order[key_tiles[entry] * plan.key_tile + key].astype(np.int64))
-    query, key = np.concatenate(queries), np.concatenate(keys)
+    pairs = [pairs_of(plan, tile) for tile in range(len(plan.tile_class))]
+    query, key = (np.concatenate(tokens) for tokens in zip(*pairs, strict=True))
     if (query < 0).any() or (key < 0).any():
         raise ValueError("a padded position is visible")
     order = np.lexsort((key, query))

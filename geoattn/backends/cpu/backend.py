@@ -17,7 +17,7 @@ from geoattn.backends.cpu.forward import forward
 from geoattn.backends.cpu.micro import MACHINE
 from geoattn.backends.cpu.schedule import Chunks, Schedule, schedule
 from geoattn.neighborhoods.base import Neighborhood
-from geoattn.plans import plan
+from geoattn.plans import lane_plan
 
 #: multiply-adds below which waking other threads costs more than it saves
 _WORTH_A_THREAD = 2_000_000
@@ -202,7 +202,7 @@ def _bias_gradient(own: Tensor, columns: Tensor, runs: Chunks, key_bias: Tensor)
 
 
 def _schedule(hood: Neighborhood) -> Schedule:
-    return schedule(plan(hood, 32, 1), hood.key_grid.size)
+    return schedule(lane_plan(hood), hood.key_grid.size)
 
 
 def _threads(multiply_adds: int) -> int:

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoattn.backends.cpu.compiled import kernel
-from geoattn.plans.base import Plan
+from geoattn.plans.base import LanePlan
 
 Array = NDArray[np.int32]
 
 
 class Lists(NamedTuple):
-    """A gather plan as compiled code takes it; see :class:`geoattn.plans.base.Plan` for the fields."""
+    """A gather plan as compiled code takes it; see :class:`geoattn.plans.Plan` for the fields."""
 
     query_order: Array
     key_order: Array
@@ -61,8 +61,7 @@ class Schedule:
     _chunks: dict[int, Chunks]
 
     @classmethod
-    def of(cls, plan: Plan, n_keys: int) -> Schedule:
-        assert plan.lanes is not None
+    def of(cls, plan: LanePlan, n_keys: int) -> Schedule:
         shifted = bool(plan.tile_shift.any())
         lists = Lists(
             query_order=_frozen(plan.query_order),
@@ -154,10 +153,10 @@ def _touched(lists, tiles, n_keys):  # type: ignore[no-untyped-def]
     return own_indptr, own, indptr, keys, begins
 
 
-_schedules: weakref.WeakKeyDictionary[Plan, Schedule] = weakref.WeakKeyDictionary()
+_schedules: weakref.WeakKeyDictionary[LanePlan, Schedule] = weakref.WeakKeyDictionary()
 
 
-def schedule(plan: Plan, n_keys: int) -> Schedule:
+def schedule(plan: LanePlan, n_keys: int) -> Schedule:
     """The schedule of a plan, made at its first use and kept as long as the plan lives."""
     found = _schedules.get(plan)
     if found is None:

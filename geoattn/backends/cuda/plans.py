@@ -12,13 +12,13 @@ from torch import Tensor
 
 from geoattn._lru import BoundedCache
 from geoattn.neighborhoods.base import Neighborhood
-from geoattn.plans import plan as plan_of
-from geoattn.plans.base import Plan
+from geoattn.plans import clears, tile_plan
+from geoattn.plans.base import TilePlan
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DevicePlan:
-    """A plan of 64×64 tiles; see :class:`geoattn.plans.base.Plan` and ``cuda/walk.cuh``."""
+    """A plan of 64×64 tiles; see :class:`geoattn.plans.TilePlan` and ``cuda/walk.cuh``."""
 
     ARRAYS: ClassVar = (
         "row_order", "column_order", "schedule", "tile_class", "tile_shift", "starts", "entries", "masks",
@@ -40,10 +40,7 @@ class DevicePlan:
     masked: bool
 
     @classmethod
-    def of(cls, plan: Plan, device: torch.device) -> DevicePlan:
-        assert plan.mask_ids is not None
-        assert plan.masks is not None
-
+    def of(cls, plan: TilePlan, device: torch.device) -> DevicePlan:
         def upload(x: NDArray[np.generic]) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(x)).to(device)
 
@@ -73,10 +70,8 @@ class DevicePlan:
         return sum(x.numel() * x.element_size() for x in self.tensors)
 
 
-def _entries(plan: Plan) -> NDArray[np.int32]:
+def _entries(plan: TilePlan) -> NDArray[np.int32]:
     """All that a kernel must know of an entry, in 16 bytes."""
-    assert plan.mask_ids is not None
-    assert plan.groups is not None
     entries = np.empty((len(plan.key_tiles), 4), dtype=np.int32)
     entries[:, 0] = plan.key_tiles
     entries[:, 1] = plan.key_tiles // plan.ring * plan.ring + plan.ring
@@ -87,13 +82,14 @@ def _entries(plan: Plan) -> NDArray[np.int32]:
 
 
 _plans: BoundedCache[tuple[str, torch.device], DevicePlan] = BoundedCache(max_bytes=2**31)
+clears(_plans.clear)
 
 
 def device_plan(hood: Neighborhood, device: torch.device) -> DevicePlan:
     """The plan of a neighborhood on a device; those of recent calls are kept."""
-    key = (hood.digest, device)
+    key = (hood.identity, device)
     kept = _plans.get(key)
     if kept is None:
-        kept = DevicePlan.of(plan_of(hood, 64, 64), device)
+        kept = DevicePlan.of(tile_plan(hood), device)
         _plans.put(key, kept, kept.nbytes)
     return kept
