@@ -50,7 +50,7 @@ def test_cross_attention_takes_keys_from_another_grid():
     assert layer(x, context).shape == (2, 3, 4, 16)
     torch.testing.assert_close(layer(x, 2 * context).shape, layer(x, context).shape)
     constant = torch.ones_like(context)
-    value = torch.nn.functional.linear(constant[0, 0, 0], layer.qkv.weight[32:])
+    value = torch.nn.functional.linear(constant[0, 0, 0], layer.key_value.weight[16:])
     torch.testing.assert_close(layer(x, constant)[1, 2, 3], layer.out(value))
 
 

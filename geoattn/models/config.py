@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 
+import torch
 from torch import nn
 
 from geoattn._value import Value
@@ -18,5 +19,5 @@ class ModelConfig(Value):
     """
 
     @abstractmethod
-    def build(self) -> nn.Module:
-        """A new model with random weights."""
+    def build(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> nn.Module:
+        """A new model with random weights, on a device and of a dtype as torch's own modules."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from geoattn.grids import Grid, patches
 from geoattn.models.config import ModelConfig
 from geoattn.neighborhoods import Neighborhood
 from geoattn.nn import Block, PatchEmbed, PatchUnembed, Position, PositionFeatures, Resample
+from geoattn.nn.attention import AttentionOptions
 from geoattn.nn.table import Table
 
 
@@ -93,8 +95,10 @@ class EncoderDecoderConfig(ModelConfig, kind="encoder_decoder"):
                         "pass patches=None"
                     )
 
-    def build(self) -> EncoderDecoder:
-        return EncoderDecoder(self)
+    def build(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> EncoderDecoder:
+        return EncoderDecoder(self, device, dtype)
 
     def __repr__(self) -> str:
         return f"encoder–decoder of {self.depths} blocks × {self.dims} channels over {self.hoods[0]!r}, …"
@@ -107,42 +111,66 @@ class EncoderDecoder(nn.Module):
     and the first stage's grid, summed, and mapped to the points. The last layer starts at zero.
     """
 
-    def __init__(self, config: EncoderDecoderConfig) -> None:
+    def __init__(
+        self,
+        config: EncoderDecoderConfig,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.config = c = config
-        attention: dict[str, Any] = {
+        attention: AttentionOptions = {
             "qk_norm": c.qk_norm,
             "key_weights": c.key_weights,
             "position": c.position,
+            "device": device,
+            "dtype": dtype,
         }
-        options = {"mlp_ratio": c.mlp_ratio, "layer_scale": c.layer_scale, "dropout": c.dropout, **attention}
-        self.position_features = PositionFeatures(c.grid, c.features)
+        self.position_features = PositionFeatures(c.grid, c.features, device, dtype)
         grids = [hood.query_grid for hood in c.hoods]
         widths = [c.in_channels + self.position_features.count, *c.dims]
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for stage, (fine, coarse) in enumerate(pairwise([c.grid, *grids])):
             given, dim = widths[stage : stage + 2]
             if c.patches is not None:
-                self.down.append(PatchEmbed(fine, c.patches[stage], given, dim))
+                self.down.append(PatchEmbed(fine, c.patches[stage], given, dim, device, dtype))
             else:
                 self.down.append(_Between(coarse, fine, given, dim, c.num_heads[stage], attention))
         self.stages = nn.ModuleList(
-            nn.Sequential(*(Block(d, h, hood, **options) for _ in range(n)), nn.LayerNorm(d))
+            nn.Sequential(
+                *(Block(d, h, hood, c.mlp_ratio, c.layer_scale, c.dropout, **attention) for _ in range(n)),
+                nn.LayerNorm(d, device=device, dtype=dtype),
+            )
             for d, n, h, hood in zip(c.dims, c.depths, c.num_heads, c.hoods, strict=True)
         )
-        self.mix = nn.ModuleList(nn.Linear(dim, c.decoder_dim) for dim in c.dims)
+        self.mix = nn.ModuleList(nn.Linear(dim, c.decoder_dim, device=device, dtype=dtype) for dim in c.dims)
         for stage, (fine, coarse) in enumerate(pairwise(grids), start=1):
-            self.up.append(Resample(fine, coarse) if c.patches is None else _Spread(fine, c.patches[stage]))
+            self.up.append(self._rise(fine, coarse, stage, device, dtype))
         self.head: nn.Module
         if c.patches is not None:
-            self.head = PatchUnembed(c.grid, c.patches[0], c.decoder_dim, c.out_channels)
+            self.head = PatchUnembed(c.grid, c.patches[0], c.decoder_dim, c.out_channels, device, dtype)
             last = self.head.projection
         else:
-            last = nn.Linear(c.decoder_dim, c.out_channels)
+            last = nn.Linear(c.decoder_dim, c.out_channels, device=device, dtype=dtype)
             same = grids[0] == c.grid
-            self.head = nn.Sequential(nn.Identity() if same else Resample(c.grid, grids[0]), last)
+            self.head = nn.Sequential(
+                nn.Identity() if same else Resample(c.grid, grids[0], device=device, dtype=dtype), last
+            )
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
+
+    def _rise(
+        self,
+        fine: Grid,
+        coarse: Grid,
+        stage: int,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> nn.Module:
+        """From the tokens of a stage to those of the stage before it."""
+        if self.config.patches is None:
+            return Resample(fine, coarse, device=device, dtype=dtype)
+        return _Spread(fine, self.config.patches[stage]).to(device=device)
 
     def forward(self, fields: Tensor) -> Tensor:
         c = self.config
@@ -183,10 +211,11 @@ class _Between(nn.Module):
     """Channels by a linear map, then from one grid to the next by attention."""
 
     def __init__(
-        self, query_grid: Grid, key_grid: Grid, given: int, dim: int, heads: int, attention: dict[str, Any]
+        self, query_grid: Grid, key_grid: Grid, given: int, dim: int, heads: int, attention: AttentionOptions
     ) -> None:
         super().__init__()
-        self.linear = nn.Linear(given, dim)
+        device, dtype = attention.get("device"), attention.get("dtype")
+        self.linear = nn.Linear(given, dim, device=device, dtype=dtype)
         self.resample: nn.Module = nn.Identity()
         if query_grid != key_grid:
             self.resample = Resample(query_grid, key_grid, "attention", dim=dim, num_heads=heads, **attention)

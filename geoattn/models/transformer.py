@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from geoattn.grids import Grid
 from geoattn.models.config import ModelConfig
 from geoattn.neighborhoods import Neighborhood
 from geoattn.nn import Block, PatchEmbed, PatchUnembed, Position, PositionFeatures, Resample
+from geoattn.nn.attention import AttentionOptions
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -70,8 +72,10 @@ class TransformerConfig(ModelConfig, kind="transformer"):
                     f"all neighborhoods of the processor must lie on one grid, got {list(self.hoods)}"
                 )
 
-    def build(self) -> Transformer:
-        return Transformer(self)
+    def build(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Transformer:
+        return Transformer(self, device, dtype)
 
     def __repr__(self) -> str:
         size = f"{self.depth} blocks × {self.dim} channels"
@@ -84,17 +88,26 @@ class Transformer(nn.Module):
     The last layer starts at zero: with ``residual`` a new model is persistence.
     """
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(
+        self,
+        config: TransformerConfig,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.config = c = config
-        attention: dict[str, Any] = {
+        attention: AttentionOptions = {
             "num_kv_heads": c.num_kv_heads,
             "qk_norm": c.qk_norm,
             "key_weights": c.key_weights,
             "position": c.position,
+            "device": device,
+            "dtype": dtype,
         }
-        self.position_features = PositionFeatures(c.grid, c.features)
-        self.encoder = PatchEmbed(c.grid, c.patch, c.in_channels + self.position_features.count, c.dim)
+        self.position_features = PositionFeatures(c.grid, c.features, device, dtype)
+        self.encoder = PatchEmbed(
+            c.grid, c.patch, c.in_channels + self.position_features.count, c.dim, device, dtype
+        )
         grid, processor_grid = self.encoder.coarse_grid, c.hoods[0].query_grid
         self.to_processor: nn.Module = nn.Identity()
         self.from_processor: nn.Module = nn.Identity()
@@ -105,19 +118,22 @@ class Transformer(nn.Module):
             self.from_processor = Resample(
                 grid, processor_grid, "attention", dim=c.dim, num_heads=c.num_heads, **attention
             )
-        options: dict[str, Any] = {
-            "mlp_ratio": c.mlp_ratio,
-            "layer_scale": c.layer_scale,
-            "dropout": c.dropout,
-        }
         self.processor = nn.Sequential(
             *(
-                Block(c.dim, c.num_heads, c.hoods[i % len(c.hoods)], **options, **attention)
+                Block(
+                    c.dim,
+                    c.num_heads,
+                    c.hoods[i % len(c.hoods)],
+                    c.mlp_ratio,
+                    c.layer_scale,
+                    c.dropout,
+                    **attention,
+                )
                 for i in range(c.depth)
             )
         )
-        self.norm = nn.LayerNorm(c.dim)
-        self.decoder = PatchUnembed(c.grid, c.patch, c.dim, c.out_channels)
+        self.norm = nn.LayerNorm(c.dim, device=device, dtype=dtype)
+        self.decoder = PatchUnembed(c.grid, c.patch, c.dim, c.out_channels, device, dtype)
         nn.init.zeros_(self.decoder.projection.weight)
         nn.init.zeros_(self.decoder.projection.bias)
 

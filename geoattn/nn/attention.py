@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypedDict
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geoattn.functional import attention
-from geoattn.grids import Grid
+from geoattn.grids.checks import integer, positive
 from geoattn.neighborhoods import Neighborhood
+from geoattn.nn.checks import check_rate, check_tokens
 from geoattn.nn.position import Position, resolve
+
+
+class AttentionOptions(TypedDict, total=False):
+    """What modules around :class:`Attention` hand on to it."""
+
+    num_kv_heads: int | None
+    head_dim: int | None
+    qk_norm: bool
+    bias: bool
+    position: str | Position | None
+    scale: float | Tensor | None
+    key_weights: Literal["quadrature"] | Tensor | None
+    device: torch.device | str | None
+    dtype: torch.dtype | None
 
 
 class Attention(nn.Module):
     """Multi-head attention over a neighborhood, on one grid or from one grid to another.
+
+    On one grid a single matrix, ``qkv``, makes queries, keys and values, so that self-attention multiplies
+    once; with ``context`` it is called on both, and of each result the part that counts is taken. From one
+    grid to another there are two, ``query`` and ``key_value``. Every path calls them, with their hooks and
+    whatever adapters stand in their place.
 
     Parameters
     ----------
@@ -39,14 +58,25 @@ class Attention(nn.Module):
     dropout
         Probability of dropping a channel of the result, after the output projection. Attention
         weights are never dropped.
+    scale
+        Factor of the dot products, ``head_dim ** -0.5`` by default: a number, or a tensor of one or
+        ``num_heads`` numbers; a parameter is learned.
     key_weights
-        ``"quadrature"`` weighs each key by its cell, as the integral does; ``None`` counts all alike.
+        ``"quadrature"`` weighs each key by its cell, as the integral does; ``None`` counts all alike; or
+        positive weights ``[*key_grid.shape]``, kept in the module's state.
+    device, dtype
+        Where and as what the parameters are made, as in torch's own modules.
 
     Raises
     ------
+    TypeError
+        If ``hood`` is no neighborhood, or a number is of the wrong kind.
     ValueError
-        If the heads do not divide, or the position scheme does not fit the grids.
+        If the heads do not divide, a number is out of range, or the position scheme does not fit the grids.
     """
+
+    scale: Tensor | float
+    key_weights: Literal["quadrature"] | Tensor | None
 
     def __init__(
         self,
@@ -59,13 +89,21 @@ class Attention(nn.Module):
         bias: bool = True,
         position: str | Position | None = None,
         dropout: float = 0.0,
-        key_weights: Literal["quadrature"] | None = "quadrature",
+        scale: float | Tensor | None = None,
+        key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if key_weights not in ("quadrature", None):
-            raise ValueError(f'key_weights must be "quadrature" or None, got {key_weights!r}')
-        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        if num_heads < 1 or num_kv_heads < 1 or num_heads % num_kv_heads:
+        if not isinstance(hood, Neighborhood):
+            raise TypeError(
+                f"hood must be a neighborhood, got {hood!r}; make one with geoattn.geodesic(grid, radius=…), "
+                "geoattn.window(grid, size), geoattn.everything(grid), …"
+            )
+        dim, num_heads = integer("dim", dim), integer("num_heads", num_heads)
+        num_kv_heads = num_heads if num_kv_heads is None else integer("num_kv_heads", num_kv_heads)
+        positive(dim=dim, num_heads=num_heads, num_kv_heads=num_kv_heads)
+        if num_heads % num_kv_heads:
             raise ValueError(
                 f"num_heads must be a positive multiple of num_kv_heads, got {num_heads} and {num_kv_heads}"
             )
@@ -73,25 +111,71 @@ class Attention(nn.Module):
             raise ValueError(
                 f"dim {dim} is no multiple of num_heads {num_heads}; pass head_dim to choose another size"
             )
-        self.dim, self.hood, self.key_weights = dim, hood, key_weights
+        head_dim = dim // num_heads if head_dim is None else integer("head_dim", head_dim)
+        positive(head_dim=head_dim)
+        check_rate("dropout", dropout)
+        self.dim, self.hood, self.head_dim = dim, hood, head_dim
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
-        self.head_dim = dim // num_heads if head_dim is None else head_dim
-        self.sizes = [n * self.head_dim for n in (num_heads, num_kv_heads, num_kv_heads)]
-        # One matrix for queries, keys and values: self-attention multiplies once, and self- and
-        # cross-attention share the layout of their state.
-        self.qkv = nn.Linear(dim, sum(self.sizes), bias=bias)
-        self.out = nn.Linear(self.sizes[0], dim, bias=bias)
-        self.query_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
-        self.key_norm = nn.RMSNorm(self.head_dim) if qk_norm else nn.Identity()
-        scheme = resolve(position)
-        self.position = (
-            None
-            if scheme is None
-            else scheme.module(hood.query_grid, hood.key_grid, num_heads, self.head_dim)
-        )
-        self.dropout = nn.Dropout(dropout)
+        self.sizes = [n * head_dim for n in (num_heads, num_kv_heads, num_kv_heads)]
+        self.on_one_grid = hood.query_grid == hood.key_grid
 
-    def forward(self, x: Tensor, context: Tensor | None = None, key_mask: Tensor | None = None) -> Tensor:
+        def linear(given: int, made: int) -> nn.Linear:
+            return nn.Linear(given, made, bias=bias, device=device, dtype=dtype)
+
+        def norm() -> nn.Module:
+            return nn.RMSNorm(head_dim, device=device, dtype=dtype) if qk_norm else nn.Identity()
+
+        if self.on_one_grid:
+            self.qkv = linear(dim, sum(self.sizes))
+        else:
+            self.query, self.key_value = linear(dim, self.sizes[0]), linear(dim, sum(self.sizes[1:]))
+        self.out = linear(self.sizes[0], dim)
+        self.query_norm, self.key_norm = norm(), norm()
+        self.position: nn.Module | None = None
+        if (scheme := resolve(position)) is not None:
+            own = scheme.module(hood.query_grid, hood.key_grid, num_heads, head_dim)
+            self.position = own.to(device=device, dtype=dtype)
+        self.dropout = nn.Dropout(dropout)
+        self._take_scale(scale, device)
+        self._take_key_weights(key_weights, device)
+
+    def _take_scale(self, scale: float | Tensor | None, device: torch.device | str | None) -> None:
+        if scale is None:
+            scale = self.head_dim**-0.5
+        if not isinstance(scale, Tensor):
+            self.scale = float(scale)
+        elif scale.numel() not in (1, self.num_heads) or not scale.is_floating_point():
+            raise ValueError(
+                f"scale must be a number or a floating-point tensor of 1 or {self.num_heads} numbers, one "
+                f"for each head, got {scale.dtype} of shape {list(scale.shape)}"
+            )
+        elif isinstance(scale, nn.Parameter):
+            self.scale = scale if device is None else nn.Parameter(scale.to(device), scale.requires_grad)
+        else:
+            self.register_buffer("scale", scale.detach().clone().to(device))
+
+    def _take_key_weights(
+        self, weights: Literal["quadrature"] | Tensor | None, device: torch.device | str | None
+    ) -> None:
+        if isinstance(weights, Tensor):
+            if tuple(weights.shape) != self.hood.key_grid.shape or not weights.is_floating_point():
+                raise ValueError(
+                    f"key_weights must be floating point of the key grid's shape {self.hood.key_grid.shape}, "
+                    f"got {weights.dtype} of shape {list(weights.shape)}"
+                )
+            self.register_buffer("key_weights", weights.detach().clone().to(device))
+        elif weights in ("quadrature", None):
+            self.key_weights = weights
+        else:
+            raise ValueError(f'key_weights must be "quadrature", None or a tensor, got {weights!r}')
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        key_mask: Tensor | None = None,
+        key_bias: Tensor | None = None,
+    ) -> Tensor:
         """Attend from ``x`` to itself, or to ``context``.
 
         Parameters
@@ -103,43 +187,49 @@ class Attention(nn.Module):
             neighborhood on one grid.
         key_mask
             Boolean ``[*key_grid.shape]`` or ``[B, *key_grid.shape]``; True marks visible keys.
+        key_bias
+            Of the same shapes, added to the scores.
 
         Returns
         -------
         ``[B, *query_grid.shape, dim]``. A query that sees no key gets the output bias.
         """
-        check_tokens("x", x, self.hood.query_grid, self.dim)
-        if context is None:
-            if self.hood.query_grid != self.hood.key_grid:
-                raise ValueError(
-                    f"{self.hood!r} leads from one grid to another: pass the tokens of "
-                    f"{self.hood.key_grid!r} as context"
-                )
-            q, k, v = torch.split(self.qkv(x), self.sizes, dim=-1)
-        else:
-            check_tokens("context", context, self.hood.key_grid, self.dim)
-            own = self.sizes[0]
-            bias = (None, None) if self.qkv.bias is None else (self.qkv.bias[:own], self.qkv.bias[own:])
-            q = F.linear(x, self.qkv.weight[:own], bias[0])
-            k, v = torch.split(F.linear(context, self.qkv.weight[own:], bias[1]), self.sizes[1:], dim=-1)
-
+        q, k, v = self._project(x, context)
         q = self.query_norm(torch.unflatten(q, -1, (self.num_heads, self.head_dim)))
         k = self.key_norm(torch.unflatten(k, -1, (self.num_kv_heads, self.head_dim)))
         v = torch.unflatten(v, -1, (self.num_kv_heads, self.head_dim))
-        scale = self.head_dim**-0.5
         if self.position is not None:
-            q, k = self.position(q, k, scale)
-        mixed = attention(q, k, v, self.hood, scale=scale, key_weights=self.key_weights, key_mask=key_mask)
+            q, k = self.position(q, k, self.scale)
+        mixed = attention(
+            q,
+            k,
+            v,
+            self.hood,
+            scale=self.scale,
+            key_weights=self.key_weights,
+            key_mask=key_mask,
+            key_bias=key_bias,
+        )
         result: Tensor = self.dropout(self.out(mixed.flatten(-2)))
         return result
+
+    def _project(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        check_tokens("x", x, self.hood.query_grid, self.dim)
+        if context is not None:
+            check_tokens("context", context, self.hood.key_grid, self.dim)
+        elif not self.on_one_grid:
+            raise ValueError(
+                f"{self.hood!r} leads from one grid to another: pass the tokens of "
+                f"{self.hood.key_grid!r} as context"
+            )
+        if not self.on_one_grid:
+            k, v = torch.split(self.key_value(context), self.sizes[1:], dim=-1)
+            return self.query(x), k, v
+        q, k, v = torch.split(self.qkv(x), self.sizes, dim=-1)
+        if context is not None:
+            _, k, v = torch.split(self.qkv(context), self.sizes, dim=-1)
+        return q, k, v
 
     def extra_repr(self) -> str:
         heads = f"{self.num_heads} heads of {self.head_dim}, {self.num_kv_heads} for keys and values"
         return f"{self.dim} channels, {heads}, over {self.hood!r}"
-
-
-def check_tokens(name: str, x: Tensor, grid: Grid, dim: int) -> None:
-    """Refuse tokens that are not ``[B, *grid.shape, dim]``."""
-    if tuple(x.shape[1:]) != (*grid.shape, dim):
-        expected = ", ".join(map(str, ("B", *grid.shape, dim)))
-        raise ValueError(f"{name} must have shape [{expected}] on {grid!r}, got {list(x.shape)}")

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from geoattn.grids import Grid, patches, position_features
-from geoattn.nn.attention import check_tokens
+from geoattn.grids.checks import integer, positive
+from geoattn.nn.checks import check_tokens
 from geoattn.nn.table import Table
 
 
@@ -20,9 +21,15 @@ class PositionFeatures(nn.Module):
     :func:`geoattn.grids.position_features`. ``count`` channels are added; degree 0 adds none.
     """
 
-    def __init__(self, grid: Grid, degree: int) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        degree: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
-        self.features = Table(position_features(grid, degree))
+        self.features = Table(position_features(grid, degree)).to(device=device, dtype=dtype)
         self.count = self.features.original.shape[-1]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,18 +56,29 @@ class PatchEmbed(nn.Module):
         The grid of the tokens.
     """
 
-    def __init__(self, grid: Grid, patch: int | Sequence[int], in_channels: int, dim: int) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        patch: int | Sequence[int],
+        in_channels: int,
+        dim: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
+        in_channels, dim = integer("in_channels", in_channels), integer("dim", dim)
+        positive(in_channels=in_channels, dim=dim)
         self.grid, self.in_channels = grid, in_channels
         self.coarse_grid, members = patches(grid, patch)
-        self.members = Table(members.reshape(-1))
-        self.projection = nn.Linear(members.shape[1] * in_channels, dim)
+        self.members = Table(members.reshape(-1)).to(device=device)
+        self.width = members.shape[1] * in_channels
+        self.projection = nn.Linear(self.width, dim, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, *grid.shape, in_channels]`` to ``[B, *coarse_grid.shape, dim]``."""
         check_tokens("x", x, self.grid, self.in_channels)
         points = x.flatten(1, -2)[:, self.members()]
-        together = points.reshape(len(x), *self.coarse_grid.shape, self.projection.in_features)
+        together = points.reshape(len(x), *self.coarse_grid.shape, self.width)
         tokens: Tensor = self.projection(together)
         return tokens
 
@@ -68,12 +86,22 @@ class PatchEmbed(nn.Module):
 class PatchUnembed(nn.Module):
     """All points of each patch from its token: the mirror image of :class:`PatchEmbed`."""
 
-    def __init__(self, grid: Grid, patch: int | Sequence[int], dim: int, out_channels: int) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        patch: int | Sequence[int],
+        dim: int,
+        out_channels: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
+        dim, out_channels = integer("dim", dim), integer("out_channels", out_channels)
+        positive(dim=dim, out_channels=out_channels)
         self.grid, self.dim, self.out_channels = grid, dim, out_channels
         self.coarse_grid, members = patches(grid, patch)
-        self.places = Table(np.argsort(members.reshape(-1)))
-        self.projection = nn.Linear(dim, members.shape[1] * out_channels)
+        self.places = Table(np.argsort(members.reshape(-1))).to(device=device)
+        self.projection = nn.Linear(dim, members.shape[1] * out_channels, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, *coarse_grid.shape, dim]`` to ``[B, *grid.shape, out_channels]``."""

@@ -232,12 +232,13 @@ class ProductBias(nn.Module):
         self.query = Table(query.reshape(terms, *query_grid.shape, 1, features))
         self.key = Table(key.reshape(*key_grid.shape, 1, features))
 
-    def forward(self, q: Tensor, k: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        # The operator multiplies q·k by scale; the bias is to arrive unscaled.
-        coefficient = self.coefficient[:, :, self.groups()].transpose(0, 1) / scale
+    def forward(self, q: Tensor, k: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
+        # The operator multiplies q·k by scale, of each head; the bias is to arrive unscaled.
+        divisor = scale.reshape(-1, 1) if isinstance(scale, Tensor) else scale
+        coefficient = self.coefficient[:, :, self.groups()].transpose(0, 1) / divisor
         query = self.query()[0] * coefficient[0]
-        for table, factor in zip(self.query()[1:], coefficient[1:], strict=True):
-            query = query + table * factor
+        for term in range(1, len(coefficient)):
+            query = query + self.query()[term] * coefficient[term]
         query = query.to(q.dtype).expand(*q.shape[:-1], -1)
         key = self.key().to(k.dtype).expand(*k.shape[:-1], -1)
         return torch.cat((q, query), dim=-1), torch.cat((k, key), dim=-1)
@@ -251,7 +252,7 @@ class Rotation(nn.Module):
         self.query = Table(_cos_sin(query).reshape(2, *query_grid.shape, 1, -1))
         self.key = Table(_cos_sin(key).reshape(2, *key_grid.shape, 1, -1))
 
-    def forward(self, q: Tensor, k: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    def forward(self, q: Tensor, k: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
         return rotate_pairs(q, *self.query().to(q.dtype)), rotate_pairs(k, *self.key().to(k.dtype))
 
 

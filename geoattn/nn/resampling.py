@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from geoattn.grids import Grid
 from geoattn.grids.interpolation import average, interpolation
 from geoattn.neighborhoods import Neighborhood, nearest
-from geoattn.nn.attention import Attention, check_tokens
+from geoattn.nn.attention import Attention, AttentionOptions
+from geoattn.nn.checks import check_tokens
 from geoattn.nn.table import Table
 
 
@@ -36,7 +37,7 @@ class Resample(nn.Module):
         The keys that each query attends to, for ``"attention"`` only. Default: the nearest ones,
         as many as nine times the ratio of the numbers of points, at least nine.
     **attention
-        Further arguments of :class:`Attention`.
+        Further arguments of :class:`Attention`; ``device`` and ``dtype`` for every method.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Resample(nn.Module):
         dim: int | None = None,
         num_heads: int | None = None,
         hood: Neighborhood | None = None,
-        **attention: Any,
+        **attention: Unpack[AttentionOptions],
     ) -> None:
         super().__init__()
         if method not in ("interpolation", "average", "attention"):
@@ -55,10 +56,15 @@ class Resample(nn.Module):
         self.query_grid, self.key_grid, self.method = query_grid, key_grid, method
         coarser = method == "attention" and query_grid.size < key_grid.size
         stencil = average if method == "average" or coarser else interpolation
+        device, dtype = attention.get("device"), attention.get("dtype")
         self.weighted_sum = WeightedSum(stencil(query_grid, key_grid).matrix(key_grid.size))
+        self.weighted_sum.to(device=device, dtype=dtype)
         self.attention = None
         if method != "attention":
-            if dim is not None or num_heads is not None or hood is not None or attention:
+            if not (dim is None and num_heads is None and hood is None) or attention.keys() - {
+                "device",
+                "dtype",
+            }:
                 raise ValueError(f"method {method!r} has nothing to learn; use method='attention'")
             return
         if dim is None or num_heads is None:
@@ -66,7 +72,7 @@ class Resample(nn.Module):
         if hood is None:
             ratio = -(-key_grid.size // query_grid.size)
             hood = nearest(query_grid, key_grid, k=min(9 * ratio, key_grid.size))
-        self.query_norm, self.key_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query_norm, self.key_norm = (nn.LayerNorm(dim, device=device, dtype=dtype) for _ in range(2))
         self.attention = Attention(dim, num_heads, hood, **attention)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,27 @@
+"""Checks that the modules share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from geoattn.grids import Grid
+
+
+def check_tokens(name: str, x: Any, grid: Grid, dim: int) -> None:
+    """Refuse tokens that are not ``[B, *grid.shape, dim]``."""
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"{name} must be a tensor, got {type(x).__name__}; make one with torch.as_tensor(…), or of an "
+            "xarray object with ga.xarray.to_tensor(ds, schema)"
+        )
+    if tuple(x.shape[1:]) != (*grid.shape, dim):
+        expected = ", ".join(map(str, ("B", *grid.shape, dim)))
+        raise ValueError(f"{name} must have shape [{expected}] on {grid!r}, got {list(x.shape)}")
+
+
+def check_rate(name: str, rate: Any) -> None:
+    """Refuse what is no probability."""
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.0 <= rate <= 1.0:
+        raise ValueError(f"{name} must be a number from 0 to 1, got {rate!r}")
