@@ -19,9 +19,8 @@ from typing import Any
 import numba
 
 import geoattn as ga
-from geoattn.tasks.panoramas import random_room, render_rooms
-from geoattn.tasks.panoramas.pictures import Column, table
-from geoattn.tasks.segmentation.pictures import colours_of
+from geoattn.plot import Column, table
+from geoattn.tasks.panoramas import LEGEND, random_room, render_rooms
 
 RESULTS = Path(__file__).parent / "results" / "panoramas.json"
 SHAPES = ((32, 64), (64, 128), (128, 256), (256, 512))
@@ -48,9 +47,9 @@ def draw(path: Path) -> None:
     columns = [
         Column("rendered", seen.rgb),
         Column("depth along the ray", seen.depth, {"cmap": "viridis"}),
-        Column("class", colours_of(seen.label)),
+        Column("class", LEGEND.colours_of(seen.label)),
     ]
-    table(path, grid, columns, legend=True)
+    table(path, grid, columns, legend=LEGEND)
 
 
 def main() -> None:

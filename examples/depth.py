@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 
 import geoattn as ga
 from geoattn.models import Transformer, TransformerConfig
-from geoattn.tasks.curves import learning_curves
-from geoattn.tasks.depth import DepthEstimation, DepthScores, RowMean, depth_picture
+from geoattn.plot import depth_picture, learning_curves
+from geoattn.tasks.depth import DepthEstimation, DepthScores, RowMean
 from geoattn.tasks.panoramas import RenderedRooms, Stanford2D3DS
 from geoattn.tasks.panoramas.robustness import score
 from geoattn.training import Data, FitConfig, fit

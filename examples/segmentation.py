@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader
 
 import geoattn as ga
 from geoattn.models import Transformer, TransformerConfig
-from geoattn.tasks.curves import learning_curves
-from geoattn.tasks.panoramas import CLASSES, RenderedRooms, Stanford2D3DS
+from geoattn.plot import learning_curves, segmentation_picture
+from geoattn.tasks.panoramas import CLASSES, LEGEND, RenderedRooms, Stanford2D3DS
 from geoattn.tasks.panoramas.robustness import score
-from geoattn.tasks.segmentation import ClassPrior, Segmentation, SegmentationScores, segmentation_picture
+from geoattn.tasks.segmentation import ClassPrior, Segmentation, SegmentationScores
 from geoattn.training import Data, FitConfig, fit
 
 
@@ -62,7 +62,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{name:20}", ", ".join(f"{key} {value:.3f}" for key, value in scores.items()))
     batch = next(iter(DataLoader(data["test"], batch_size=4)))
     shown = task.predict(batch["rgb"])
-    segmentation_picture(options.output / "panoramas.png", grid, batch["rgb"], batch["label"], shown)
+    segmentation_picture(
+        options.output / "panoramas.png", grid, batch["rgb"], batch["label"], shown, legend=LEGEND
+    )
     log = options.output / "metrics.csv"
     learning_curves(options.output / "curves.png", {"sphere": log}, ["train_loss", "val_area_mean_iou"])
 

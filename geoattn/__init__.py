@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from geoattn import models as models
     from geoattn import nn as nn
     from geoattn import plans as plans
+    from geoattn import plot as plot
     from geoattn import tasks as tasks
     from geoattn import testing as testing
     from geoattn import training as training
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from geoattn.functional import attention as attention
     from geoattn.functional import explain as explain
     from geoattn.functional import merge as merge
-    from geoattn.pictures import picture as picture
+    from geoattn.plot import picture as picture
 
     __version__: str
     backends: Backends  # the module, which can also be called
@@ -41,10 +42,10 @@ _LATE = {
     "attention": "geoattn.functional",
     "explain": "geoattn.functional",
     "merge": "geoattn.functional",
-    "picture": "geoattn.pictures",
+    "picture": "geoattn.plot",
 }
 #: imported when first named; some of them need an extra of the package
-_LATE_MODULES = {"backends", "models", "nn", "plans", "tasks", "testing", "training", "xarray"}
+_LATE_MODULES = {"backends", "models", "nn", "plans", "plot", "tasks", "testing", "training", "xarray"}
 
 __all__ = [
     "attention",

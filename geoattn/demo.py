@@ -15,10 +15,10 @@ import geoattn as ga
 from geoattn import backends
 from geoattn._files import claim, write_json
 from geoattn.models import Transformer, TransformerConfig
+from geoattn.plot import forecast_picture
 from geoattn.tasks.shallow_water import CHANNELS, generate_trajectories
 from geoattn.tasks.shallow_water.evaluation import persistence, rollout, root_mean_square_error
 from geoattn.tasks.shallow_water.learning import Stepper, train
-from geoattn.tasks.shallow_water.pictures import forecast_picture
 from geoattn.tasks.shallow_water.store import read_fields, to_dataset, write_zarr
 from geoattn.training import FitConfig
 

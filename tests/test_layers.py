@@ -16,7 +16,8 @@ LAYERS = [
     ["_registry", "_value", "_shipped", "_files", "_lru", "_accessor"],
     ["grids"],
     ["neighborhoods"],
-    ["plans", "pictures"],
+    ["plans"],
+    ["plot"],
     ["backends"],
     ["programs"],
     ["ops"],
@@ -29,7 +30,7 @@ LAYERS = [
     ["__main__", "demo"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-WITHOUT_TORCH = {*LAYERS[0], "grids", "neighborhoods", "plans", "pictures"}
+WITHOUT_TORCH = {*LAYERS[0], "grids", "neighborhoods", "plans", "plot"}
 
 
 def part_of(module: str) -> str:

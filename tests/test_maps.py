@@ -5,21 +5,20 @@ import pytest
 import torch
 
 import geoattn as ga
-from geoattn.tasks import maps
+from geoattn import plot
+from geoattn.plot import maps
 
 pytest.importorskip("matplotlib", reason="pictures need matplotlib")
 from matplotlib.figure import Figure
 
-from geoattn.tasks.panoramas import CLASSES, random_room, render
-from geoattn.tasks.panoramas.pictures import sphere_picture
+from geoattn.tasks.panoramas import CLASSES, LEGEND, random_room, render
 
 GRID = ga.grids.equiangular(16, 32, poles=False)
 
 
 def drawn(field, grid=GRID, projection="equirectangular", **options):
-    return np.ma.filled(
-        maps.draw(Figure().subplots(), grid, field, projection, **options).get_array().astype(float), np.nan
-    )
+    axes = maps.panel(Figure(), 111, projection)
+    return np.ma.filled(maps.draw(axes, grid, field, projection, **options).get_array().astype(float), np.nan)
 
 
 def test_an_equirectangular_picture_of_an_image_is_the_image():
@@ -28,11 +27,18 @@ def test_an_equirectangular_picture_of_an_image_is_the_image():
     np.testing.assert_array_equal(drawn(field, pixels=32, centre=(0, columns_from_0)), field)
 
 
-def test_mollweide_keeps_areas():
-    latitude, _, on_map = maps.places("mollweide", (0, 0), 800)
-    for bound in (-60.0, -20.0, 10.0, 45.0):
-        share = (latitude[on_map] < bound).mean()
-        assert share == pytest.approx(0.5 * (1 + np.sin(np.radians(bound))), abs=2e-3)
+def test_mollweide_is_matplotlibs_and_keeps_areas():
+    axes = maps.panel(Figure(), 111, "mollweide")
+    assert axes.name == "mollweide"
+    image = maps.draw(axes, GRID, GRID.lat, pixels=200)
+    corners = axes.transProjection.transform(image.get_coordinates().reshape(-1, 2))
+    corners = corners.reshape(*image.get_coordinates().shape)
+    ahead, across = np.diff(corners[:-1], axis=1), np.diff(corners[:, :-1], axis=0)
+    areas = np.abs(ahead[..., 0] * across[..., 1] - ahead[..., 1] * across[..., 0])
+    north = np.degrees(image.get_coordinates()[:-1, :-1, 1])
+    for bound in (20.0, 45.0, 60.0):
+        share = areas[north > bound].sum() / areas.sum()
+        assert share == pytest.approx(0.5 * (1 - np.sin(np.radians(bound))), abs=0.02)
 
 
 def test_orthographic_inverts_the_projection():
@@ -48,7 +54,7 @@ def test_orthographic_inverts_the_projection():
     assert lat[50, 50] == pytest.approx(35.0)
 
 
-@pytest.mark.parametrize("projection", maps.SHAPES)
+@pytest.mark.parametrize("projection", maps.PROJECTIONS)
 @pytest.mark.parametrize("grid", [GRID, ga.grids.healpix(4), ga.grids.icosahedral(2)], ids=repr)
 def test_each_pixel_shows_the_value_of_the_nearest_point(grid, projection):
     image = drawn(grid.lat, grid, projection, pixels=60)
@@ -70,29 +76,68 @@ def test_unknown_projections_and_other_grids_are_refused():
     with pytest.raises(ValueError, match=r"projection must be one of 'equirectangular', .*got 'robinson'"):
         maps.draw(axes, GRID, GRID.lat, "robinson")
     with pytest.raises(ValueError, match=r"field of shape \(8, 32\) is not on"):
-        maps.draw(axes, GRID, GRID.lat[:8])
+        maps.draw(axes, GRID, GRID.lat[:8], "equirectangular")
+    with pytest.raises(ValueError, match=r"'mollweide' needs other axes.*projection='mollweide'"):
+        maps.draw(axes, GRID, GRID.lat)
+    assert maps.draw(Figure().add_subplot(projection="mollweide"), GRID, GRID.lat)
+
+
+def test_the_last_half_column_of_a_lat_lon_map_is_painted():
+    axes = maps.lat_lon_map(Figure().subplots(), ga.grids.equiangular(5, 8), np.zeros((5, 8)), "nothing")
+    east = axes.collections[0].get_coordinates()[..., 0]
+    assert east.min() <= -180
+    assert east.max() >= 180
+
+
+def test_points_are_painted_where_they_are_and_nowhere_else():
+    lat, lon = np.repeat(np.linspace(-78, 85, 80), 90), np.tile(np.arange(0, 360, 4.0), 80)
+    grid = ga.grids.points(lat, lon, areas="voronoi")
+    image = drawn(np.ones(grid.size), grid, pixels=180)
+    south = maps.places("equirectangular", (0, 0), 180)[0] < -83
+    assert np.isnan(image[south]).all()
+    assert np.isfinite(image[~south & (np.abs(maps.places("equirectangular", (0, 0), 180)[0]) < 77)]).all()
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr("geoattn.plot.figures.find_spec", lambda name: None)
+    for call in (
+        lambda: ga.picture(ga.everything(GRID), 0),
+        lambda: plot.curves(None, "x", {"y": {}}),
+        lambda: plot.lat_lon_map(None, GRID, GRID.lat, ""),
+    ):
+        with pytest.raises(ModuleNotFoundError, match=r'pip install "geoattn\[plot\]"'):
+            call()
+
+
+def test_a_picture_that_fails_leaves_the_one_before(tmp_path):
+    path = tmp_path / "a.png"
+    plot.curves(path, "x", {"y": {"line": ([0, 1], [0, 1])}})
+    before = path.read_bytes()
+    figure = Figure()
+    figure.savefig = lambda *_, **__: (_ for _ in ()).throw(OSError("disk full"))
+    with pytest.raises(OSError, match="disk full"):
+        plot.save(figure, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_pictures_of_the_tasks_are_written(tmp_path):
     pytest.importorskip("lightning", reason="the tasks import Lightning and torchmetrics")
-    from geoattn.tasks.depth import depth_picture
-    from geoattn.tasks.segmentation import segmentation_picture
-
     seen = render(random_room(), GRID)
     rgb = torch.from_numpy(seen.rgb).movedim(-1, 0)[None] / 255
     label, depth = torch.from_numpy(seen.label).long()[None], torch.from_numpy(seen.depth)[None]
     depth[0, 0] = 0.0
     wrong = (label + 1) % len(CLASSES)
-    segmentation_picture(tmp_path / "segmentation.png", GRID, rgb, label, wrong)
-    depth_picture(tmp_path / "depth.png", GRID, rgb, depth, 1.1 * depth + 0.1, "mollweide")
-    sphere_picture(tmp_path / "sphere.png", GRID, seen.rgb, "a room")
+    plot.segmentation_picture(tmp_path / "segmentation.png", GRID, rgb, label, wrong, legend=LEGEND)
+    plot.depth_picture(tmp_path / "depth.png", GRID, rgb, depth, 1.1 * depth + 0.1, "mollweide")
+    plot.sphere_picture(tmp_path / "sphere.png", GRID, seen.rgb, "a room")
     for path in tmp_path.glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
     assert len(list(tmp_path.glob("*.png"))) == 3
 
 
 def test_learning_curves_come_from_the_files_of_runs(tmp_path):
-    from geoattn.tasks.curves import learning_curves, read_metrics
+    from geoattn.plot import learning_curves, read_metrics
 
     log = tmp_path / "metrics.csv"
     log.write_text("epoch,step,train_loss,val_loss\n0,9,1.5,\n0,9,,1.25\n1,19,0.5,\n")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import geoattn as ga
-from geoattn.pictures import QUERY, SEEN
+from geoattn.plot.neighborhoods import QUERY, SEEN
 
 matplotlib = pytest.importorskip("matplotlib", reason="pictures need matplotlib")
 matplotlib.use("Agg")

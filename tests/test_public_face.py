@@ -20,6 +20,7 @@ MODULES = {
     "neighborhoods",
     "nn",
     "plans",
+    "plot",
     "tasks",
     "testing",
     "training",

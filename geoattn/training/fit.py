@@ -15,10 +15,10 @@ from lightning.pytorch.callbacks import Callback
 
 from geoattn._files import claim
 from geoattn.models import ModelConfig
+from geoattn.plot import training_curves
 from geoattn.training.callbacks import FiniteLoss, Record, Reseed, TrainingBar
 from geoattn.training.checkpoints import CheckedIO, Checkpoints, Patience, check
 from geoattn.training.config import FitConfig
-from geoattn.training.pictures import learning_curves
 
 
 def fit(
@@ -94,7 +94,7 @@ def fit(
     if best:
         _restore(module, checkpoints.best)
     if trainer.is_global_zero:
-        learning_curves(folder / "learning.png", record.rows)
+        training_curves(folder / "learning.png", record.rows)
         record.write(weights=f"checkpoints/{'best' if best else 'last'}.ckpt")
         checkpoints.before.unlink(missing_ok=True)  # there is nothing left to fall back for
     return record.rows

@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 import xarray
 
-from geoattn.grids import LatLonGrid, Recognition, recognise
+from geoattn.grids import Recognition, recognise
+from geoattn.plot import lat_lon_map
 from geoattn.xarray.schema.fit import fit_mask
 from geoattn.xarray.schema.schema import on_grid
-
-#: how finely maps of grids without axes are drawn
-MAP_ROWS, MAP_COLUMNS = 180, 360
 
 
 def weights(ds: Any, **recognition: Any) -> xarray.DataArray:
@@ -84,8 +82,6 @@ def plot(array: Any, ax: Any = None, **options: Any) -> Any:
     ValueError
         If there are other dimensions.
     """
-    import matplotlib.pyplot as plt
-
     if not isinstance(array, xarray.DataArray):
         raise TypeError(f"one variable is plotted, ds['…'], got a {type(array).__name__}")
     report = recognise(array)
@@ -96,30 +92,9 @@ def plot(array: Any, ax: Any = None, **options: Any) -> Any:
             f"{report.dims}: select from them, array.isel({', '.join(f'{d}=0' for d in others)})"
         )
     values = array.transpose(*report.dims).values.reshape(report.grid.shape)
-    if isinstance(report.grid, LatLonGrid):
-        lat, lon = report.grid.lat_axis, report.grid.lon_axis
-        # columns from -180° to 180°, so that the seam is on the map's edge wherever it is in the file
-        lon = (lon + 180.0) % 360.0 - 180.0
-        order = np.argsort(lon)
-        lon, values = lon[order], values[:, order]
-    else:
-        from scipy.spatial import cKDTree
-
-        from geoattn.grids import equiangular
-
-        raster = equiangular(MAP_ROWS, MAP_COLUMNS, poles=False, lon_start=-180 + 180 / MAP_COLUMNS)
-        nearest = cKDTree(report.grid.xyz.reshape(-1, 3)).query(raster.xyz)[1]
-        values = values.reshape(-1)[nearest]
-        lat, lon = raster.lat_axis, -180 + (np.arange(MAP_COLUMNS) + 0.5) * 360 / MAP_COLUMNS
-    if ax is None:
-        _, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
-    colors = ax.pcolormesh(lon, lat, values, shading="nearest", rasterized=True, **options)
     label = str(array.attrs.get("long_name", array.name or ""))
     units = f" ({array.attrs['units']})" if array.attrs.get("units") else ""
-    ax.figure.colorbar(colors, ax=ax, label=label + units)
-    ax.set(xlim=(-180, 180), ylim=(-90, 90), xlabel="longitude (°E)", ylabel="latitude (°N)", aspect="equal")
-    ax.set(xticks=range(-180, 181, 60), yticks=range(-90, 91, 30))
-    return ax
+    return lat_lon_map(ax, report.grid, values, label + units, **options)
 
 
 def area_mean(values: xarray.DataArray, area: xarray.DataArray, mask: Any, name: str) -> xarray.DataArray:

@@ -1,9 +1,8 @@
-"""Depth estimation from panoramas: loss, scores, a trivial predictor, pictures."""
+"""Depth estimation from panoramas: loss, scores, a trivial predictor."""
 
 from geoattn.tasks.depth.baselines import RowMean
 from geoattn.tasks.depth.learning import DepthEstimation
 from geoattn.tasks.depth.loss import depth_loss, to_depth
 from geoattn.tasks.depth.metrics import DepthScores
-from geoattn.tasks.depth.pictures import depth_picture
 
-__all__ = ["DepthEstimation", "DepthScores", "RowMean", "depth_loss", "depth_picture", "to_depth"]
+__all__ = ["DepthEstimation", "DepthScores", "RowMean", "depth_loss", "to_depth"]

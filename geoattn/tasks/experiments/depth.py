@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from geoattn.grids import LatLonGrid
-from geoattn.tasks.depth import DepthEstimation, DepthScores, RowMean, depth_picture
+from geoattn.plot import depth_picture
+from geoattn.tasks.depth import DepthEstimation, DepthScores, RowMean
 from geoattn.tasks.experiments import panoramas
 from geoattn.tasks.experiments.panoramas import Settings
 from geoattn.tasks.panoramas.learning import PanoramaTask

@@ -17,11 +17,11 @@ import geoattn as ga
 from geoattn import models
 from geoattn._files import write_json
 from geoattn.grids import LatLonGrid
+from geoattn.plot import curves
 from geoattn.tasks.experiments.model import ModelSettings
 from geoattn.tasks.panoramas import RenderedRooms, Sample, Stanford2D3DS
 from geoattn.tasks.panoramas.learning import PanoramaTask
 from geoattn.tasks.panoramas.robustness import Predict, rotation_robustness, score
-from geoattn.tasks.shallow_water.pictures import curves
 from geoattn.training import Data, FitConfig, fit
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from geoattn.grids import LatLonGrid
+from geoattn.plot import segmentation_picture
 from geoattn.tasks.experiments import panoramas
 from geoattn.tasks.experiments.panoramas import Settings
 from geoattn.tasks.panoramas import CLASSES
+from geoattn.tasks.panoramas.classes import LEGEND
 from geoattn.tasks.panoramas.learning import PanoramaTask
-from geoattn.tasks.segmentation import ClassPrior, Segmentation, SegmentationScores, segmentation_picture
+from geoattn.tasks.segmentation import ClassPrior, Segmentation, SegmentationScores
 from geoattn.training import FitConfig
 
 __all__ = ["EXPERIMENT", "Settings", "evaluate", "train"]
@@ -33,7 +36,7 @@ EXPERIMENT = panoramas.Experiment(
     _task,
     SegmentationScores,
     _trivial,
-    segmentation_picture,
+    partial(segmentation_picture, legend=LEGEND),
     "area_mean_iou",
 )
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 import geoattn as ga
 from geoattn._files import claim, write_json
 from geoattn.grids import LatLonGrid
+from geoattn.plot import curves, forecast_picture
 from geoattn.tasks.experiments.model import ModelSettings
 from geoattn.tasks.shallow_water import CHANNELS, HOUR, ShallowWater, galewsky_jet, generate_trajectories
 from geoattn.tasks.shallow_water import evaluation as scores
 from geoattn.tasks.shallow_water.learning import Stepper
 from geoattn.tasks.shallow_water.learning import train as train_stepper
-from geoattn.tasks.shallow_water.pictures import curves, forecast_picture
 from geoattn.tasks.shallow_water.store import read_fields, to_dataset, write_zarr
 from geoattn.training import FitConfig
 
@@ -247,5 +247,5 @@ def _draw(settings: Settings, output: Path, result: dict[str, Any], test: Tensor
             }
             for case in ("test", "galewsky")
         },
-        logarithmic=True,
+        logarithmic="xy",
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from geoattn.plot import Legend
+
 #: in alphabetical order, which is the order of published results
 CLASSES = (
     "beam",
@@ -41,3 +43,6 @@ COLORS = (
     (225, 220, 200),
     (60, 220, 240),
 )
+
+#: how pictures name and colour them
+LEGEND = Legend(CLASSES, COLORS, UNLABELLED)

@@ -12,6 +12,7 @@ from geoattn.grids.base import Grid, SphericalGrid
 from geoattn.grids.cartesian import Cartesian
 from geoattn.grids.product import ProductGrid
 from geoattn.neighborhoods.base import Neighborhood
+from geoattn.plot.figures import require
 
 SEEN, UNSEEN, QUERY = "#2f6f9f", "#dddddd", "#d1495b"
 #: panels of a product grid in one figure, and points of the background of one sphere
@@ -44,6 +45,7 @@ def picture(hood: Neighborhood, query: int | Sequence[int], ax: Any = None) -> A
     IndexError
         If the query grid has no such query.
     """
+    require()
     import matplotlib.pyplot as plt
 
     token = _token(hood.query_grid, query)

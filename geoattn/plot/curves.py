@@ -1,0 +1,128 @@
+"""Curves: of learning, of errors against lead time, of spectra."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from geoattn.plot.figures import new, save
+
+#: label → values along x and y
+Lines = Mapping[str, tuple[ArrayLike, ArrayLike]]
+
+
+def curves(
+    path: str | Path | None,
+    xlabel: str,
+    panels: Mapping[str, Lines],
+    logarithmic: str = "",
+    titled: bool = False,
+) -> Any:
+    """Panels side by side, each with labelled lines.
+
+    Parameters
+    ----------
+    path
+        Where to write the picture; None to write none.
+    xlabel
+        Of all panels.
+    panels
+        What a panel shows, with its unit → its lines.
+    logarithmic
+        Which axes are: ``"x"``, ``"y"``, ``"xy"``.
+    titled
+        Whether panels are named by a title, else along their vertical axis.
+
+    Returns
+    -------
+    The matplotlib figure.
+    """
+    figure = new(4.2 * len(panels), 3.2)
+    places = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (quantity, lines) in zip(places, panels.items(), strict=True):
+        plot(axes, lines)
+        axes.set(xlabel=xlabel, **{"title" if titled else "ylabel": quantity})
+        for axis in logarithmic:
+            axes.set(**{f"{axis}scale": "log"})
+    return save(figure, path)
+
+
+def plot(axes: Any, lines: Lines) -> None:
+    """Labelled lines with a grid behind and a legend."""
+    for label, (x, y) in lines.items():
+        axes.plot(x, y, marker="o", markersize=3, label=label)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+
+
+def read_metrics(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Steps and values of each metric in a ``metrics.csv``; rows that lack one are skipped for it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file has no column ``step``.
+    """
+    with Path(path).open(newline="") as file:
+        rows = csv.DictReader(file)
+        if "step" not in (rows.fieldnames or ()):
+            raise ValueError(f"{path} has no column 'step': it is no metrics.csv of a run")
+        found: dict[str, tuple[list[int], list[float]]] = {}
+        for row in rows:
+            for name, value in row.items():
+                if name not in ("step", "epoch") and value:
+                    steps, values = found.setdefault(name, ([], []))
+                    steps.append(int(float(row["step"])))
+                    values.append(float(value))
+    return found
+
+
+def learning_curves(path: Path | None, runs: Mapping[str, str | Path], metrics: Sequence[str]) -> Any:
+    """One panel for each metric, one line for each run.
+
+    Parameters
+    ----------
+    path
+        Where to write the picture; None to write none.
+    runs
+        Name of each run, and its ``metrics.csv``.
+    metrics
+        Names of columns. A logarithmic axis is used for those whose name holds "loss".
+
+    Returns
+    -------
+    The matplotlib figure.
+
+    Raises
+    ------
+    ValueError
+        If a run has none of a metric.
+    """
+    found = {name: read_metrics(file) for name, file in runs.items()}
+    for name, columns in found.items():
+        for metric in metrics:
+            if metric not in columns:
+                known = ", ".join(sorted(columns))
+                raise ValueError(f"run {name!r} has no metric {metric!r}; it has {known}")
+    panels = {m.replace("_", " "): {name: columns[m] for name, columns in found.items()} for m in metrics}
+    figure = curves(None, "step", panels, titled=True)
+    for axes, metric in zip(figure.axes, metrics, strict=True):
+        if "loss" in metric:
+            axes.set_yscale("log")
+    return save(figure, path)
+
+
+def training_curves(path: Path, rounds: Sequence[Mapping[str, float]]) -> Any:
+    """The losses of a run against its steps, from the lines of its metrics."""
+    lines = {}
+    for name, label in (("train_loss", "training"), ("val_loss", "validation")):
+        known = [row for row in rounds if name in row]
+        lines[label] = [row["step"] for row in known], [row[name] for row in known]
+    positive = all(row.get(name, 1.0) > 0 for row in rounds for name in ("train_loss", "val_loss"))
+    return curves(path, "optimiser steps", {"loss": lines}, "y" if positive else "")

@@ -1,0 +1,208 @@
+"""Fields on a sphere as pictures: three projections, any grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
+
+from geoattn.grids import LatLonGrid, Points, SphericalGrid, equiangular
+from geoattn.grids.sphere import Floats, unit_vectors
+from geoattn.plot.figures import numbers, require
+
+#: height over width of each projection's picture
+PROJECTIONS = {"equirectangular": 0.5, "mollweide": 0.5, "orthographic": 1.0}
+#: of a list of points, pixels further from the nearest than so many of its own spacings show nothing
+REACH = 1.5
+
+
+def panels(figure: Any, rows: int, columns: int, projection: str, **options: Any) -> Any:
+    """Axes ``[rows, columns]`` that :func:`draw` takes for a projection."""
+    _check(projection)
+    shape = {"projection": "mollweide"} if projection == "mollweide" else {}
+    return figure.subplots(rows, columns, squeeze=False, subplot_kw=shape, **options)
+
+
+def panel(figure: Any, place: Any, projection: str) -> Any:
+    """One of them, at a place of a grid of panels."""
+    _check(projection)
+    return figure.add_subplot(place, **({"projection": "mollweide"} if projection == "mollweide" else {}))
+
+
+def draw(
+    axes: Any,
+    grid: SphericalGrid,
+    field: ArrayLike,
+    projection: str = "mollweide",
+    *,
+    centre: tuple[float, float] = (0.0, 0.0),
+    pixels: int = 400,
+    **style: Any,
+) -> Any:
+    """Draw a field: each pixel shows the value of the grid point nearest to it.
+
+    Parameters
+    ----------
+    axes
+        Matplotlib axes, for ``"mollweide"`` those of matplotlib's own projection of that name,
+        ``figure.add_subplot(projection="mollweide")``; their ticks are taken off.
+    grid
+        Any grid of the sphere. A list of points is drawn where points are, and nowhere else.
+    field
+        Numbers ``[*grid.shape]``, or colours ``[*grid.shape, 3]``.
+    projection
+        ``"equirectangular"``, ``"mollweide"`` (equal areas), or ``"orthographic"`` (one half of the
+        sphere, as from far away).
+    centre
+        Latitude and longitude in the middle, in degrees. The latitude turns the orthographic view only.
+    pixels
+        Width of the picture.
+    **style
+        Passed on to ``axes.imshow`` or ``axes.pcolormesh``: ``cmap``, ``vmin``, ``vmax`` …
+
+    Returns
+    -------
+    The image, for a colour bar.
+
+    Raises
+    ------
+    ValueError
+        If the projection is unknown or not that of the axes, or the field is not on the grid.
+    """
+    values = numbers(field)
+    if values.shape not in (grid.shape, (*grid.shape, 3)):
+        raise ValueError(f"field of shape {values.shape} is not on {grid!r} of shape {grid.shape}")
+    _check(projection)
+    if (projection == "mollweide") != (axes.name == "mollweide"):
+        raise ValueError(
+            f"projection {projection!r} needs other axes than these, which are {axes.name!r}: make them by "
+            "figure.add_subplot(projection='mollweide') for 'mollweide', else by figure.add_subplot()"
+        )
+    lat, lon, on_map = places(projection, centre, pixels)
+    shown = _sampled(grid, values, lat, lon)
+    shown[~on_map] = 0.0 if shown.shape[-1:] == (4,) and shown.ndim == 3 else np.nan
+    if projection == "mollweide":
+        east, north = (np.radians(edge) for edge in _edges(pixels))
+        image = axes.pcolormesh(east, north, shown, rasterized=True, **style)
+        axes.set(xticks=[], yticks=[])
+        axes.grid(False)
+        return image
+    axes.set_axis_off()
+    return axes.imshow(shown, interpolation="nearest", **style)
+
+
+def places(
+    projection: str, centre: tuple[float, float], pixels: int
+) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Latitude and longitude of each pixel in degrees, and which pixels lie on the map.
+
+    The inverse of the orthographic projection is that of Snyder (1987), Map Projections, page 150; to
+    Mollweide's the pixels are brought by matplotlib.
+    """
+    _check(projection)
+    width, height = pixels, round(pixels * PROJECTIONS[projection])
+    x = (2.0 * np.arange(width) + 1.0) / width - 1.0
+    y = 1.0 - (2.0 * np.arange(height) + 1.0) / height
+    x, y = np.meshgrid(x, y)
+    if projection != "orthographic":
+        return 90.0 * y, centre[1] + 180.0 * x, np.ones(x.shape, dtype=bool)
+    on_map = x**2 + y**2 < 1.0
+    x, y = np.where(on_map, x, 0.0), np.where(on_map, y, 0.0)
+    z = np.sqrt(1.0 - x**2 - y**2)
+    tilt = np.radians(centre[0])
+    up, ahead = y * np.cos(tilt) + z * np.sin(tilt), z * np.cos(tilt) - y * np.sin(tilt)
+    lat = np.degrees(np.arcsin(np.clip(up, -1.0, 1.0)))
+    return lat, centre[1] + np.degrees(np.arctan2(x, ahead)), on_map
+
+
+def map_with_bar(
+    figure: Any,
+    place: Any,
+    grid: SphericalGrid,
+    field: ArrayLike,
+    title: str,
+    quantity: str | None,
+    projection: str = "mollweide",
+    **style: Any,
+) -> Any:
+    """A map with its title, and a colour bar that names the quantity and its unit; returns the axes."""
+    axes = panel(figure, place, projection)
+    axes.set_title(title)
+    image = draw(axes, grid, field, projection, **style)
+    if quantity is not None:
+        figure.colorbar(image, ax=axes, shrink=0.7, label=quantity)
+    return axes
+
+
+def lat_lon_map(ax: Any, grid: SphericalGrid, field: ArrayLike, quantity: str, **style: Any) -> Any:
+    """A map with longitude and latitude on its axes, from −180° to 180°, and a colour bar.
+
+    Lat-lon grids are drawn cell by cell, others by the nearest point on a raster of 1°.
+
+    Parameters
+    ----------
+    ax
+        Matplotlib axes; those of a new figure if None.
+    grid, field
+        A grid of the sphere, and numbers ``[*grid.shape]``.
+    quantity
+        What the colour bar says.
+    **style
+        Passed on to ``axes.pcolormesh``.
+
+    Returns
+    -------
+    The axes.
+    """
+    require()
+    import matplotlib.pyplot as plt
+
+    values = numbers(field)
+    if isinstance(grid, LatLonGrid):
+        lat, lon = grid.lat_axis, (grid.lon_axis + 180.0) % 360.0 - 180.0
+        order = np.argsort(lon)
+        lon, values = lon[order], values[:, order]
+        # the first column again at the right, where half of it may lie
+        lon, values = np.append(lon, lon[0] + 360.0), np.concatenate((values, values[:, :1]), axis=1)
+    else:
+        raster = equiangular(180, 360, poles=False, lon_start=-179.5)
+        values = _sampled(grid, values, raster.lat, raster.lon)
+        lat, lon = raster.lat_axis, np.arange(-179.5, 180.0)
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    colors = ax.pcolormesh(lon, lat, values, shading="nearest", rasterized=True, **style)
+    ax.figure.colorbar(colors, ax=ax, label=quantity)
+    ax.set(xlim=(-180, 180), ylim=(-90, 90), xlabel="longitude (°E)", ylabel="latitude (°N)", aspect="equal")
+    ax.set(xticks=range(-180, 181, 60), yticks=range(-90, 91, 30))
+    return ax
+
+
+def _check(projection: str) -> None:
+    if projection not in PROJECTIONS:
+        known = ", ".join(map(repr, PROJECTIONS))
+        raise ValueError(f"projection must be one of {known}, got {projection!r}")
+
+
+def _edges(pixels: int) -> tuple[Floats, Floats]:
+    """Longitudes and latitudes between the pixels of :func:`places`, in degrees."""
+    return np.linspace(-180.0, 180.0, pixels + 1), np.linspace(90.0, -90.0, round(pixels / 2) + 1)
+
+
+def _sampled(grid: SphericalGrid, values: NDArray[Any], lat: Floats, lon: Floats) -> NDArray[Any]:
+    """The value, or the colour with its opacity, of the grid point nearest to each place."""
+    points = grid.xyz.reshape(-1, 3)
+    tree = cKDTree(points)
+    distance, nearest = tree.query(unit_vectors(lat, lon))
+    there = np.ones(lat.shape, bool)
+    if isinstance(grid, Points) and grid.size > 6:
+        spacing = tree.query(points, k=[7])[0][
+            :, 0
+        ]  # of six neighbors the furthest: the fourth side of a cell
+        there = distance <= REACH * spacing[nearest]
+    shown = values.reshape(grid.size, -1)[nearest]
+    if shown.shape[-1] == 3:
+        scale = 255.0 if values.dtype == np.uint8 else 1.0
+        return np.concatenate((shown / scale, there[..., None].astype(float)), axis=-1)
+    return np.where(there, shown[..., 0].astype(float), np.nan)
