@@ -35,11 +35,14 @@ from torch.utils.data import DataLoader, Dataset
 
 import geoattn as ga
 from geoattn._files import write_json
-from geoattn.tasks.experiments import depth, panoramas, segmentation, shallow_water
-from geoattn.tasks.experiments.model import ModelSettings
+from geoattn.tasks.depth import experiment as depth
 from geoattn.tasks.geometry import SETTINGS
 from geoattn.tasks.panoramas import Sample
+from geoattn.tasks.panoramas import experiment as panoramas
 from geoattn.tasks.panoramas.robustness import score
+from geoattn.tasks.segmentation import experiment as segmentation
+from geoattn.tasks.settings import ModelSettings
+from geoattn.tasks.shallow_water import experiment as shallow_water
 from geoattn.training import FitConfig
 
 PEER = "torch-harmonics"

@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     options = parser.parse_args(arguments)
     if options.command in ("train", "evaluate"):
-        from geoattn.tasks.experiments.command import run
+        from geoattn.tasks.command import run
 
         return run(options.command, options.rest)
     if options.command == "demo":

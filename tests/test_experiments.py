@@ -18,8 +18,8 @@ for module, reason in {
 
 import geoattn as ga  # noqa: E402
 from geoattn.__main__ import main  # noqa: E402
-from geoattn.tasks.experiments import shallow_water  # noqa: E402
 from geoattn.tasks.shallow_water import evaluation as scores  # noqa: E402
+from geoattn.tasks.shallow_water import experiment as shallow_water  # noqa: E402
 
 FIT = ["--fit.steps", "12", "--fit.validate_every", "6", "--fit.batch_size", "4", "--fit.accelerator", "cpu"]
 MODEL = ["--model.dim", "8", "--model.depth", "1", "--model.num_heads", "1", "--model.radius", "40"]

@@ -19,7 +19,7 @@ from geoattn.tasks.panoramas import (
     render_rooms,
     sample_of,
 )
-from geoattn.tasks.panoramas.codes import BOX, CYLINDER, ELLIPSOID
+from geoattn.tasks.panoramas.rendering.codes import BOX, CYLINDER, ELLIPSOID
 
 GRID = ga.grids.equiangular(24, 48, poles=False)
 

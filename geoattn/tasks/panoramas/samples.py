@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from geoattn.grids import SphericalGrid
 from geoattn.tasks.panoramas.classes import CLASSES, NO_DEPTH, UNLABELLED
-from geoattn.tasks.panoramas.render import render_rooms
+from geoattn.tasks.panoramas.rendering.render import render_rooms
 
 
 class Sample(TypedDict):

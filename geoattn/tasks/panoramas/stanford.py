@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 
 from geoattn.grids import SphericalGrid
 from geoattn.grids.sphere import lat_lon
-from geoattn.tasks.panoramas.camera import Camera
 from geoattn.tasks.panoramas.classes import CLASSES, NO_DEPTH, UNLABELLED
+from geoattn.tasks.panoramas.rendering.camera import Camera
 from geoattn.tasks.panoramas.samples import Sample, sample_of
 
 #: areas to test on in each fold; the others are to train on

@@ -15,7 +15,7 @@ import geoattn as ga
 from geoattn._files import claim, write_json
 from geoattn.grids import LatLonGrid
 from geoattn.plot import curves, forecast_picture
-from geoattn.tasks.experiments.model import ModelSettings
+from geoattn.tasks.settings import ModelSettings
 from geoattn.tasks.shallow_water import CHANNELS, HOUR, ShallowWater, galewsky_jet, generate_trajectories
 from geoattn.tasks.shallow_water import evaluation as scores
 from geoattn.tasks.shallow_water.learning import Stepper

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 from torch import Tensor, nn
 
 from geoattn.grids import LatLonGrid
 from geoattn.plot import depth_picture
 from geoattn.tasks.depth import DepthEstimation, DepthScores, RowMean
-from geoattn.tasks.experiments import panoramas
-from geoattn.tasks.experiments.panoramas import Settings
+from geoattn.tasks.panoramas import experiment
+from geoattn.tasks.panoramas.experiment import Settings
 from geoattn.tasks.panoramas.learning import PanoramaTask
 from geoattn.training import FitConfig
 
@@ -26,7 +25,7 @@ def _trivial(grid: LatLonGrid, depths: list[Tensor]) -> dict[str, nn.Module]:
     return {"row mean": RowMean(grid, depths)}
 
 
-EXPERIMENT = panoramas.Experiment(
+EXPERIMENT = experiment.Experiment(
     "depth",
     "depth",
     1,
@@ -37,12 +36,5 @@ EXPERIMENT = panoramas.Experiment(
     "area_abs_rel",
 )
 
-
-def train(settings: Settings, output: Path, model: nn.Module | None = None) -> PanoramaTask:
-    """Train, and write the run's folder."""
-    return panoramas.train(EXPERIMENT, settings, output, model)
-
-
-def evaluate(settings: Settings, output: Path) -> dict[str, Any]:
-    """Score the model in ``output``, beside the mean depth of each row."""
-    return panoramas.evaluate(EXPERIMENT, settings, output)
+#: train, and write the run's folder; score the model in a folder
+train, evaluate = partial(experiment.train, EXPERIMENT), partial(experiment.evaluate, EXPERIMENT)

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoattn.grids.sphere import Floats, Ints
-from geoattn.tasks.panoramas import furniture
-from geoattn.tasks.panoramas.camera import Camera
-from geoattn.tasks.panoramas.codes import MOTTLED, PLANKS, TILES
-from geoattn.tasks.panoramas.furniture import METAL, PAINTS, WOODS, Draw, Finish, Part, Thing
+from geoattn.tasks.panoramas.rendering import furniture
+from geoattn.tasks.panoramas.rendering.camera import Camera
+from geoattn.tasks.panoramas.rendering.codes import MOTTLED, PLANKS, TILES
+from geoattn.tasks.panoramas.rendering.furniture import METAL, PAINTS, WOODS, Draw, Finish, Part, Thing
 
 #: each split draws from streams of its own, so that no room is in two
 SPLITS = {"train": 0, "val": 1, "test": 2}

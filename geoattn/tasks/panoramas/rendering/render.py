@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from geoattn.grids import SphericalGrid
 from geoattn.grids.sphere import Floats, Ints
-from geoattn.tasks.panoramas.camera import Camera
 from geoattn.tasks.panoramas.classes import CLASSES
-from geoattn.tasks.panoramas.rooms import Room, random_room
+from geoattn.tasks.panoramas.rendering.camera import Camera
+from geoattn.tasks.panoramas.rendering.rooms import Room, random_room
 
 SHELL_LABELS = np.array([CLASSES.index(n) for n in ("floor", "ceiling", *["wall"] * 4)], dtype=np.uint8)
 
@@ -67,7 +67,7 @@ def render(
     ValueError
         If the camera is outside the room.
     """
-    from geoattn.tasks.panoramas.casting import cast
+    from geoattn.tasks.panoramas.rendering.casting import cast
 
     camera = room.camera if camera is None else camera
     if not all(0.0 < c < s for c, s in zip(camera.position, room.size, strict=True)):

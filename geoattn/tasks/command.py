@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from geoattn._files import write_text
-from geoattn.tasks.experiments import TASKS
+
+#: task → the module with its ``Settings``, ``train(settings, output)`` and ``evaluate(settings, output)``
+TASKS = {
+    "shallow-water": "geoattn.tasks.shallow_water.experiment",
+    "segmentation": "geoattn.tasks.segmentation.experiment",
+    "depth": "geoattn.tasks.depth.experiment",
+}
 
 
 def run(action: str, arguments: list[str]) -> int:

@@ -18,10 +18,10 @@ from geoattn import models
 from geoattn._files import write_json
 from geoattn.grids import LatLonGrid
 from geoattn.plot import curves
-from geoattn.tasks.experiments.model import ModelSettings
 from geoattn.tasks.panoramas import RenderedRooms, Sample, Stanford2D3DS
 from geoattn.tasks.panoramas.learning import PanoramaTask
 from geoattn.tasks.panoramas.robustness import Predict, rotation_robustness, score
+from geoattn.tasks.settings import ModelSettings
 from geoattn.training import Data, FitConfig, fit
 
 

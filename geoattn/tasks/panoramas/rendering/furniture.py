@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from geoattn.tasks.panoramas.classes import CLASSES
-from geoattn.tasks.panoramas.codes import (
+from geoattn.tasks.panoramas.rendering.codes import (
     BOOKS,
     BOX,
     CYLINDER,

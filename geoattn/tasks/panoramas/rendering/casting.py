@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 from numba import njit, uint64
 
-from geoattn.tasks.panoramas.codes import BOOKS, BOX, CYLINDER, ELLIPSOID, MOTTLED, PLANKS, SKY, TILES
+from geoattn.tasks.panoramas.rendering.codes import (
+    BOOKS,
+    BOX,
+    CYLINDER,
+    ELLIPSOID,
+    MOTTLED,
+    PLANKS,
+    SKY,
+    TILES,
+)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from geoattn.grids import LatLonGrid
 from geoattn.plot import segmentation_picture
-from geoattn.tasks.experiments import panoramas
-from geoattn.tasks.experiments.panoramas import Settings
-from geoattn.tasks.panoramas import CLASSES
+from geoattn.tasks.panoramas import CLASSES, experiment
 from geoattn.tasks.panoramas.classes import LEGEND
+from geoattn.tasks.panoramas.experiment import Settings
 from geoattn.tasks.panoramas.learning import PanoramaTask
 from geoattn.tasks.segmentation import ClassPrior, Segmentation, SegmentationScores
 from geoattn.training import FitConfig
@@ -29,7 +26,7 @@ def _trivial(grid: LatLonGrid, labels: list[Tensor]) -> dict[str, nn.Module]:
     return {"class prior": ClassPrior(grid, labels), "class prior by row": ClassPrior(grid, labels, True)}
 
 
-EXPERIMENT = panoramas.Experiment(
+EXPERIMENT = experiment.Experiment(
     "segmentation",
     "label",
     len(CLASSES),
@@ -40,12 +37,5 @@ EXPERIMENT = panoramas.Experiment(
     "area_mean_iou",
 )
 
-
-def train(settings: Settings, output: Path, model: nn.Module | None = None) -> PanoramaTask:
-    """Train, and write the run's folder."""
-    return panoramas.train(EXPERIMENT, settings, output, model)
-
-
-def evaluate(settings: Settings, output: Path) -> dict[str, Any]:
-    """Score the model in ``output``, beside class priors."""
-    return panoramas.evaluate(EXPERIMENT, settings, output)
+#: train, and write the run's folder; score the model in a folder
+train, evaluate = partial(experiment.train, EXPERIMENT), partial(experiment.evaluate, EXPERIMENT)

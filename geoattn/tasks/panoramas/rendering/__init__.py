@@ -1,0 +1,1 @@
+"""Rooms as panoramas: furniture, rooms that hold it, cameras, rays, colours and depths."""
