@@ -26,11 +26,16 @@ OPERANDS = 6
 _SHARED = {"attention": (3, 4), "backward": (5, 6), "second": (10, 11)}
 
 
+def transformed() -> bool:
+    """Whether the call runs within a transform of torch.func."""
+    return torch._C._are_functorch_transforms_active()
+
+
 def attend(*arguments: Any) -> tuple[Tensor, Tensor]:
     """The op ``geoattn::attention``, differentiable in the way that the call at hand needs."""
     if torch.compiler.is_compiling():
         return _attention(*arguments)  # type: ignore[no-any-return]
-    if torch._C._are_functorch_transforms_active():
+    if transformed():
         return _TransformedAttention.apply(*arguments)  # type: ignore[no-untyped-call, no-any-return]
     if _differentiable(arguments[:OPERANDS]):
         return Attention.apply(*arguments)  # type: ignore[no-untyped-call, no-any-return]
@@ -40,7 +45,7 @@ def attend(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 def _gradients(*arguments: Any) -> tuple[Tensor, ...]:
     """The op ``geoattn::attention_backward`` likewise."""
-    if torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling():
+    if transformed() and not torch.compiler.is_compiling():
         return _TransformedBackward.apply(*arguments)  # type: ignore[no-untyped-call, no-any-return]
     if torch.is_grad_enabled():  # for derivatives of derivatives
         return _attention_backward(*arguments)  # type: ignore[no-any-return]
@@ -91,8 +96,11 @@ def _differentiate_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, 
     if all(cotangent is None for cotangent in wanted):
         return (None,) * 17
     arguments = (*wanted, *ctx.saved_tensors, *ctx.options)
-    if torch._C._are_functorch_transforms_active():
+    if transformed():
         second = _TransformedSecond.apply(*arguments)  # type: ignore[no-untyped-call]
+        gradients = [None if x is None else g for g, x in zip(second, ctx.saved_tensors[:7], strict=True)]
+    elif any(x is not None and torch._C._functorch.is_legacy_batchedtensor(x) for x in wanted):
+        second = _attention_second(*arguments)  # of torch.autograd.functional with vectorize=True
         gradients = [None if x is None else g for g, x in zip(second, ctx.saved_tensors[:7], strict=True)]
     else:
         gradients = _second(*arguments)
@@ -111,6 +119,38 @@ def _second(*arguments: Any) -> list[Tensor | None]:
     if key_bias is None:
         gradients[5] = None
     return gradients
+
+
+def _second_op(*arguments: Any) -> tuple[Tensor, ...]:
+    """The same as an op that torch can map over; what an operand has none of is an empty tensor."""
+    q = arguments[7]
+    # the formula is differentiated by autograd, which the dispatcher leaves out of ops
+    with torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False):
+        return tuple(q.new_empty(0) if x is None else x for x in _second(*arguments))
+
+
+def _setup_nothing(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    pass
+
+
+def _no_third(ctx: Any, *cotangents: Tensor | None) -> NoReturn:
+    raise NotImplementedError(
+        "attention has no third derivative under torch.func and vmap; "
+        "torch.autograd.grad(…, create_graph=True) gives derivatives of any order"
+    )
+
+
+ops.library.define(  # type: ignore[no-untyped-call]
+    "attention_second(Tensor? cotangent_q, Tensor? cotangent_k, Tensor? cotangent_v, "
+    "Tensor? cotangent_key_bias, Tensor? cotangent_scales, Tensor grad_out, Tensor? grad_lse, Tensor q, "
+    "Tensor k, Tensor v, Tensor? key_bias, Tensor? scales, Tensor? content, str neighborhood, float scale, "
+    "bool quadrature) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+ops.library.impl("attention_second", _second_op, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+torch.library.register_autograd(
+    "geoattn::attention_second", _no_third, setup_context=_setup_nothing, lib=ops.library
+)
+_attention_second = torch.ops.geoattn.attention_second.default
 
 
 # ---------------------------------------------------------------- compiled programs
@@ -194,25 +234,15 @@ class _TransformedBackward(torch.autograd.Function):
 
 
 class _TransformedSecond(torch.autograd.Function):
-    """Second derivatives as such a function; what an operand has none of is an empty tensor."""
+    """Second derivatives as such a function."""
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        q = arguments[7]
-        return tuple(q.new_empty(0) if x is None else x for x in _second(*arguments))
+        return _attention_second(*arguments)  # type: ignore[no-any-return]
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        pass
-
+    setup_context = staticmethod(_setup_nothing)  # type: ignore[assignment]
+    backward = staticmethod(_no_third)
     jvp = staticmethod(no_tangents)  # type: ignore[assignment]
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor | None) -> NoReturn:
-        raise NotImplementedError(
-            "attention has no third derivative under torch.func and vmap; "
-            "torch.autograd.grad(…, create_graph=True) gives derivatives of any order"
-        )
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:

@@ -324,7 +324,10 @@ def _additive(
         weights = _per_key("key_weights", key_weights, q, hood, batched=False)
         if not weights.is_floating_point():
             raise TypeError(f"key_weights must be floating point, got {weights.dtype}")
-        if weights.device.type == "cpu" and not torch.compiler.is_compiling() and not (weights >= 0).all():
+        read = weights.device.type == "cpu" and not (
+            torch.compiler.is_compiling() or derivatives.transformed()
+        )
+        if read and not (weights >= 0).all():
             raise ValueError(
                 f"key_weights must not be negative or NaN, the smallest is {weights.min().item()}; "
                 "hide a key with weight 0 or with key_mask"
