@@ -16,6 +16,8 @@ from torch import Tensor
 
 from geoattn import ops, programs
 from geoattn.backends import reference
+from geoattn.backends.torch_private import below_autograd, is_legacy_batched, with_autograd
+from geoattn.backends.torch_private import in_functorch as in_functorch
 
 _attention = torch.ops.geoattn.attention.default
 _attention_backward = torch.ops.geoattn.attention_backward.default
@@ -26,30 +28,25 @@ OPERANDS = 6
 _SHARED = {"attention": (3, 4), "backward": (5, 6), "second": (10, 11)}
 
 
-def transformed() -> bool:
-    """Whether the call runs within a transform of torch.func."""
-    return torch._C._are_functorch_transforms_active()
-
-
 def attend(*arguments: Any) -> tuple[Tensor, Tensor]:
     """The op ``geoattn::attention``, differentiable in the way that the call at hand needs."""
     if torch.compiler.is_compiling():
         return _attention(*arguments)  # type: ignore[no-any-return]
-    if transformed():
+    if in_functorch():
         return _TransformedAttention.apply(*arguments)  # type: ignore[no-untyped-call, no-any-return]
     if _differentiable(arguments[:OPERANDS]):
         return Attention.apply(*arguments)  # type: ignore[no-untyped-call, no-any-return]
-    with torch._C._AutoDispatchBelowAutograd():
+    with below_autograd():
         return _attention(*arguments)  # type: ignore[no-any-return]
 
 
 def _gradients(*arguments: Any) -> tuple[Tensor, ...]:
     """The op ``geoattn::attention_backward`` likewise."""
-    if transformed() and not torch.compiler.is_compiling():
+    if in_functorch() and not torch.compiler.is_compiling():
         return _TransformedBackward.apply(*arguments)  # type: ignore[no-untyped-call, no-any-return]
     if torch.is_grad_enabled():  # for derivatives of derivatives
         return _attention_backward(*arguments)  # type: ignore[no-any-return]
-    with torch._C._AutoDispatchBelowAutograd():
+    with below_autograd():
         return _attention_backward(*arguments)  # type: ignore[no-any-return]
 
 
@@ -96,10 +93,10 @@ def _differentiate_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, 
     if all(cotangent is None for cotangent in wanted):
         return (None,) * 17
     arguments = (*wanted, *ctx.saved_tensors, *ctx.options)
-    if transformed():
+    if in_functorch():
         second = _TransformedSecond.apply(*arguments)  # type: ignore[no-untyped-call]
         gradients = [None if x is None else g for g, x in zip(second, ctx.saved_tensors[:7], strict=True)]
-    elif any(x is not None and torch._C._functorch.is_legacy_batchedtensor(x) for x in wanted):
+    elif any(x is not None and is_legacy_batched(x) for x in wanted):
         second = _attention_second(*arguments)  # of torch.autograd.functional with vectorize=True
         gradients = [None if x is None else g for g, x in zip(second, ctx.saved_tensors[:7], strict=True)]
     else:
@@ -125,7 +122,7 @@ def _second_op(*arguments: Any) -> tuple[Tensor, ...]:
     """The same as an op that torch can map over; what an operand has none of is an empty tensor."""
     q = arguments[7]
     # the formula is differentiated by autograd, which the dispatcher leaves out of ops
-    with torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False):
+    with with_autograd():
         return tuple(q.new_empty(0) if x is None else x for x in _second(*arguments))
 
 
@@ -169,7 +166,7 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        with torch._C._AutoDispatchBelowAutograd():
+        with below_autograd():
             output = _attention(*arguments)
         _setup(ctx, arguments, output)
         return output  # type: ignore[no-any-return]

@@ -325,7 +325,7 @@ def _additive(
         if not weights.is_floating_point():
             raise TypeError(f"key_weights must be floating point, got {weights.dtype}")
         read = weights.device.type == "cpu" and not (
-            torch.compiler.is_compiling() or derivatives.transformed()
+            torch.compiler.is_compiling() or derivatives.in_functorch()
         )
         if read and not (weights >= 0).all():
             raise ValueError(

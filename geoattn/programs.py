@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
 from geoattn._value import Value
+from geoattn.backends.torch_private import FakeTensor
 from geoattn.neighborhoods.base import Neighborhood
 
 #: neighborhoods that programs name: a program lives as long as the process

@@ -193,7 +193,7 @@ def test_depths_of_eight_bits_and_three_channels_are_refused(root):
     path = data.images[0]
     depth = path.parent.parent / "depth" / path.name.replace("_rgb", "_depth")
     Image.fromarray(np.zeros((16, 32, 3), np.uint8)).save(depth)
-    with pytest.raises(ValueError, match="no 16-bit image of one channel, but of mode RGB"):
+    with pytest.raises(ValueError, match="mode 'RGB', and 16-bit depths of one channel"):
         data[0]
 
 
@@ -202,3 +202,24 @@ def test_a_turned_camera_reads_the_image_at_turned_points(published):
     upright, turned = (Stanford2D3DS(published, 1, GRID, "test", roll=r)[0] for r in (0.0, 180.0))
     for part in ("depth", "label"):
         assert torch.equal(turned[part], upright[part].flip(0, 1).roll(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("part", "mode"),
+    [("depth", "L"), ("depth", "P"), ("depth", "F"), ("depth", "RGBA"), ("depth", "1"),
+     ("semantic", "L"), ("semantic", "P"), ("semantic", "I;16"), ("rgb", "P"), ("rgb", "L")],
+)  # fmt: skip
+def test_images_that_a_tool_has_converted_are_refused(root, part, mode):
+    data = Stanford2D3DS(root, 1, GRID, "test")
+    path = data.images[0].parent.parent / part / data.images[0].name.replace("_rgb.png", f"_{part}.png")
+    size = Image.open(path).size
+    content = np.zeros(size[::-1], {"F": np.float32, "I;16": np.uint16}.get(mode, np.uint8))
+    image = Image.fromarray(content)
+    image = image if image.mode == mode else image.convert(mode)
+    path.unlink()
+    if mode == "F":  # PNG holds no floating point: a TIFF under that name
+        image.save(path, format="TIFF")
+    else:
+        image.save(path)
+    with pytest.raises(ValueError, match=rf"{path.name} is an image of mode '{mode}', and .* were expected"):
+        data[0]

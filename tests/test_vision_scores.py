@@ -295,3 +295,47 @@ def test_rows_are_points_of_equal_latitude_on_any_grid():
     assert rows.max() + 1 == 7
     for row in range(7):
         assert np.ptp(nested.lat[rows == row]) < 1e-9
+
+
+@pytest.mark.parametrize("wrong", [-1, 13, 14, 254, 1000])
+@pytest.mark.parametrize("where", ["truth", "predicted"])
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_classes_that_do_not_exist_are_refused(where, wrong, everywhere):
+    guess, truth = maps()
+    changed = {"truth": truth, "predicted": guess}[where].clone()
+    changed[(slice(None) if everywhere else (0, 3, 5))] = wrong
+    scores = SegmentationScores(GRID)
+    with pytest.raises(ValueError, match=rf"{where} holds {wrong} at \d+ pixels; classes are 0 to 12"):
+        scores.update(changed if where == "predicted" else guess, changed if where == "truth" else truth)
+    assert scores.pixels.sum() == 0
+
+
+def test_no_prediction_is_the_mark_of_a_missing_class_and_classes_are_integers():
+    guess, truth = maps()
+    with pytest.raises(ValueError, match="predicted holds 255"):
+        SegmentationScores(GRID).update(torch.full_like(guess, 255), truth)
+    for one, other in ((guess.float(), truth), (guess, truth.float()), (guess == 1, truth)):
+        with pytest.raises(TypeError, match="must hold integers"):
+            SegmentationScores(GRID).update(one, other)
+    scores = torch.zeros(len(guess), 13, *GRID.shape)
+    scores[0, 2, 3, 4] = torch.nan
+    with pytest.raises(ValueError, match="1 of the classes' scores are NaN"):
+        SegmentationScores(GRID).update(scores, truth)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0])
+def test_a_median_that_is_not_positive_aligns_nothing(factor):
+    guess, truth = map(torch.as_tensor, depths())
+    guess = guess.clone()
+    guess[1] *= factor
+    with pytest.raises(ValueError, match=r"median predicted depth of panorama 1 .* m: .*alignment='none'"):
+        DepthScores(GRID, alignment="median").update(guess, truth)
+    DepthScores(GRID).update(guess, truth)
+
+
+def test_a_true_depth_that_is_not_a_number_is_refused():
+    guess, truth = map(torch.as_tensor, depths())
+    truth = truth.clone()
+    truth[0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="a true depth is NaN; missing depths must be 0"):
+        DepthScores(GRID).update(guess, truth)

@@ -28,6 +28,7 @@ from geoattn.backends.base import (
     backward_of_multiplied,
     forward_of_multiplied,
 )
+from geoattn.backends.torch_private import dynamo_limits, with_autograd
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.plans import TilePlan, clears, tile_plan
 from geoattn.plans.expand import visited
@@ -189,9 +190,8 @@ def _outside_of_ops() -> Iterator[None]:
     and must stay as they are: clearing all of them makes every product one of half precision.
     Compiled programs are one for each set of shapes, of which torch would allow eight.
     """
-    autograd = torch._C.DispatchKey.AutogradFunctionality
     limits = dict.fromkeys(("recompile_limit", "accumulated_recompile_limit"), MAX_PROGRAMS)
-    with torch._C._SetExcludeDispatchKeyGuard(autograd, False), torch._dynamo.config.patch(limits):
+    with with_autograd(), dynamo_limits(**limits):
         yield
 
 

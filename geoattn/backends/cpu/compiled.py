@@ -14,10 +14,9 @@ from typing import Any
 
 import llvmlite
 import numba
-from numba.core.compiler import CompileResult
-from numba.core.serialize import dumps
 
 from geoattn._files import Refused, cache_folder, read_checked, write_checked
+from geoattn.backends.cpu.numba_private import CompileResult, dumps
 
 logger = logging.getLogger("geoattn")
 

@@ -16,6 +16,8 @@ from typing import Any
 
 from llvmlite import ir
 
+from geoattn.backends.cpu.numba_private import machine_tuple
+
 Value = Any  # an LLVM value; llvmlite carries no types
 
 INDEX = ir.IntType(64)
@@ -36,9 +38,7 @@ class Machine:
 
 def host_machine() -> Machine:
     """The vector registers that numba's code generator may use here."""
-    from numba.core.registry import cpu_target
-
-    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
+    triple, _, features = machine_tuple()
     enabled = set(features.split(","))
     if "+avx512f" in enabled:
         return Machine(vector_bytes=64, registers=32)

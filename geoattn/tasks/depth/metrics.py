@@ -75,7 +75,8 @@ class DepthScores(Metric):
         Raises
         ------
         ValueError
-            If shapes do not fit, a panorama has no valid pixel, or a prediction is not finite.
+            If shapes do not fit, a panorama has no valid pixel, a prediction is not finite, a true depth is
+            NaN, or the median of a prediction is not positive where it is aligned by it.
         """
         area = self.get_buffer("area")
         if predicted.shape != truth.shape or truth.shape[1:] != area.shape:
@@ -85,6 +86,8 @@ class DepthScores(Metric):
             )
         if not bool(torch.isfinite(predicted).all()):
             raise ValueError("a predicted depth is NaN or infinite")
+        if bool(truth.isnan().any()):
+            raise ValueError("a true depth is NaN; missing depths must be 0")
         predicted, truth = predicted.double().flatten(1), truth.double().flatten(1)
         valid = (truth >= self.min_depth) & (truth <= self.max_depth)
         empty = (~valid).all(1).nonzero()
@@ -94,7 +97,14 @@ class DepthScores(Metric):
                 f"{self.max_depth} m: there is nothing to score"
             )
         if self.alignment == "median":
-            predicted = predicted * _median(truth, valid) / _median(predicted, valid)
+            middle = _median(predicted, valid)
+            for i in (middle[:, 0] <= 0.0).nonzero()[:1]:
+                raise ValueError(
+                    f"the median predicted depth of panorama {int(i)} is {float(middle[i]):g} m: "
+                    "what is not positive cannot be scaled to the truth; predict depths above 0, or take "
+                    "alignment='none'"
+                )
+            predicted = predicted * _median(truth, valid) / middle
         predicted = predicted.clamp(self.min_depth, self.max_depth)
         errors = _errors(predicted, torch.where(valid, truth, 1.0))
         for row, weight in enumerate((valid.double(), valid * area.flatten())):

@@ -135,9 +135,12 @@ class Stanford2D3DS(Dataset[Sample]):
         rows, columns = self._blocks(height // block)
         colours = np.asarray(image.convert("RGB").reduce(block))
         middle = slice(block // 2, None, block)
+        _check_mode(depth, ("I;16", "I;16B", "I;16L", "I"), "16-bit depths of one channel, steps of 1/512 m")
+        _check_mode(semantic, ("RGB", "RGBA"), "semantic indices in three channels of 8 bits")
+        _check_mode(image, ("RGB", "RGBA"), "colours in three channels of 8 bits")
         raw = np.asarray(depth)[middle, middle]
-        if raw.ndim != 2 or not np.issubdtype(raw.dtype, np.integer):
-            raise ValueError(f"{depth.filename} is no 16-bit image of one channel, but of mode {depth.mode}")
+        if raw.min() < 0 or raw.max() > MISSING_DEPTH:
+            raise ValueError(f"{depth.filename} holds {raw.min()} to {raw.max()}: no 16-bit depths")
         metres = np.where(raw == MISSING_DEPTH, NO_DEPTH, raw * DEPTH_UNIT)
         label = self._classes(np.asarray(semantic.convert("RGB"))[middle, middle], name)
         return sample_of(
@@ -184,6 +187,15 @@ def _class_table(root: Path) -> NDArray[np.uint8]:
     if strange:
         raise ValueError(f"{path} has labels of unknown classes: {', '.join(strange)}")
     return np.array([CLASSES.index(n) if n in CLASSES else UNLABELLED for n in names], dtype=np.uint8)
+
+
+def _check_mode(image: Any, modes: tuple[str, ...], what: str) -> None:
+    """Refuse an image that a tool has saved in another form: its numbers are others by then."""
+    if image.mode not in modes:
+        raise ValueError(
+            f"{image.filename} is an image of mode {image.mode!r}, and {what} were expected (mode "
+            f"{modes[0]!r}): a tool may have converted it; take the file as it was published"
+        )
 
 
 def _beside(rgb: Path, part: str) -> Path:

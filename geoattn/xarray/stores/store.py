@@ -16,6 +16,7 @@ import xarray
 from numpy.typing import NDArray
 
 from geoattn.xarray.stores.chunks import LocalArray, Task
+from geoattn.xarray.stores.zarr_private import run
 
 #: name of a variable, and what is read of each of its dimensions
 Selection = tuple[str, tuple[slice, ...]]
@@ -163,12 +164,11 @@ def _gather(arrays: dict[str, Any], selections: Sequence[Selection]) -> list[NDA
     """The stored values of several selections, all asked of zarr at once."""
     if not selections:
         return []
-    from zarr.core.sync import sync
 
     async def gather() -> list[Any]:
         return await asyncio.gather(*(arrays[name].getitem(index) for name, index in selections))
 
-    return [np.asarray(values) for values in sync(gather())]
+    return [np.asarray(values) for values in run(gather())]
 
 
 def _is_packed(stored: Any, decoded: Any) -> bool:

@@ -1,0 +1,41 @@
+"""Names of torch that are not public, all that the package stands on; other files take them from here.
+
+Each was read in torch 2.11 to 2.14. If a release of torch moves one, this file and no other has to follow.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
+
+
+def below_autograd() -> AbstractContextManager[Any]:
+    """Within it, ops go to their kernels without passing autograd."""
+    guard: AbstractContextManager[Any] = torch._C._AutoDispatchBelowAutograd()
+    return guard
+
+
+def with_autograd() -> AbstractContextManager[Any]:
+    """Within it, autograd is on again, inside an op that was reached below it."""
+    key = torch._C.DispatchKey.AutogradFunctionality
+    guard: AbstractContextManager[Any] = torch._C._SetExcludeDispatchKeyGuard(key, False)
+    return guard
+
+
+def in_functorch() -> bool:
+    """Whether a transform of ``torch.func`` is active."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
+def is_legacy_batched(x: torch.Tensor) -> bool:
+    """Whether a tensor stands for several, as in ``torch.autograd.functional`` with ``vectorize=True``."""
+    return bool(torch._C._functorch.is_legacy_batchedtensor(x))
+
+
+def dynamo_limits(**limits: int) -> AbstractContextManager[Any]:
+    """Within it, ``torch.compile`` recompiles up to these limits."""
+    patched: AbstractContextManager[Any] = torch._dynamo.config.patch(limits)
+    return patched
