@@ -384,3 +384,71 @@ def test_labels_of_a_field_that_is_missing_somewhere_are_refused_as_others_are()
         ga.xarray.regrid(values, TARGETS[0], method="nearest")
     found = ga.xarray.regrid(values, TARGETS[0], method="nearest", missing="propagate")
     assert set(np.unique(found.values[np.isfinite(found.values)])) == {1.0}
+
+
+# --- where things lie in a file ------------------------------------------------------------------------
+
+
+def series(steps=6):
+    time = np.datetime64("2001-01-01", "ns") + 6 * HOUR * np.arange(steps)
+    values = np.random.default_rng(8).standard_normal((steps, len(LAT), len(LON)))
+    return xr.Dataset({"t": field().expand_dims(time=time).copy(data=values)})
+
+
+def test_groups_of_a_file_are_named_and_can_be_read(tmp_path):
+    ds, path = series(), str(tmp_path / "a.nc")
+    ds.to_netcdf(path, group="Grid/Deep")
+    schema = ga.xarray.Schema.of(ds)
+    with pytest.raises(
+        ValueError, match=r"keeps its variables in the groups \['/Grid', '/Grid/Deep'\]"
+    ) as refusal:
+        ga.xarray.Windows(path, schema)
+    assert f"{path}/Grid/Deep" in str(refusal.value)
+    windows = ga.xarray.Windows(f"{path}/Grid/Deep", schema)
+    assert len(windows) == 5
+    np.testing.assert_allclose(windows[0]["input"][0, 0], ds.t[0])
+    assert ga.xarray.statistics(f"{path}/Grid/Deep", schema).steps == 6
+    with pytest.raises(FileNotFoundError, match="there is no store at"):
+        ga.xarray.Windows(str(tmp_path / "b.nc" / "Grid"), schema)
+
+
+@pytest.mark.parametrize("as_object", [False, True])
+def test_a_zarr_store_in_a_zip_file_is_read_by_forked_workers(tmp_path, as_object):
+    zarr = pytest.importorskip("zarr", reason="stores are zarr")
+    import torch
+    from torch.utils.data import DataLoader
+
+    ds, path = series(12), tmp_path / "a.zarr.zip"
+    with zarr.storage.ZipStore(path, mode="w") as store:
+        ds.to_zarr(store, zarr_format=2, consolidated=False, encoding={"t": {"chunks": (1, *ds.t.shape[1:])}})
+    schema = ga.xarray.Schema.of(ds)
+    windows = ga.xarray.Windows(zarr.storage.ZipStore(path, mode="r") if as_object else path, schema)
+    assert len(windows) == 11
+    first = windows[0]["input"]  # the parent has read
+    loader = DataLoader(windows, batch_size=1, num_workers=2, multiprocessing_context="fork")
+    for _ in range(3):
+        batches = [batch["input"][0] for batch in loader]
+        assert torch.equal(batches[0], first)
+        np.testing.assert_allclose(torch.cat(batches)[:, 0], ds.t[:-1].astype("f4"), rtol=1e-6)
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_coordinates_with_a_time_axis_are_refused_by_a_call_that_works(moving):
+    base = ga.grids.equiangular(20, 40, poles=False)
+    bent = np.clip(base.lat + 2 * np.sin(np.radians(base.lon)), -89, 89)
+    lat = np.stack([bent + 0.5 * step * moving for step in range(3)]).clip(-89.5, 89.5)
+    lon = np.stack([base.lon] * 3)
+    ds = xr.Dataset(
+        {"t": (("Time", "y", "x"), np.zeros(lat.shape))},
+        {"XLAT": (("Time", "y", "x"), lat), "XLONG": (("Time", "y", "x"), lon)},
+    )
+    remedy = (
+        r"moves with 'Time'.*ds.isel\(Time=0\)" if moving else r"same at every 'Time'.*assign_coords\(XLAT="
+    )
+    with pytest.raises(ValueError, match=remedies[moving]):
+        ga.grids.from_xarray(ds)
+    if moving:
+        fixed = ds.isel(Time=0)
+    else:
+        fixed = ds.assign_coords(XLAT=ds["XLAT"].isel(Time=0), XLONG=ds["XLONG"].isel(Time=0))
+    assert ga.grids.from_xarray(fixed).size == 800

@@ -26,6 +26,8 @@ NAMES = {
     "latitude": ("latitude", "lat", "nav_lat", "xlat", "clat", "latcell"),
     "longitude": ("longitude", "lon", "nav_lon", "xlong", "clon", "loncell"),
 }
+#: dimensions along which a grid stays where it is, in lower case
+TIMES = ("time", "valid_time", "step", "prediction_timedelta", "lead_time")
 AREA_NAMES = ("cell_area", "areacella", "areacello")
 #: the way out where a data set covers no globe
 POINTS_CALL = "ga.grids.points(lat, lon, areas=…)"
@@ -141,6 +143,23 @@ class Source:
                 f"ga.grids.recognise(ds, {keyword}={found[0]!r}), or pass one variable, ds['…']"
             )
         return found[0]
+
+
+def check_fixed(lats: Coordinate, lons: Coordinate) -> None:
+    """Refuse coordinates that are repeated along time: the grid is that of one moment."""
+    for coordinate in (lats, lons):
+        for axis, dim in enumerate(coordinate.dims):
+            if dim.lower() not in TIMES or len(coordinate.dims) == 1:
+                continue
+            first = coordinate.values.take([0], axis=axis)
+            moves = bool((np.abs(coordinate.values - first) > coordinate.rounding + 1e-9).any())
+            remedy = (
+                f"it moves with {dim!r}, so each time has a grid of its own: select one, ds.isel({dim}=0)"
+                if moves
+                else f"it is the same at every {dim!r}: keep one, ds.assign_coords({coordinate.name}="
+                f"ds[{coordinate.name!r}].isel({dim}=0)), and the other coordinate likewise"
+            )
+            raise ValueError(f"{coordinate.name!r} has the dimensions {coordinate.dims}; {remedy}")
 
 
 def axes(lats: Coordinate, lons: Coordinate) -> tuple[Coordinate, Coordinate]:

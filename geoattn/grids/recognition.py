@@ -9,7 +9,7 @@ import numpy as np
 
 from geoattn.grids.base import SphericalGrid
 from geoattn.grids.catalogue import name_of
-from geoattn.grids.coordinates import Match, Source, axes, check_finite, check_not_radians
+from geoattn.grids.coordinates import Match, Source, axes, check_finite, check_fixed, check_not_radians
 from geoattn.grids.from_axes import from_axes
 from geoattn.grids.from_declaration import from_declaration
 from geoattn.grids.from_points import from_points
@@ -77,7 +77,9 @@ def recognise(
             return dataclasses.replace(theirs, name=theirs.name or name_of(theirs.grid))
     if lat is None and lon is None and (declared := source.healpix()):
         return _report(from_declaration(source, *declared), f"the HEALPix attributes of {declared[0]!r}")
-    lats, lons = axes(source.coordinate("latitude", lat), source.coordinate("longitude", lon))
+    found = source.coordinate("latitude", lat), source.coordinate("longitude", lon)
+    check_fixed(*found)
+    lats, lons = axes(*found)
     check_finite(lats)
     check_finite(lons)
     if np.abs(lats.values).max() > 90.0 + 1e-3:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,7 +34,8 @@ class Store:
     Parameters
     ----------
     location
-        Path or URL of a zarr store, path of a netCDF file, or an object of ``zarr.abc.store.Store``.
+        Path or URL of a zarr store, path of a zarr store in a zip file, path of a netCDF file or of a group
+        in one, ``file.nc/group``, or an object of ``zarr.abc.store.Store``.
 
     Raises
     ------
@@ -47,11 +49,16 @@ class Store:
                 f"expected the path of a store, so that every worker opens it by itself; got an opened "
                 f"{type(location).__name__}. Pass the path, or save it first: ds.to_zarr(path)"
             )
+        if type(location).__name__ == "ZipStore":  # open, it has one position in its file for all processes
+            location = location.path
         self.location = os.fspath(location) if isinstance(location, Path) else location
         self.local = isinstance(self.location, str) and "://" not in self.location
+        #: the group of a netCDF file that holds the variables, "" for the file's own
+        self.group = ""
         if self.local and not os.path.exists(self.location):
-            raise FileNotFoundError(f"there is no store at {self.location!r}")
-        self.is_zarr = not (self.local and os.path.isfile(self.location))
+            self.location, self.group = _split_group(self.location)
+        self.is_zip = self.local and os.path.isfile(self.location) and zipfile.is_zipfile(self.location)
+        self.is_zarr = self.is_zip or not (self.local and os.path.isfile(self.location))
         self._opened: dict[str, Any] = {}
         self._process = -1
 
@@ -124,11 +131,12 @@ class Store:
     def _open_zarr(self) -> dict[str, Any]:
         import zarr
 
-        group = zarr.open_group(self.location, mode="r")
+        place: Any = zarr.storage.ZipStore(self.location, mode="r") if self.is_zip else self.location
+        group = zarr.open_group(place, mode="r")
         options: dict[str, Any] = {"engine": "zarr", "chunks": None, "decode_timedelta": False}
         options["consolidated"] = group.metadata.consolidated_metadata is not None
-        dataset = xarray.open_dataset(self.location, **options)
-        stored = xarray.open_dataset(self.location, **options, decode_cf=False)
+        dataset = xarray.open_dataset(place, **options)
+        stored = xarray.open_dataset(place, **options, decode_cf=False)
         arrays = dict(group.arrays())
         return {
             "dataset": dataset,
@@ -138,13 +146,30 @@ class Store:
         }
 
     def _open_netcdf(self) -> dict[str, Any]:
-        return {"dataset": xarray.open_dataset(self.location, chunks=None, decode_timedelta=False)}
+        options: dict[str, Any] = {"chunks": None, "decode_timedelta": False}
+        dataset = xarray.open_dataset(self.location, group=self.group or None, **options)
+        if not dataset.data_vars and not self.group:
+            groups = xarray.open_groups(self.location, **options)
+            if inner := [name for name, group in groups.items() if group.data_vars]:
+                raise ValueError(
+                    f"{self.location!r} keeps its variables in the groups {inner}: name the one to read "
+                    f"behind the file, {self.location + inner[0]!r}"
+                )
+        return {"dataset": dataset}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": {}, "_process": -1}
 
     def __repr__(self) -> str:
         return f"{'zarr store' if self.is_zarr else 'netCDF file'} {self.location!s}"
+
+
+def _split_group(location: str) -> tuple[str, str]:
+    """A netCDF file, and the group in it, of ``file.nc/group``."""
+    for parent in Path(location).parents:
+        if parent.is_file():
+            return str(parent), str(Path(location).relative_to(parent))
+    raise FileNotFoundError(f"there is no store at {location!r}")
 
 
 def _run(tasks: list[Task], opened: dict[str, Any]) -> None:
