@@ -399,9 +399,7 @@ def test_groups_of_a_file_are_named_and_can_be_read(tmp_path):
     ds, path = series(), str(tmp_path / "a.nc")
     ds.to_netcdf(path, group="Grid/Deep")
     schema = ga.xarray.Schema.of(ds)
-    with pytest.raises(
-        ValueError, match=r"keeps its variables in the groups \['/Grid', '/Grid/Deep'\]"
-    ) as refusal:
+    with pytest.raises(ValueError, match=r"its variables in the groups \['/Grid/Deep'\]") as refusal:
         ga.xarray.Windows(path, schema)
     assert f"{path}/Grid/Deep" in str(refusal.value)
     windows = ga.xarray.Windows(f"{path}/Grid/Deep", schema)
@@ -442,9 +440,7 @@ def test_coordinates_with_a_time_axis_are_refused_by_a_call_that_works(moving):
         {"t": (("Time", "y", "x"), np.zeros(lat.shape))},
         {"XLAT": (("Time", "y", "x"), lat), "XLONG": (("Time", "y", "x"), lon)},
     )
-    remedy = (
-        r"moves with 'Time'.*ds.isel\(Time=0\)" if moving else r"same at every 'Time'.*assign_coords\(XLAT="
-    )
+    remedies = r"same at every 'Time'.*assign_coords\(XLAT=", r"moves with 'Time'.*ds.isel\(Time=0\)"
     with pytest.raises(ValueError, match=remedies[moving]):
         ga.grids.from_xarray(ds)
     if moving:
