@@ -66,7 +66,7 @@ def test_a_second_run_continues_with_what_is_there(folder, capsys):
 
 
 def test_other_settings_in_the_same_folder_are_refused(folder):
-    with pytest.raises(SystemExit, match=r"'seed': \(0, 1\).*--fresh"):
+    with pytest.raises(SystemExit, match=r"seed is 0 there, 1 here.*--fresh"):
         main(["demo", "--quick", "--steps", "12", "--seed", "1", "--output", str(folder)])
 
 

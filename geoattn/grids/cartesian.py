@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from geoattn.grids.base import Grid, read_only
-from geoattn.grids.checks import integer
+from geoattn.grids.checks import integer, real
 from geoattn.grids.sphere import Floats
 
 
@@ -82,6 +82,6 @@ def cartesian(
 
     return Cartesian(
         lengths,
-        tuple(float(s) for s in per_axis(spacing, "spacing")),
+        tuple(real("spacing", s) for s in per_axis(spacing, "spacing")),
         tuple(bool(p) for p in per_axis(periodic, "periodic")),
     )

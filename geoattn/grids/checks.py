@@ -1,4 +1,4 @@
-"""Checks that the constructors of grids share."""
+"""Checks of numbers that constructors share."""
 
 from __future__ import annotations
 
@@ -9,9 +9,26 @@ from typing import Any
 def integer(name: str, value: Any) -> int:
     """The value as an int, refused by the name the caller knows it by if it is none."""
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {value!r}") from None
+
+
+def real(name: str, value: Any) -> float:
+    """The value as a float: a number, or an array or tensor of one, that no gradient leads to."""
+    if getattr(value, "requires_grad", False):
+        raise TypeError(
+            f"{name} must be a number that nothing is learned through, got a tensor that carries gradients, "
+            f"{value!r}; they would be lost: pass {name}.item()"
+        )
+    if isinstance(value, bool | str | bytes) or value is None:
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
 
 
 def positive(**counts: int) -> None:

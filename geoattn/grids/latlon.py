@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from geoattn.grids import quadrature
 from geoattn.grids.base import SphericalGrid, read_only
-from geoattn.grids.checks import integer, positive
+from geoattn.grids.checks import integer, positive, real
 from geoattn.grids.sphere import Floats, wrap_longitude
 
 
@@ -285,4 +285,4 @@ def _parameters(nlat: int, nlon: int, lon_start: float, south_first: bool) -> di
 
 
 def _wrapped(lon_start: float) -> float:
-    return float(wrap_longitude(np.asarray(lon_start, dtype=np.float64)))
+    return float(wrap_longitude(np.asarray(real("lon_start", lon_start))))

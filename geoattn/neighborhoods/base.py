@@ -18,6 +18,15 @@ from geoattn.neighborhoods.axis import Axis
 from geoattn.neighborhoods.rows import Index, Rotation, Rows
 
 
+def require_grid(grid: object) -> None:
+    """Refuse what is no grid."""
+    if not isinstance(grid, Grid):
+        raise TypeError(
+            f"a neighborhood is of grids, got {grid!r}; make one with geoattn.grids.gaussian(nlat, nlon), "
+            "geoattn.grids.cartesian(shape), geoattn.grids.from_xarray(ds), …"
+        )
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Neighborhood(Value):
     """Which keys each query sees. Tokens are numbered in row-major order of their grid's shape.
@@ -32,6 +41,8 @@ class Neighborhood(Value):
     _alive: ClassVar[WeakValueDictionary[str, Neighborhood]] = WeakValueDictionary()
 
     def __post_init__(self) -> None:
+        for grid in (self.query_grid, self.key_grid):
+            require_grid(grid)
         super().__post_init__()
         first = Neighborhood._alive.setdefault(self.identity, self)
         if first is not self:  # equal neighborhoods hold the first, so that it lives as long as any

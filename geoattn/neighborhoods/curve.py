@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.axis import Axis, window_axis
-from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.base import Neighborhood, require_grid
 from geoattn.neighborhoods.rows import Index, Rows
 
 
@@ -89,6 +89,7 @@ def curve_window(grid: Grid, size: int, stride: int = 1, curve: str = "hilbert")
     ValueError
         If a number is out of range, or the grid has no such curve.
     """
+    require_grid(grid)
     for name, value in (("size", size), ("stride", stride)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise TypeError(f"{name} must be int, got {value!r}")

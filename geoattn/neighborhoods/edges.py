@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geoattn.grids.base import Grid
-from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.base import Neighborhood, require_grid
 from geoattn.neighborhoods.rows import Index, Rows
 
 
@@ -46,8 +46,9 @@ def from_edges(query_grid: Grid, key_grid: Grid, indptr: ArrayLike, indices: Arr
     indices
         Flat key numbers; sorted within each row here.
     """
-    starts = np.asarray(indptr, dtype=np.int64)
-    keys = np.asarray(indices, dtype=np.int64)
+    for grid in (query_grid, key_grid):
+        require_grid(grid)
+    starts, keys = _whole("indptr", indptr), _whole("indices", indices)
     ends = starts.shape == (query_grid.size + 1,) and starts[0] == 0 and starts[-1] == len(keys)
     if not ends or (np.diff(starts) < 0).any():
         raise ValueError(
@@ -62,3 +63,13 @@ def from_edges(query_grid: Grid, key_grid: Grid, indptr: ArrayLike, indices: Arr
     if ((np.diff(keys) == 0) & (np.diff(row) == 0)).any():
         raise ValueError("a query lists the same key twice; list each key of a row once")
     return Edges(query_grid, key_grid, starts, keys.astype(np.int32))
+
+
+def _whole(name: str, values: ArrayLike) -> Index:
+    """An array of whole numbers: fractions are refused, not cut off."""
+    given = np.asarray(values)
+    numbers = given.astype(np.int64) if given.dtype.kind in "iuf" else np.zeros(0, np.int64)
+    if given.dtype.kind not in "iuf" or not np.array_equal(numbers, given):
+        wrong = given[numbers != given][0] if given.dtype.kind == "f" else given.dtype
+        raise TypeError(f"{name} must hold whole numbers, got {wrong}")
+    return numbers

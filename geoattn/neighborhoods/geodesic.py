@@ -10,8 +10,9 @@ from typing import Protocol
 import numpy as np
 
 from geoattn.grids.base import Grid, SphericalGrid
+from geoattn.grids.checks import real
 from geoattn.grids.latlon import LatLonGrid
-from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.base import Neighborhood, require_grid
 from geoattn.neighborhoods.everything import Everything
 from geoattn.neighborhoods.rows import Index, Rotation, Rows
 
@@ -90,7 +91,7 @@ def geodesic(query_grid: Grid, key_grid: Grid | None = None, *, radius: float) -
     key_grid = query_grid if key_grid is None else key_grid
     for grid in (query_grid, key_grid):
         require_spherical(grid, "geodesic")
-    radius = float(radius)
+    radius = real("radius", radius)
     if not radius > 0.0:  # finds NaN too
         raise ValueError(f"radius must be above 0 degrees, got {radius!r}")
     if radius >= 180.0:
@@ -100,6 +101,7 @@ def geodesic(query_grid: Grid, key_grid: Grid | None = None, *, radius: float) -
 
 def require_spherical(grid: Grid, call: str) -> None:
     """Refuse a grid that has no great-circle distances."""
+    require_grid(grid)
     if not isinstance(grid, SphericalGrid):
         raise TypeError(
             f"{call} needs points on a sphere, and {grid!r} has none; on a plane use "

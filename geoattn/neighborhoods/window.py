@@ -12,7 +12,7 @@ import numpy as np
 
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.axis import Axis, window_axis
-from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.base import Neighborhood, require_grid
 from geoattn.neighborhoods.rows import Index, Rotation, Rows
 
 T = TypeVar("T")
@@ -158,6 +158,7 @@ def window(
     ValueError
         If a parameter does not fit the grid.
     """
+    require_grid(grid)
     grid_periodic = grid.axes_periodic
     if grid_periodic is None:
         raise TypeError(
@@ -195,7 +196,8 @@ def window(
 
 def _per_axis(name: str, value: Any, rank: int, kind: type[T]) -> tuple[T, ...]:
     """One value per axis, of exactly the wanted kind."""
-    values = tuple(value) if isinstance(value, Sequence | np.ndarray) else (value,) * rank
+    several = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+    values = tuple(value) if several else (value,) * rank
     if len(values) != rank:
         raise ValueError(f"{name} {values} must have one entry for each of the {rank} axes of the grid")
     allowed = (bool, np.bool_) if kind is bool else (int, np.integer)

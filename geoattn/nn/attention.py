@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from geoattn.functional import attention
-from geoattn.grids.checks import integer, positive
+from geoattn.grids.checks import integer, positive, real
 from geoattn.neighborhoods import Neighborhood
 from geoattn.nn.checks import check_rate, check_tokens
 from geoattn.nn.position import Position, resolve
@@ -143,7 +143,7 @@ class Attention(nn.Module):
         if scale is None:
             scale = self.head_dim**-0.5
         if not isinstance(scale, Tensor):
-            self.scale = float(scale)
+            self.scale = real("scale", scale)
         elif scale.numel() not in (1, self.num_heads) or not scale.is_floating_point():
             raise ValueError(
                 f"scale must be a number or a floating-point tensor of 1 or {self.num_heads} numbers, one "
