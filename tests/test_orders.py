@@ -145,3 +145,18 @@ def test_a_million_points_take_seconds(curve):
 def test_impossible_orders_are_refused(grid, curve, leaf, message):
     with pytest.raises(ValueError, match=message):
         ga.grids.order(grid, curve, leaf=leaf)
+
+
+@pytest.mark.parametrize("curve", ["hilbert", "morton"])
+def test_a_product_with_points_has_an_order_that_keeps_neighbors_together(curve):
+    """The points' lattice and time together have more bits than one key."""
+    sphere = ga.grids.icosahedral(3)
+    grid = ga.grids.product(ga.grids.cartesian(4), sphere)
+    along = ga.grids.order(grid, curve)
+    assert np.array_equal(np.sort(along), np.arange(grid.size))
+    points = sphere.xyz[along % sphere.size]
+    steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    assert np.median(steps) < 0.3  # some spacings of 0.12
+    assert (
+        np.median(np.linalg.norm(np.diff(np.random.default_rng(0).permutation(points), axis=0), axis=1)) > 1
+    )
