@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from geoattn import _accessor, grids
+from geoattn._after import after_import
 from geoattn.neighborhoods import (
     curve_window,
     everything,
@@ -65,6 +66,8 @@ __all__ = [
 ]
 
 _accessor.offer()
+# exported programs name our ops: whoever imported geoattn and torch can load them
+after_import("torch", lambda _: import_module("geoattn.derivatives") and None)
 
 if not TYPE_CHECKING:  # to a type checker every name above is known, and any other is a mistake
 

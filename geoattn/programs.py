@@ -10,14 +10,11 @@ from __future__ import annotations
 import json
 import sys
 import zlib
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from geoattn._value import Value
 from geoattn.backends.torch_private import FakeTensor
 from geoattn.neighborhoods.base import Neighborhood
 
@@ -58,18 +55,14 @@ def encoded(hood: Neighborhood) -> Tensor:
     ValueError
         If a part of it is of a class that another process cannot import.
     """
-    for value in _values(hood):
-        kind = type(value)
-        if (
-            kind.__module__ == "__main__"
-            or getattr(sys.modules.get(kind.__module__), kind.__name__, None) is not kind
-        ):
+    for part in hood.classes():
+        if part.__module__ == "__main__" or _imported(part) is not part:
             raise ValueError(
-                f"an exported program cannot carry {value!r}: its class {kind.__qualname__} is defined in "
-                f"{kind.__module__!r}, which no other process can import; put the class into a module, or "
-                "give its edges with geoattn.from_edges(grid, key_grid, *hood.to_csr())"
+                f"an exported program cannot carry {hood!r}: {part.__qualname__} is defined in "
+                f"{part.__module__!r}, which no other process can import; put the class into a module, or "
+                "export with the same edges, geoattn.from_edges(query_grid, key_grid, *hood.to_csr())"
             )
-    modules = sorted({type(value).__module__ for value in _values(hood)})
+    modules = sorted({part.__module__ for part in hood.classes()})
     text = json.dumps({"neighborhood": hood.to_dict(), "modules": modules}).encode()
     return torch.from_numpy(np.frombuffer(zlib.compress(text), np.uint8).copy())
 
@@ -92,12 +85,9 @@ def decoded(content: Tensor) -> Neighborhood:
         raise ValueError(f"{error}; the program was made where {', '.join(foreign)} was imported") from error
 
 
-def _values(value: Any) -> Iterator[Value]:
-    """A value and all values in it."""
-    if isinstance(value, Value):
-        yield value
-        for part in value._content().values():
-            yield from _values(part)
-    elif isinstance(value, tuple):
-        for part in value:
-            yield from _values(part)
+def _imported(part: type) -> object:
+    """What another process would find in the place of a class."""
+    found: object = sys.modules.get(part.__module__)
+    for name in part.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found
