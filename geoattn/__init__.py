@@ -67,7 +67,7 @@ __all__ = [
 
 _accessor.offer()
 # exported programs name our ops: whoever imported geoattn and torch can load them
-after_import("torch", lambda _: import_module("geoattn.derivatives") and None)
+after_import("torch", lambda _: import_module("geoattn.derivatives"))
 
 if not TYPE_CHECKING:  # to a type checker every name above is known, and any other is a mistake
 

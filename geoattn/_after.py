@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 
-def after_import(name: str, then: Callable[[ModuleType], None]) -> None:
+def after_import(name: str, then: Callable[[ModuleType], object]) -> None:
     """Call ``then`` with the package of that name, now or as soon as it is imported."""
     package = sys.modules.get(name)
     if package is not None:
@@ -26,7 +26,7 @@ def after_import(name: str, then: Callable[[ModuleType], None]) -> None:
 class _Finder(MetaPathFinder):
     """Finds one package by asking the other finders, and sees to it that its loader does one step more."""
 
-    def __init__(self, name: str, then: Callable[[ModuleType], None]) -> None:
+    def __init__(self, name: str, then: Callable[[ModuleType], object]) -> None:
         self.name = name
         self.then = then
 

@@ -137,7 +137,7 @@ def attention(
         bias,
         scales,
         None,
-        programs.encoded(hood) if torch.compiler.is_exporting() else None,
+        programs.carried(hood.identity) if torch.compiler.is_exporting() else None,
         hood.identity,
         None,
         factor,
@@ -395,7 +395,7 @@ def _per_key(name: str, x: Tensor, q: Tensor, hood: Neighborhood, *, batched: bo
     if x.device != q.device:
         raise ValueError(f"{name} is on {x.device} but q is on {q.device}; move it with .to(q.device)")
     shape = tuple(x.shape)
-    if shape == axes:
+    if len(shape) == len(axes) and shape == axes:  # a batch of any size is compared with none
         return x.reshape(1, -1)
     if batched and shape[1:] == axes and shape[0] in (1, batch):
         return x.reshape(shape[0], -1) if shape[0] else x.reshape(0, hood.key_grid.size)

@@ -67,6 +67,12 @@ def encoded(hood: Neighborhood) -> Tensor:
     return torch.from_numpy(np.frombuffer(zlib.compress(text), np.uint8).copy())
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def carried(identity: str) -> Tensor:
+    """The content of a living neighborhood, as a constant of the program that is being exported."""
+    return encoded(Neighborhood.alive(identity))
+
+
 def decoded(content: Tensor) -> Neighborhood:
     """What :func:`encoded` made bytes of.
 
