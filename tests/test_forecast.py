@@ -180,7 +180,142 @@ def test_forecasters_refuse_what_they_cannot_scale_or_fit(folder):
         Forecaster.load(folder / "bare.pt")
 
 
+# --- what a step keeps ------------------------------------------------------------------------------
+
+FLOW = ga.grids.gaussian(12, 24)
+AREA = torch.tensor(FLOW.weights / FLOW.weights.sum(), dtype=torch.float32)
+
+
+class Doubling(torch.nn.Module):
+    """Mixes channels and pushes hard, so that whatever a step keeps is kept by the forecaster."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.mix = torch.nn.Conv2d(3, 3, 1)
+        torch.nn.init.constant_(self.mix.weight, 2.0)
+
+    def forward(self, fields):
+        return self.mix(fields)
+
+
+def flow(path, masked=None):
+    """Statistics of three channels of noise, and the noise ``[12, 3, 12, 24]``."""
+    values = np.random.default_rng(0).standard_normal((12, 3, *FLOW.shape)).astype(np.float32)
+    if masked is not None:
+        values[:, 0, masked] = np.nan
+    dims = ("time", "latitude", "longitude")
+    ds = xr.Dataset(
+        {name: (dims, values[:, c]) for c, name in enumerate(("depth", "vorticity", "divergence"))},
+        {
+            "time": np.datetime64("2001-01-01", "ns") + STEP * np.arange(12),
+            "latitude": ("latitude", FLOW.lat_axis, {"units": "degrees_north"}),
+            "longitude": ("longitude", FLOW.lon_axis, {"units": "degrees_east"}),
+        },
+    )
+    ds.to_zarr(path, consolidated=False)
+    variables = dict.fromkeys(("depth", "vorticity", "divergence"))
+    schema = Schema.of(ds, variables, masked={} if masked is None else {"depth": "static"})
+    return statistics(path, schema), torch.from_numpy(np.nan_to_num(values))
+
+
+def mean_of(fields, seen=1.0):
+    return (fields * AREA * seen).sum((-2, -1)) / (AREA * seen).sum((-2, -1))
+
+
+def variance_of(fields, seen=1.0):
+    return mean_of((fields - mean_of(fields, seen)[..., None, None]) ** 2, seen)
+
+
+def test_a_network_that_predicts_changes_gives_them_in_units_of_the_typical_change(tmp_path):
+    stats, fields = flow(tmp_path / "flow.zarr")
+    forecaster = Forecaster(Doubling(), stats, STEP, predicts="change")
+    with torch.no_grad():
+        given = forecaster.network(stats.normalise(fields))
+        scale = torch.tensor(stats.tendencies.std, dtype=torch.float32)[:, None, None]
+        torch.testing.assert_close(forecaster(fields), fields + scale * given)
+    with pytest.raises(ValueError, match="predicts 'state' or 'change', got 'tendency'"):
+        Forecaster(Doubling(), stats, STEP, predicts="tendency")
+
+
+@pytest.mark.parametrize("predicts", ["state", "change"])
+def test_a_step_keeps_the_area_means_and_never_raises_the_variance_above_that_of_the_training_states(
+    tmp_path, predicts
+):
+    stats, training = flow(tmp_path / "flow.zarr")
+    options = {"predicts": predicts, "conserve": True, "bound_variance": True}
+    forecaster = Forecaster(Doubling(), stats, STEP, **options)
+    start = training[:3]
+    with torch.no_grad():
+        after = forecaster(forecaster(start))
+        torch.testing.assert_close(mean_of(after), mean_of(start), atol=1e-5, rtol=0)
+        largest = variance_of(training).amax(0)
+        torch.testing.assert_close(variance_of(after), largest.expand(3, 3), rtol=1e-4, atol=0)
+        strong = 3 * start  # what was larger before may stay, and does not grow
+        torch.testing.assert_close(variance_of(forecaster(strong)), variance_of(strong), rtol=1e-4, atol=0)
+        assert torch.isfinite(forecaster(torch.zeros(1, 3, *FLOW.shape))).all()
+        for free in ("conserve", "bound_variance"):  # each by its own option
+            other = Forecaster(Doubling(), stats, STEP, **{**options, free: False})
+            kept = other(other(start))
+            assert torch.allclose(mean_of(kept), mean_of(start), atol=1e-5) == (free != "conserve")
+            assert bool((variance_of(kept) < 1.001 * largest).all()) == (free != "bound_variance")
+
+
+def test_means_and_variances_are_over_the_points_with_values(tmp_path):
+    holes = np.random.default_rng(1).random(FLOW.shape) < 0.4
+    stats, training = flow(tmp_path / "flow.zarr", masked=holes)
+    mask = torch.ones(3, 3, *FLOW.shape, dtype=torch.bool)
+    mask[:, 0] = torch.from_numpy(~holes)
+    start = training[:3]
+    forecaster = Forecaster(Doubling(), stats, STEP, predicts="change", conserve=True, bound_variance=True)
+    with torch.no_grad():
+        after = forecaster(forecaster(start, mask), mask)
+    torch.testing.assert_close(mean_of(after, mask), mean_of(start, mask), atol=1e-5, rtol=0)
+    largest = variance_of(training, mask[:1]).amax(0)
+    torch.testing.assert_close(variance_of(after, mask), largest.expand(3, 3), rtol=1e-4, atol=0)
+
+
+def test_how_steps_are_taken_travels_in_the_file(folder, tmp_path):
+    plain = Forecaster.load(folder / "model.pt")
+    options = {"predicts": "change", "conserve": True, "bound_variance": True}
+    forecaster = Forecaster(network(plain.schema), plain.statistics, STEP, **options).eval()
+    forecaster.save(tmp_path / "model.pt")
+    again = Forecaster.load(tmp_path / "model.pt", forecaster.network.config)
+    assert again.options == options
+    assert again.digest() == forecaster.digest() != plain.digest()
+    fields, mask = to_tensor(source().isel(time=[0]), plain.schema, return_mask=True, dtype=torch.float32)
+    assert torch.equal(again(fields, mask), forecaster(fields, mask))
+    with pytest.raises(ValueError, match="holds another model"):
+        Forecaster.load(tmp_path / "model.pt", ga.models.TransformerConfig(FLOW, ga.everything(FLOW), 3, 3))
+
+
+def test_a_rollout_is_one_step_after_the_other(folder):
+    forecaster = Forecaster.load(folder / "model.pt")
+    fields, mask = to_tensor(
+        source().isel(time=[0]), forecaster.schema, return_mask=True, dtype=torch.float32
+    )
+    with torch.no_grad():
+        found = list(forecaster.rollout(fields, 3, mask))
+        for stepped in found:
+            fields = forecaster(fields, mask)
+            assert torch.equal(stepped, fields)
+    assert len(found) == 3
+
+
 # --- what a forecast holds --------------------------------------------------------------------------
+
+
+def test_a_forecaster_forecasts_as_its_file_does(run, folder, tmp_path):
+    out = run()
+    forecaster = Forecaster.load(folder / "model.pt").train()
+    same = {"steps": 3, "progress": False}
+    mine = forecast(forecaster, folder / "in.zarr", tmp_path / "mine.zarr", **same)
+    xr.testing.assert_identical(mine.drop_attrs(deep=False), out.drop_attrs(deep=False))
+    assert forecaster.training
+    with torch.no_grad():
+        forecaster.network.decoder.projection.weight.mul_(2)
+    with pytest.raises(ValueError, match="is another forecast: checkpoint is"):
+        forecast(forecaster, folder / "in.zarr", tmp_path / "mine.zarr", **same, resume=True)
 
 
 def test_a_forecast_has_the_inputs_coordinates_and_weatherbench2s_dimensions(run):

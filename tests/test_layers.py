@@ -25,7 +25,8 @@ LAYERS = [
     ["functional"],
     ["nn", "testing"],
     ["models"],
-    ["xarray", "training"],
+    ["xarray"],
+    ["training"],
     ["tasks"],
     ["__main__", "demo"],
 ]

@@ -107,6 +107,60 @@ def test_the_root_is_taken_after_the_mean_over_time(case):
     assert (whole > each.mean("time")).all()
 
 
+def test_relative_errors_are_norms_of_each_initial_time(case):
+    forecast, truth = case
+    f, t, _ = pairs(forecast, truth, "temperature")
+    expected = np.sqrt(spatial((f - t) ** 2, LAT) / spatial(t**2, LAT))
+    found = metrics.relative_l2(forecast, truth, over=()).temperature
+    np.testing.assert_allclose(found.transpose("time", "prediction_timedelta", "level"), expected, rtol=1e-12)
+    mean = metrics.relative_l2(forecast, truth).temperature
+    np.testing.assert_allclose(mean.transpose("prediction_timedelta", "level"), expected.mean(0), rtol=1e-12)
+    valid = truth.sel(time=forecast.time + forecast.prediction_timedelta)
+    right = valid.drop_vars("time").assign_coords(time=forecast.time)
+    np.testing.assert_allclose(metrics.relative_l2(1.5 * right, truth).temperature, 0.5, rtol=1e-12)
+    assert float(metrics.relative_l2(right, truth).temperature.max()) == 0
+    with pytest.raises(ValueError, match=r"the truth of \['temperature'.*is 0 everywhere at some time"):
+        metrics.relative_l2(forecast, 0 * truth)
+
+
+def test_the_correlation_of_known_fields_with_one_climatology_for_all_times():
+    grid = ga.grids.gaussian(12, 24)
+    times = np.datetime64("2020-01-01", "ns") + 6 * HOUR * np.arange(3)
+    coords = {"time": times, "latitude": grid.lat_axis, "longitude": grid.lon_axis}
+    fields = [np.broadcast_to(np.asarray(grid.xyz)[..., i], (3, 12, 24)) for i in (2, 0)]
+    truth, other = (
+        xr.Dataset({"depth": (("time", "latitude", "longitude"), field)}, coords) for field in fields
+    )
+    zero = 0 * truth.isel(time=0, drop=True)
+    for forecast, expected in ((2 * truth, 1.0), (-truth, -1.0), (other, 0.0), (truth + other, 0.5**0.5)):
+        found = float(metrics.acc(forecast, truth, zero).depth)
+        assert found == pytest.approx(expected, abs=1e-12)
+        shifted = float(metrics.acc(forecast + 3, truth + 3, zero + 3).depth)
+        assert shifted == pytest.approx(expected, abs=1e-12)
+
+
+def test_persistence_is_the_truth_at_the_initial_times_for_every_lead_time(case):
+    forecast, truth = case
+    still = metrics.persistence(forecast, truth)
+    assert still.temperature.dims[:2] == ("time", "prediction_timedelta")
+    xr.testing.assert_identical(still.prediction_timedelta, forecast.prediction_timedelta)
+    for lead in range(forecast.sizes["prediction_timedelta"]):
+        found = still.temperature.isel(prediction_timedelta=lead).values
+        np.testing.assert_array_equal(found, truth.temperature.sel(time=forecast.time).values)
+    _, t, valid = pairs(still, truth, "temperature")
+    start = truth.temperature.values[valid[:, 0] - 1][:, None]
+    expected = np.sqrt(spatial((start - t) ** 2, LAT).mean(0))
+    np.testing.assert_allclose(metrics.rmse(still, truth).temperature, expected, rtol=1e-12)
+    one = metrics.persistence(forecast.temperature, truth.temperature)
+    xr.testing.assert_equal(one, still.temperature)
+    with pytest.raises(ValueError, match="the truth lacks time"):
+        metrics.persistence(forecast, truth.isel(time=slice(1, None)))
+    with pytest.raises(ValueError, match="needs the initial and the lead times"):
+        metrics.persistence(truth, truth)
+    with pytest.raises(ValueError, match=r"the truth lacks \['temperature'\]"):
+        metrics.persistence(forecast[["temperature"]], truth.drop_vars("temperature"))
+
+
 def test_wind_vectors(case):
     forecast, truth = case
     squares = sum(

@@ -55,7 +55,7 @@ def one_of_each_kind() -> list[Value]:
     disc = ga.geodesic(GRID, radius=30.0)
     coords = {"lat": GRID.lat[:, 0], "lon": GRID.lon[0]}
     schema = Schema.of(xarray.Dataset({"t": (("lat", "lon"), GRID.lat)}, coords))
-    moments = Moments(*(np.ones(1) for _ in range(4)), np.array([32]))
+    moments = Moments(*(np.ones(1) for _ in range(5)), np.array([32]))
     return [
         plane,
         GRID,

@@ -61,17 +61,22 @@ def save(ds, path, chunk=1):
 def expected(values):
     """Moments of ``values [time, lat, lon]`` in extended precision, by the definition."""
     values = np.asarray(values, np.longdouble)
+    fields = [field for field in values if len(values) > 1 and not np.isnan(field).all()]
+    spread = max((expected(field[None])[1] for field in fields), default=None)
     weights = np.broadcast_to(GRID.weights.astype(np.longdouble), values.shape)[~np.isnan(values)]
     values = values[~np.isnan(values)]
     if not values.size:
-        return np.nan, np.nan, np.nan, np.nan, 0
+        return np.nan, np.nan, np.nan, np.nan, np.nan, 0
     mean = (weights * values).sum() / weights.sum()
     std = np.sqrt((weights * (values - mean) ** 2).sum() / weights.sum())
-    return float(mean), float(std), float(values.min()), float(values.max()), values.size
+    spread = float(std) if spread is None else spread
+    return float(mean), float(std), float(values.min()), float(values.max()), spread, values.size
 
 
 def check(moments, channel, values, rtol=1e-12):
-    found = [getattr(moments, name)[channel] for name in ("mean", "std", "minimum", "maximum", "count")]
+    found = [
+        getattr(moments, name)[channel] for name in ("mean", "std", "minimum", "maximum", "spread", "count")
+    ]
     true = expected(values)
     # a mean may cancel to nearly nothing: its error is one of the values that it is a mean of
     size = np.nanmax(np.abs(values), initial=0.0)

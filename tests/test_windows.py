@@ -588,3 +588,25 @@ def test_a_model_trains_on_the_data_module(store, tmp_path):
     )  # fmt: skip
     trainer.fit(model, module)
     assert not torch.equal(model.mix.weight, before)
+
+
+def test_windows_in_memory_are_the_same_and_read_once(tmp_path, monkeypatch):
+    era5().to_zarr(tmp_path / "store.zarr", consolidated=False)
+    schema = Schema.of(era5(), {"t": [850, 500], "sst": None, "z": None}, masked={"sst": "static"})
+    options = {"target_steps": 2, "stride": 3}
+    plain = Windows(tmp_path / "store.zarr", schema, **options)
+    held = Windows(tmp_path / "store.zarr", schema, in_memory=True, **options)
+    reads = []
+    read = type(held.reader).read
+    monkeypatch.setattr(
+        type(held.reader), "read", lambda self, steps: reads.append(steps) or read(self, steps)
+    )
+    for i in range(len(held)):
+        sample = held[i]
+        sample["input"] += 1  # a sample is its owner's
+        sample = held[i]
+        for name, values in plain[i].items():
+            assert torch.equal(sample[name], values), name
+    assert len(reads) == 1 + len(plain)
+    assert len(pickle.dumps(held)) < 2 * len(pickle.dumps(plain))
+    assert held.name_of(1) == "the window from 2001-01-01T18:00:00 to 2001-01-02T06:00:00"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import os
@@ -27,7 +28,7 @@ from geoattn.xarray.stores.reader import Reader
 
 
 def forecast(
-    checkpoint: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str] | Forecaster,
     input: Any,
     output: str | os.PathLike[str],
     *,
@@ -53,7 +54,7 @@ def forecast(
     Parameters
     ----------
     checkpoint
-        File that :meth:`Forecaster.save` wrote.
+        File that :meth:`Forecaster.save` wrote, or a forecaster.
     input
         Path, URL or zarr store with the initial states, on the checkpoint's grid.
     output
@@ -74,7 +75,8 @@ def forecast(
     names
         ``"weatherbench2"``, or ``"input"`` to keep the input's names of levels, latitude and longitude.
     device
-        Where to compute: ``"cpu"``, ``"cuda"``; a GPU if there is one by default.
+        Where to compute: ``"cpu"``, ``"cuda"``. By default where a given forecaster is; of a file, a GPU if
+        there is one.
     resume
         Continue an unfinished forecast of the same request; a finished one is left as it is.
     progress
@@ -101,12 +103,17 @@ def forecast(
         raise ValueError(f"names must be 'weatherbench2' or 'input', got {names!r}")
     if not perturbation >= 0:
         raise ValueError(f"perturbation must not be negative, got {perturbation}")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    forecaster = Forecaster.load(checkpoint)
+    if isinstance(checkpoint, Forecaster):
+        forecaster, digest = copy.deepcopy(checkpoint).eval(), checkpoint.digest()
+        device = device or forecaster.mean.device.type
+    else:
+        forecaster = Forecaster.load(checkpoint)
+        digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     reader = _open(forecaster.schema, input, checkpoint)
     chosen = _find_times(reader, times)
     request = {
-        "checkpoint": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
+        "checkpoint": digest,
         "input": reader.fingerprint(),
         "times": [str(reader.times[i]) for i in chosen],
         "steps": steps,
@@ -179,8 +186,8 @@ class _Rollout:
         places = [(t, m) if self.members > 1 else (t,) for t, m in batch]
         if reached:
             fields = self._continue(fields, store.read(self.written.names, places, reached))
-        for lead in range(reached + 1, steps + 1):
-            fields = self.forecaster(fields, mask)
+        rollout = self.forecaster.rollout(fields, steps - reached, mask)
+        for lead, fields in enumerate(rollout, reached + 1):
             self._check_finite(fields, batch, lead)
             changing = self.forecaster.changing
             ds = to_xarray(
@@ -316,7 +323,8 @@ def _open(schema: Schema, input: Any, checkpoint: Any) -> Reader:
     try:
         reader = Reader(input, schema)
     except ValueError as reason:
-        raise ValueError(f"the input {str(input)!r} does not fit {str(checkpoint)!r}: {reason}") from reason
+        whose = "the forecaster" if isinstance(checkpoint, Forecaster) else repr(str(checkpoint))
+        raise ValueError(f"the input {str(input)!r} does not fit {whose}: {reason}") from reason
     if not (reader.times.dtype.kind == "M" or hasattr(reader.times[0], "calendar")):
         raise ValueError(f"{reader.dim!r} of {str(input)!r} holds {reader.times.dtype}, not dates")
     return reader

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +22,8 @@ class Forecaster(nn.Module):
     """Steps fields ``[B, C, *grid.shape]`` in physical units forward by ``step``.
 
     The network sees all channels of the schema, of zero mean and unit variance and 0 where a value is
-    missing, and gives the changing ones a step later, in the same units. Points where no changing channel
+    missing, and gives the changing ones: as they are a step later, in the same units, or by how much they
+    change, in units of the typical change. Points where no changing channel
     has a value are hidden from its attention, if it has ``takes_key_mask``. Static channels stay as they
     are. Masks stay where they are too: what was missing at first is missing in the forecast.
 
@@ -32,21 +35,45 @@ class Forecaster(nn.Module):
         Of the data it learns from, with their schema.
     step
         The length of a step, ``numpy.timedelta64(6, "h")``.
+    predicts
+        What the network gives: ``"state"``, or ``"change"`` in units of each channel's typical change, so
+        that fast and slow channels count alike.
+    conserve
+        Whether the area mean of each changing channel stays what it was, as mass does, and the mean
+        vorticity of any flow on the sphere.
+    bound_variance
+        Whether the variance of each changing channel over the grid is bounded, as the conservation of
+        energy and potential enstrophy bounds it: a step that would raise it above both the largest of the
+        states that the statistics saw and what it was is scaled back to that, about its area mean.
 
     Raises
     ------
     ValueError
-        If a channel is constant, or the network's configuration has other channels or another grid.
+        If a channel is constant, ``predicts`` is something else, or the network's configuration has other
+        channels or another grid.
     """
 
     mean: Tensor
     deviation: Tensor
     change: Tensor
+    largest: Tensor
     area: Tensor
     changing: Tensor
 
-    def __init__(self, network: nn.Module, statistics: Statistics, step: np.timedelta64) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        statistics: Statistics,
+        step: np.timedelta64,
+        *,
+        predicts: Literal["state", "change"] = "state",
+        conserve: bool = False,
+        bound_variance: bool = False,
+    ) -> None:
         super().__init__()
+        if predicts not in ("state", "change"):
+            raise ValueError(f"a network predicts 'state' or 'change', got {predicts!r}")
+        self.predicts, self.conserve, self.bound_variance = predicts, conserve, bound_variance
         self.network, self.statistics = network, statistics
         self.step = np.timedelta64(step, "ns")
         if self.step <= np.timedelta64(0, "ns"):
@@ -69,7 +96,8 @@ class Forecaster(nn.Module):
         table("mean", statistics.states.mean)
         table("deviation", statistics.states.std)
         table("change", statistics.tendencies.std[changing])
-        area = torch.tensor(schema.grid.weights / (4.0 * np.pi), dtype=torch.float32)
+        table("largest", statistics.states.spread[changing])
+        area = torch.tensor(schema.grid.weights / schema.grid.weights.sum(), dtype=torch.float32)
         self.register_buffer("area", area, persistent=False)
         self.register_buffer("changing", torch.tensor(changing), persistent=False)
 
@@ -88,10 +116,47 @@ class Forecaster(nn.Module):
         if mask is not None:
             normal = torch.where(mask, normal, 0.0)
         options = {} if mask is None else self._hidden(mask)
-        stepped = self.network(normal, **options) * self.deviation[self.changing] + self.mean[self.changing]
-        if mask is not None:
-            stepped = torch.where(mask[:, self.changing], stepped, fields[:, self.changing])
+        given = self.network(normal, **options)
+        before = fields[:, self.changing]
+        seen = None if mask is None else mask[:, self.changing]
+        if self.predicts == "change":
+            change = given * self.change
+            stepped = before + change
+        else:
+            stepped = given * self.deviation[self.changing] + self.mean[self.changing]
+            change = stepped - before
+        if self.conserve:  # by the mean of the change, which is small: that of the fields costs digits
+            stepped = before + (change - self._mean(change, seen))
+        if self.bound_variance:
+            stepped = self._bounded(before, stepped, seen)
+        if seen is not None:
+            stepped = torch.where(seen, stepped, before)
         return fields.index_copy(1, self.changing, stepped)
+
+    def rollout(self, fields: Tensor, steps: int, mask: Tensor | None = None) -> Iterator[Tensor]:
+        """The fields after each of ``steps`` steps, one after the other; see :meth:`forward`."""
+        for _ in range(steps):
+            fields = self(fields, mask)
+            yield fields
+
+    def _mean(self, values: Tensor, seen: Tensor | None) -> Tensor:
+        """Area mean ``[B, C, 1, …]`` over the points with a value."""
+        points = tuple(range(2, values.ndim))
+        if seen is None:
+            return (values * self.area).sum(points, keepdim=True)
+        area = self.area * seen
+        total = (torch.where(seen, values, 0.0) * area).sum(points, keepdim=True)
+        return total / area.sum(points, keepdim=True).clamp_min(1e-9)
+
+    def _bounded(self, before: Tensor, after: Tensor, seen: Tensor | None) -> Tensor:
+        """``after``, with its spread over the grid scaled back where it passes the bound."""
+        middle = self._mean(after, seen)
+        spreads = []
+        for values, mean in ((before, self._mean(before, seen)), (after, middle)):
+            variance = self._mean((values - mean).square(), seen)
+            spreads.append(variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt())
+        shrink = (torch.maximum(self.largest, spreads[0]) / spreads[1]).clamp(max=1.0)
+        return torch.where(shrink < 1.0, middle + shrink * (after - middle), after)
 
     def _hidden(self, mask: Tensor) -> dict[str, Tensor]:
         """The key mask that hides points where nothing is known, where the network takes one."""
@@ -113,9 +178,9 @@ class Forecaster(nn.Module):
         targets, target_mask
             ``[B, steps, C_changing, *grid.shape]``: the steps that follow.
         """
-        fields, losses = inputs, []
-        for i, target in enumerate(targets.unbind(1)):
-            fields = self(fields, mask)
+        losses = []
+        steps = self.rollout(inputs, targets.shape[1], mask)
+        for i, (fields, target) in enumerate(zip(steps, targets.unbind(1), strict=True)):
             squares = ((fields[:, self.changing] - target) / self.change).square()
             seen = self.area.expand_as(squares)
             if target_mask is not None:
@@ -133,11 +198,30 @@ class Forecaster(nn.Module):
             self.network,
             statistics=json.dumps(self.statistics.to_dict()),
             step_nanoseconds=int(self.step.astype(np.int64)),
+            options=self.options,
         )
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """How steps are taken; they travel in the file."""
+        return {name: getattr(self, name) for name in ("predicts", "conserve", "bound_variance")}
+
+    def digest(self) -> str:
+        """Changes with the weights, the statistics, the step and the options."""
+        described = {
+            "statistics": self.statistics.to_dict(),
+            "step": int(self.step.astype(np.int64)),
+            **self.options,
+        }
+        found = hashlib.sha256(json.dumps(described).encode())
+        for name, value in self.network.state_dict().items():
+            found.update(name.encode())
+            found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
+
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Forecaster:
-        """Read what :meth:`save` wrote.
+    def load(cls, path: str | os.PathLike[str], config: models.ModelConfig | None = None) -> Forecaster:
+        """Read what :meth:`save` wrote; the network must be the one of ``config``, where that is given.
 
         Raises
         ------
@@ -146,14 +230,15 @@ class Forecaster(nn.Module):
         ValueError
             If it is no checkpoint, or a model without the statistics of its data.
         """
-        network, extra = models.load(path)
-        if not {"statistics", "step_nanoseconds"} <= set(extra):
+        network, extra = models.load(path, config)
+        if not {"statistics", "step_nanoseconds", "options"} <= set(extra):
             raise ValueError(
                 f"{str(path)!r} holds a model without the statistics and the time step of its data: write it "
                 "by ga.xarray.Forecaster(network, statistics, step).save(path)"
             )
         statistics = Statistics.from_dict(json.loads(extra["statistics"]))
-        return cls(network, statistics, np.timedelta64(extra["step_nanoseconds"], "ns")).eval()
+        step = np.timedelta64(extra["step_nanoseconds"], "ns")
+        return cls(network, statistics, step, **extra["options"]).eval()
 
     def extra_repr(self) -> str:
         return f"step {self.step / np.timedelta64(1, 'h'):g} h, {self.schema!r}"

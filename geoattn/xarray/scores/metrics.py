@@ -34,7 +34,8 @@ import numpy as np
 import xarray
 
 from geoattn.xarray.fields import area_mean
-from geoattn.xarray.scores.pairs import Pair, Pairing
+from geoattn.xarray.scores.lead_times import LEAD, TIME, decoded, first_of
+from geoattn.xarray.scores.pairs import Pair, Pairing, matched
 
 Averages = Callable[[xarray.Dataset, Pair], xarray.Dataset]
 
@@ -70,6 +71,21 @@ def bias(forecast: Any, truth: Any, *, weights: Any = None, mask: Any = None, ov
     return _keep_units(_score("the error", difference, forecast, truth, weights, mask, over), forecast)
 
 
+def relative_l2(forecast: Any, truth: Any, *, weights: Any = None, mask: Any = None, over: Any = None) -> Any:
+    """Norm of the error over that of the truth, ‖f − t‖ / ‖t‖, of each initial time, averaged over them.
+
+    Norms are root-mean-squares over the globe. See :mod:`geoattn.xarray.metrics` for the parameters.
+    """
+
+    def ratio(pair: Pair, average: Averages) -> xarray.Dataset:
+        sizes = average(_float64(pair.truth) ** 2, pair)
+        if vanishing := [name for name in sizes if bool((sizes[name] <= 0).any())]:
+            raise ValueError(f"the truth of {vanishing} is 0 everywhere at some time: take rmse")
+        return (average(_difference(pair) ** 2, pair) / sizes) ** 0.5
+
+    return _score("the squared error", ratio, forecast, truth, weights, mask, over)
+
+
 def acc(
     forecast: Any, truth: Any, climatology: Any, *, weights: Any = None, mask: Any = None, over: Any = None
 ) -> Any:
@@ -81,7 +97,8 @@ def acc(
     Parameters
     ----------
     climatology
-        As :func:`climatology` makes it: over ``dayofyear``, perhaps ``hour``, levels and the grid.
+        As :func:`climatology` makes it: over ``dayofyear``, perhaps ``hour``, levels and the grid. One
+        without either, such as a mean over all time, is the same for every valid time.
     others
         See :mod:`geoattn.xarray.metrics`.
     """
@@ -166,6 +183,39 @@ def crps(
 
     mean = _score("the error", score, forecast, truth, weights, mask, over, ensemble_dim=ensemble_dim)
     return _keep_units(mean, forecast)
+
+
+def persistence(forecast: Any, truth: Any) -> Any:
+    """The forecast that nothing changes: the truth at the initial times, for every lead time.
+
+    Parameters
+    ----------
+    forecast
+        Dataset or DataArray whose initial times, lead times and variables are taken.
+    truth
+        Of the same type, with the variables at those initial times.
+
+    Raises
+    ------
+    ValueError
+        If the forecast has no initial or lead times, or the truth lacks a variable or an initial time.
+    """
+    ours, theirs = decoded(_as_dataset(forecast)), decoded(_as_dataset(truth))
+    time, lead, there = first_of(TIME, ours), first_of(LEAD, ours), first_of(TIME, theirs)
+    if time is None or lead is None:
+        raise ValueError(
+            f"persistence needs the initial and the lead times of a forecast, dimensions such as {TIME[0]!r} "
+            f"and {LEAD[0]!r}; this one has {tuple(ours.dims)}"
+        )
+    if there is None:
+        raise ValueError(f"the truth has no times: its dimensions are {tuple(theirs.dims)}")
+    names = [name for name in ours.data_vars if lead in ours[name].dims]
+    if absent := [name for name in names if name not in theirs]:
+        raise ValueError(f"the truth lacks {absent}: it has {list(theirs.data_vars)}")
+    start = theirs[names].sel({there: matched(theirs, there, ours[time], "truth")})
+    start = start.drop_vars([name for name in start.coords if name in {*TIME, *LEAD} - {time}])
+    still = start.expand_dims({lead: ours[lead]}).transpose(time, lead, ...)
+    return _as_given(still, truth)
 
 
 def climatology(ds: Any, *, hours: bool = True, time: str = "time") -> Any:

@@ -159,7 +159,7 @@ class Pairing:
                 raise ValueError("anomalies need the forecast's valid times: it has no dates")
             chosen = chosen.sel(
                 {
-                    name: _found(chosen, name, getattr(valid.dt, name), "climatology")
+                    name: matched(chosen, name, getattr(valid.dt, name), "climatology")
                     for name in ("dayofyear", "hour")
                     if name in chosen.dims
                 }
@@ -176,7 +176,7 @@ class Pairing:
         for dim in {dim for name in self.names for dim in self.forecast[name].dims} - own:
             other = self._called_alike(other, dim, own)
             if dim in self.forecast.coords and dim in other.coords:
-                other = other.sel({dim: _found(other, str(dim), self.forecast[dim], what)})
+                other = other.sel({dim: matched(other, str(dim), self.forecast[dim], what)})
             elif dim not in other.dims and (what == "mask" or dim in SAMPLES):
                 continue  # the same for all
             elif other.sizes.get(dim) != self.forecast.sizes[dim]:
@@ -265,7 +265,7 @@ def _at_times(ds: xarray.Dataset, valid: xarray.DataArray | None, what: str) -> 
         raise ValueError(
             f"the {what} has the dimension {dim!r}, the forecast no time: select one, {what}.sel(…)"
         )
-    return _without_labels(ds.sel({dim: _found(ds, dim, valid, what)}))
+    return _without_labels(ds.sel({dim: matched(ds, dim, valid, what)}))
 
 
 def _without_labels(ds: xarray.Dataset) -> xarray.Dataset:
@@ -273,7 +273,7 @@ def _without_labels(ds: xarray.Dataset) -> xarray.Dataset:
     return ds.drop_vars([n for n in ds.coords if n in {*TIME, *LEAD, "dayofyear", "hour"}])
 
 
-def _found(ds: xarray.Dataset, dim: str, labels: xarray.DataArray, what: str) -> xarray.DataArray:
+def matched(ds: xarray.Dataset, dim: str, labels: xarray.DataArray, what: str) -> xarray.DataArray:
     """The labels, once all are known to be there."""
     absent = ~np.isin(labels.values, ds[dim].values)
     if absent.any():

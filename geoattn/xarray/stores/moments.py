@@ -23,8 +23,9 @@ def accumulate(
 ) -> None:
     """Add fields ``values [n, C, N]``, less ``earlier`` unless it is empty, where ``mask`` is True.
 
-    ``moments [5, C]`` are the sum of weights, the mean less ``pivot [C]``, the weighted sum of squared
-    deviations from the mean, the minimum and the maximum. The pivot is the first value of a channel, so
+    ``moments [6, C]`` are the sum of weights, the mean less ``pivot [C]``, the weighted sum of squared
+    deviations from the mean, the minimum, the maximum, and the largest deviation of a field from its own
+    mean, root-mean-square. The pivot is the first value of a channel, so
     that a large mean costs no digits. A field's own mean is taken first, and its deviations from that;
     fields are merged by the update of Chan, Golub and LeVeque (1983), The American Statistician 37,
     242–247, equation 2.1: no sum of large squares ever cancels.
@@ -66,4 +67,5 @@ def accumulate(
             moments[2, c] += squares + away * away * (before * weight / moments[0, c])
             moments[3, c] = min(moments[3, c], low)
             moments[4, c] = max(moments[4, c], high)
+            moments[5, c] = max(moments[5, c], np.sqrt(squares / weight))
             count[c] += own

@@ -31,6 +31,8 @@ class Moments(Value, kind="moments"):
     std: Floats
     minimum: Floats
     maximum: Floats
+    #: the largest standard deviation over the grid of any one field
+    spread: Floats
     #: values counted: points times steps, less the missing ones
     count: NDArray[np.int64]
 
@@ -175,8 +177,8 @@ class _Sums:
     """Moments being gathered."""
 
     def __init__(self, channels: int) -> None:
-        self.moments = np.zeros((5, channels))
-        self.moments[3:] = [[np.inf], [-np.inf]]
+        self.moments = np.zeros((6, channels))
+        self.moments[3:5] = [[np.inf], [-np.inf]]
         self.pivot = np.zeros(channels)
         self.count = np.zeros(channels, np.int64)
 
@@ -193,7 +195,7 @@ class _Sums:
         found = np.where(self.count > 0, self.moments, np.nan)
         with np.errstate(invalid="ignore"):
             std = np.sqrt(found[2] / found[0])
-        return Moments(found[1] + self.pivot, std, found[3], found[4], self.count)
+        return Moments(found[1] + self.pivot, std, found[3], found[4], found[5], self.count)
 
 
 def statistics(

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from geoattn.xarray.schema.schema import Schema
 from geoattn.xarray.schema.times import segments, stamp
-from geoattn.xarray.stores.reader import Reader
+from geoattn.xarray.stores.reader import Masked, Reader
 from geoattn.xarray.stores.statistics import Statistics
 
 
@@ -28,8 +28,9 @@ class Windows(Dataset[dict[str, Tensor]]):
       declares masks;
     - ``index``, the number i.
 
-    A sample reads its own steps and nothing else. Files are opened on first use in each process: under
-    fork, forkserver and spawn alike, whatever the parent has read before. It pickles to paths and schema.
+    A sample reads its own steps and nothing else, unless all are held in memory. Files are opened on
+    first use in each process: under fork, forkserver and spawn alike, whatever the parent has read before.
+    It pickles to paths and schema.
 
     Parameters
     ----------
@@ -53,6 +54,8 @@ class Windows(Dataset[dict[str, Tensor]]):
     normalise
         Statistics of these stores and this schema: samples are then of zero mean and unit variance,
         and 0 where a value is missing. By default samples are in physical units.
+    in_memory
+        Read all steps once, on first use in each process, and hold them: for data that fit.
     dtype
         Type of the samples.
 
@@ -75,6 +78,7 @@ class Windows(Dataset[dict[str, Tensor]]):
         targets: list[str] | None = None,
         gaps: str = "error",
         normalise: Statistics | None = None,
+        in_memory: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         counts = {"input_steps": input_steps, "step": step, "stride": stride, "target_steps": target_steps}
@@ -90,6 +94,8 @@ class Windows(Dataset[dict[str, Tensor]]):
         if normalise is not None:
             normalise.check(self.reader)
         self.statistics = normalise
+        self.in_memory = in_memory
+        self._held: Masked | None = None
         self.input_steps, self.target_steps, self.step, self.dtype = input_steps, target_steps, step, dtype
         span = (input_steps + target_steps - 1) * step + 1
         stretches = segments(self.reader.times, self.reader.dim, gaps)
@@ -120,7 +126,7 @@ class Windows(Dataset[dict[str, Tensor]]):
         return times[: self.input_steps], times[self.input_steps :]
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        values, visible = self.reader.read(self._steps(index))
+        values, visible = self._read(self._steps(index))
         fields = torch.from_numpy(values)
         mask = None if visible is None else torch.from_numpy(visible)
         if self.statistics is not None:
@@ -132,6 +138,22 @@ class Windows(Dataset[dict[str, Tensor]]):
                 sample["input" + name] = whole[: self.input_steps]
                 sample["target" + name] = whole[self.input_steps :, self.target_channels]
         return sample
+
+    def name_of(self, index: int) -> str:
+        """For error messages."""
+        times = self.reader.times[self._steps(index)]
+        return f"the window from {stamp(times[0])} to {stamp(times[-1])}"
+
+    def _read(self, steps: slice) -> Masked:
+        if not self.in_memory:
+            return self.reader.read(steps)
+        if self._held is None:
+            self._held = self.reader.read(slice(None))
+        values, visible = self._held
+        return values[steps].copy(), None if visible is None else visible[steps].copy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_held": None}
 
     def _steps(self, index: int) -> slice:
         start = int(self._starts[range(len(self))[index]])  # range refuses what is out of bounds

@@ -1,0 +1,126 @@
+"""Training a forecaster on windows of a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from geoattn.training.config import FitConfig
+from geoattn.training.data import Data
+from geoattn.training.fit import fit
+from geoattn.training.optimisers import one_cycle
+from geoattn.xarray.forecasts.forecaster import Forecaster
+from geoattn.xarray.stores.windows import Windows
+
+Sample = dict[str, Tensor]
+
+
+class Forecasting(lightning.LightningModule):
+    """Learns to forecast as many steps as its samples have targets, on :meth:`ga.xarray.Forecaster.loss`.
+
+    Parameters
+    ----------
+    forecaster
+        Trained in place.
+    config
+        Of the run.
+    pushforward
+        With several steps: send gradients through the last one only, the steps before it being there to
+        meet the errors of forecasts (Brandstetter et al., 2202.03376). Otherwise all steps are unrolled,
+        all count, and gradients go through all.
+    """
+
+    def __init__(self, forecaster: Forecaster, config: FitConfig, pushforward: bool = False) -> None:
+        super().__init__()
+        self.forecaster = forecaster
+        self.settings, self.pushforward = config, pushforward
+
+    def loss(self, batch: Sample) -> Tensor:
+        """Of a batch of :class:`ga.xarray.Windows` with one input step."""
+        fields, targets, shown = batch["input"][:, 0], batch["target"], batch.get("target_mask")
+        mask = batch["input_mask"][:, 0] if "input_mask" in batch else None
+        if self.pushforward:
+            with torch.no_grad():
+                for stepped in self.forecaster.rollout(fields, targets.shape[1] - 1, mask):
+                    fields = stepped
+            targets, shown = targets[:, -1:], None if shown is None else shown[:, -1:]
+        return self.forecaster.loss(fields, targets, mask, shown)
+
+    def training_step(self, batch: Sample, _: int) -> Tensor:
+        loss = self.loss(batch)
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch["input"]))
+        return loss
+
+    def validation_step(self, batch: Sample, _: int) -> None:
+        self.log("val_loss", self.loss(batch), prog_bar=True, batch_size=len(batch["input"]))
+
+    def configure_optimizers(self) -> Any:
+        c = self.settings
+        return one_cycle(self, c.learning_rate, c.weight_decay, c.steps)
+
+
+def train_forecaster(
+    forecaster: Forecaster,
+    training: Dataset[Sample],
+    validation: Dataset[Sample],
+    folder: Path,
+    config: FitConfig,
+    *,
+    pushforward: bool = False,
+    settings: dict[str, Any] | None = None,
+) -> Forecaster:
+    """Train ``forecaster`` in place and return it, on the CPU and in evaluation mode.
+
+    :func:`geoattn.training.fit` says what the folder receives, and how a run that was stopped goes on.
+
+    Parameters
+    ----------
+    training, validation
+        Windows of one input step and at least one target step, in physical units.
+    pushforward
+        How several target steps are learned from: see :class:`Forecasting`.
+    settings
+        JSON types to be kept in ``config.json``: a folder holds one run, of one set of them.
+
+    Raises
+    ------
+    ValueError
+        If the windows are normalised, have another schema, or other numbers of steps.
+    """
+    for name, windows in (("training", training), ("validation", validation)):
+        if isinstance(windows, Windows):
+            _check(name, windows, forecaster)
+    described = {
+        "forecaster": forecaster.options | {"data": repr(forecaster.statistics)},
+        "target_steps": getattr(training, "target_steps", None),
+        "pushforward": pushforward,
+        **(settings or {}),
+    }
+    module = Forecasting(forecaster, config, pushforward)
+    fit(module, Data(training, validation, config), folder, config, described)
+    return forecaster.cpu().eval()
+
+
+def _check(name: str, windows: Windows, forecaster: Forecaster) -> None:
+    if windows.schema != forecaster.schema:
+        raise ValueError(
+            f"the windows for {name} are of the {windows.schema!r}, the forecaster's statistics of the "
+            f"{forecaster.schema!r}"
+        )
+    if windows.statistics is not None:
+        raise ValueError(f"the windows for {name} are normalised: leave it to the forecaster, normalise=None")
+    if windows.input_steps != 1 or windows.target_steps < 1:
+        raise ValueError(
+            f"a forecaster sees one step and predicts others: Windows(…, input_steps=1, target_steps=1), and "
+            f"those for {name} have {windows.input_steps} and {windows.target_steps}"
+        )
+    if windows.target_schema.names != forecaster.schema.changing.names:
+        raise ValueError(
+            f"the windows for {name} have the targets {list(windows.target_schema.names)}, and the "
+            f"forecaster steps {list(forecaster.schema.changing.names)}: leave targets out"
+        )
