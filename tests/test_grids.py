@@ -547,3 +547,24 @@ def test_repeated_points_are_found_among_many_and_named_as_a_pair():
         ga.grids.points([0, 90, 10, 90], [0, 20, 0, 200])
     rows = ga.grids.gaussian(32, 64)  # many points on equal latitudes and longitudes, none repeated
     assert ga.grids.points(rows.lat.ravel(), rows.lon.ravel()).size == 2048
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [ga.grids.gaussian(6, 12), ga.grids.healpix(2), ga.grids.cartesian((3, 4), spacing=(2.0, 0.5)),
+     ga.grids.product(ga.grids.cartesian(3), ga.grids.icosahedral(0)),
+     ga.grids.points([10, 20, 30], [0, 5, 9], areas=[0.1, 0.2, 0.7])],
+    ids=repr,
+)  # fmt: skip
+def test_the_mean_is_the_integral_over_the_measure(grid):
+    torch = pytest.importorskip("torch", reason="fields may be tensors")
+    field = np.random.default_rng(0).standard_normal((2, *grid.shape))
+    expected = (field * grid.weights).reshape(2, -1).sum(1) / grid.weights.sum()
+    np.testing.assert_allclose(grid.mean(field), expected)
+    np.testing.assert_allclose(grid.mean(np.full(grid.shape, 3)), 3.0)
+    assert grid.shares.sum() == pytest.approx(1)
+    learned = torch.tensor(field, requires_grad=True)
+    grid.mean(learned).sum().backward()
+    np.testing.assert_allclose(learned.grad[0], grid.shares)
+    with pytest.raises(ValueError, match="does not end with the grid's shape"):
+        grid.mean(field[..., :-1])

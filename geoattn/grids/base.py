@@ -87,6 +87,15 @@ class Grid(Value):
             weights = field.new_tensor(weights)
         return (field * weights).reshape(*shape[: len(shape) - rank], self.size).sum(-1)
 
+    @cached_property
+    def shares(self) -> Floats:
+        """Share of the domain that each point stands for, ``[*shape]``: the weights, made to sum to 1."""
+        return read_only(self.weights / self.weights.sum())
+
+    def mean(self, field: Any) -> Any:
+        """Mean over the domain of ``field [..., *shape]``, as :meth:`integrate` over its measure."""
+        return self.integrate(field) / float(self.weights.sum())
+
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SphericalGrid(Grid):

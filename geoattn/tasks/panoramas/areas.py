@@ -12,7 +12,7 @@ from geoattn.grids.sphere import Ints
 
 def area_of(grid: SphericalGrid) -> Tensor:
     """Share of the sphere of each point, float64 ``[*grid.shape]``; they sum to 1."""
-    return torch.tensor(grid.weights / grid.weights.sum(), dtype=torch.float64)
+    return torch.tensor(grid.shares, dtype=torch.float64)
 
 
 def area_mean(values: Tensor, valid: Tensor, area: Tensor) -> Tensor:

@@ -188,10 +188,9 @@ class Normalisation:
             If a channel is constant: it cannot be scaled to unit variance.
         """
         values = fields.double().reshape(-1, *fields.shape[-1 - len(grid.shape) :])
-        area = float(grid.weights.sum())
-        mean = grid.integrate(values).mean(0) / area
+        mean = grid.mean(values).mean(0)
         anomaly = values - mean.reshape(-1, *[1] * len(grid.shape))
-        deviation = (grid.integrate(anomaly.square()).mean(0) / area).sqrt()
+        deviation = grid.mean(anomaly.square()).mean(0).sqrt()
         if not bool((deviation > 1e-7 * mean.abs()).all()):  # float32 holds no smaller variation
             raise ValueError(f"channels with standard deviations {deviation.tolist()} cannot be normalised")
         return cls(mean.float(), deviation.float())

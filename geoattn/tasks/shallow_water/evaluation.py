@@ -81,5 +81,5 @@ def is_stable(forecast: Tensor, mean: Tensor, deviation: Tensor, grid: Grid, bou
 
 def _mean(values: Tensor, grid: Grid) -> Tensor:
     """Area-weighted mean over the grid of ``[n, steps + 1, C, *grid.shape]``."""
-    weights = torch.tensor(grid.weights / grid.weights.sum(), dtype=torch.float64)
-    return (values * weights).flatten(3).sum(3)
+    mean: Tensor = grid.mean(values)
+    return mean

@@ -72,7 +72,7 @@ class Stepper(nn.Module):
         super().__init__()
         fields = Normalisation.of(trajectories, grid)
         changes = Normalisation.of(trajectories.diff(dim=1), grid)
-        area = torch.tensor(grid.weights / grid.weights.sum(), dtype=torch.float32)
+        area = torch.tensor(grid.shares, dtype=torch.float32)
         largest = _spread(trajectories.flatten(0, 1), area)[1].amax(0)
         self._start(
             network, grid, fields.mean, fields.standard_deviation, changes.standard_deviation, largest
@@ -87,7 +87,7 @@ class Stepper(nn.Module):
         self.register_buffer("deviation", deviation.reshape(per_channel))
         self.register_buffer("change", change.reshape(per_channel))
         self.register_buffer("largest", largest.reshape(per_channel))
-        area = torch.tensor(grid.weights / grid.weights.sum(), dtype=torch.float32)
+        area = torch.tensor(grid.shares, dtype=torch.float32)
         self.register_buffer("area", area, persistent=False)
 
     def forward(self, fields: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ class Forecaster(lightning.LightningModule):
         super().__init__()
         self.stepper = stepper
         self.settings, self.pushforward = config, pushforward
-        area = torch.tensor(grid.weights / grid.weights.sum(), dtype=torch.float32)
+        area = torch.tensor(grid.shares, dtype=torch.float32)
         self.register_buffer("area", area, persistent=False)
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:

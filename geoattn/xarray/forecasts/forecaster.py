@@ -97,7 +97,7 @@ class Forecaster(nn.Module):
         table("deviation", statistics.states.std)
         table("change", statistics.tendencies.std[changing])
         table("largest", statistics.states.spread[changing])
-        area = torch.tensor(schema.grid.weights / schema.grid.weights.sum(), dtype=torch.float32)
+        area = torch.tensor(schema.grid.shares, dtype=torch.float32)
         self.register_buffer("area", area, persistent=False)
         self.register_buffer("changing", torch.tensor(changing), persistent=False)
 
