@@ -13,6 +13,7 @@ from torch.autograd.forward_ad import unpack_dual
 
 from geoattn import backends, derivatives, programs
 from geoattn.backends.base import accumulation_dtype
+from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
 
 
@@ -112,14 +113,19 @@ def attention(
     ValueError
         If shapes, heads or devices do not fit the neighborhood or each other.
     RuntimeError
-        If the named backend cannot run these arguments.
+        If the named backend cannot run these arguments; :func:`explain` tells which can.
+
+    Warns
+    -----
+    UserWarning
+        If ``backend=None`` ends at the reference on a device that has kernels, once for each reason.
 
     Notes
     -----
     Autocast leaves operands of one dtype as they are. Where they differ under autocast (a
     normalised query in float32 beside a value in bfloat16), all are cast to autocast's dtype.
     """
-    _check_neighborhood(hood)
+    _check_kinds(q, k, v, hood)
     q, k, v = _autocast(q, k, v)
     _check_operands(q, k, v, hood)
     bias, quadrature = _additive(q, hood, key_weights, key_bias, key_mask)
@@ -127,6 +133,8 @@ def attention(
         # a weight of 0 does not keep a hidden NaN out of a sum
         hidden = ~key_mask[..., None, None]
         k, v = k.masked_fill(hidden, 0.0), v.masked_fill(hidden, 0.0)
+    if backend is not None and not isinstance(backend, str):
+        raise TypeError(f"backend must be a name in geoattn.backends() or None, got {type(backend).__name__}")
     factor, scales = _scale(scale, q)
     _refuse_tangents(q, k, v, bias, scales)
     shape = q.shape[:-1]
@@ -172,6 +180,8 @@ def merge(outs: Sequence[Tensor], lses: Sequence[Tensor]) -> tuple[Tensor, Tenso
             "geoattn.attention(..., return_lse=True) returns both"
         )
     for out, lse in zip(outs, lses, strict=True):
+        _require_tensor("outs[i]", out)
+        _require_tensor("lses[i]", lse)
         if out.shape != outs[0].shape or lse.shape != out.shape[:-1]:
             raise ValueError(
                 f"every output must have the shape {tuple(outs[0].shape)} and every lse that shape without "
@@ -204,7 +214,7 @@ class Explanation(dict[str, str]):
 
 def explain(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> Explanation:
     """Which backend ``attention(q, k, v, hood)`` runs on, and why not on the others."""
-    _check_neighborhood(hood)
+    _check_kinds(q, k, v, hood)
     q, k, v = _autocast(q, k, v)
     _check_operands(q, k, v, hood)
     q, k, v = (x.flatten(1, -3) for x in (q, k, v))
@@ -225,12 +235,26 @@ def _autocast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return q.to(dtype), k.to(dtype), v.to(dtype)
 
 
-def _check_neighborhood(hood: Neighborhood) -> None:
+def _check_kinds(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> None:
     if not isinstance(hood, Neighborhood):
         raise TypeError(
             f"the fourth argument must be a neighborhood, got {type(hood).__name__}; make one with "
             "geoattn.geodesic(grid, radius=…), geoattn.window(grid, size), geoattn.everything(grid), …"
         )
+    if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
+        for name, x in (("q", q), ("k", k), ("v", v)):
+            _require_tensor(name, x)
+
+
+def _require_tensor(name: str, x: object) -> None:
+    """Refuse what is no tensor with the call that makes one of it."""
+    if isinstance(x, Tensor):
+        return
+    kind = f"{type(x).__module__.split('.')[0]}.{type(x).__name__}".removeprefix("builtins.")
+    call = f"torch.as_tensor({name})"
+    if hasattr(x, "values") and hasattr(x, "dims"):  # xarray
+        call = f"torch.as_tensor({name}.values)"
+    raise TypeError(f"{name} must be a torch tensor, got {kind}; make one with {call}")
 
 
 def _check_operands(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> None:
@@ -264,7 +288,7 @@ def _refuse_operands(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> NoR
         if x.ndim != len(grid.shape) + 3 or tuple(x.shape[1:-2]) != grid.shape:
             raise ValueError(
                 f"{name} must be [B, {', '.join(map(str, grid.shape))}, {heads}] "
-                f"on the {side} grid {grid!r}, got shape {tuple(x.shape)}"
+                f"on the {side} grid {grid!r}, got shape {tuple(x.shape)}{_hint(name, x, grid)}"
             )
     if not q.dtype == k.dtype == v.dtype:
         raise TypeError(
@@ -292,6 +316,18 @@ def _refuse_operands(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> NoR
     raise ValueError(
         f"the {q.shape[-2]} query heads must be a positive multiple of the {k.shape[-2]} key and value heads"
     )
+
+
+def _hint(name: str, x: Tensor, grid: Grid) -> str:
+    """The call that gives an operand its shape, where it only lies in another order."""
+    axes, rank = grid.shape, len(grid.shape)
+    if x.ndim == rank + 3 and tuple(x.shape[2:-1]) == axes:
+        return f"; heads come after the grid: {name}.movedim(1, -2)"
+    if rank > 1 and x.ndim == 4 and x.shape[1] == grid.size:
+        return f"; tokens lie on the axes of the grid: {name}.unflatten(1, {axes})"
+    if rank > 1 and x.ndim == 4 and x.shape[2] == grid.size:
+        return f"; heads come after the grid: {name}.movedim(1, -2).unflatten(1, {axes})"
+    return ""
 
 
 def _refuse_tangents(*tensors: Tensor | None) -> None:
@@ -390,8 +426,7 @@ def _scale(scale: float | Tensor | None, q: Tensor) -> tuple[float, Tensor | Non
 def _per_key(name: str, x: Tensor, q: Tensor, hood: Neighborhood, *, batched: bool) -> Tensor:
     """A per-key argument as ``[B or 1, Nk]``."""
     axes, batch = hood.key_grid.shape, q.shape[0]
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}; make one with torch.as_tensor(…)")
+    _require_tensor(name, x)
     if x.device != q.device:
         raise ValueError(f"{name} is on {x.device} but q is on {q.device}; move it with .to(q.device)")
     shape = tuple(x.shape)

@@ -325,7 +325,9 @@ def bad(change, error, message):
         ),
         bad(lambda a: a.update(key_bias=torch.ones(4, 5).bool()), TypeError, r"hide keys with key_mask"),
         bad(
-            lambda a: a.update(key_bias=np.ones((4, 5))), TypeError, r"key_bias must be a tensor, got ndarray"
+            lambda a: a.update(key_bias=np.ones((4, 5))),
+            TypeError,
+            r"key_bias must be a torch tensor, got numpy",
         ),
         bad(lambda a: a.update(key_mask=torch.ones(4, 5)), TypeError, r"key_mask must be bool, True where"),
         bad(

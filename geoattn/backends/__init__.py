@@ -16,6 +16,7 @@ backend, by the arguments of :func:`register` or by attributes of the class: ``d
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -178,6 +179,7 @@ def _place_of(name: str) -> tuple[tuple[str, ...], str]:
 
 
 _last: str | None = None
+_said: set[frozenset[tuple[str, str]]] = set()
 
 
 class Status(dict[str, str]):
@@ -241,13 +243,41 @@ def choose(name: str | None, q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood
     """
     global _last
     if name is None:
-        name = next(n for n in automatic(q) if refusal(n, q, k, v, hood) is None)
+        name = _first_that_runs(q, k, v, hood)
     elif (reason := refusal(name, q, k, v, hood)) is not None:
         raise RuntimeError(
-            f"backend {name!r} cannot run this call: {reason}; backend=None chooses one that can"
+            f"backend {name!r} cannot run this call: {reason}; backend=None chooses one that can, and "
+            "geoattn.explain(q, k, v, hood) tells which"
         )
     _last = name
     return get(name)
+
+
+def _first_that_runs(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> str:
+    refused: dict[str, str] = {}
+    for name in automatic(q):
+        reason = refusal(name, q, k, v, hood)
+        if reason is None:
+            break
+        refused[name] = reason
+    if refused and name == "reference":
+        _say_fallback(refused, q, hood)
+    return name
+
+
+def _say_fallback(refused: dict[str, str], q: Tensor, hood: Neighborhood) -> None:
+    """Warn, once for each set of reasons, that a device with kernels is left to the dense reference."""
+    reasons = frozenset(refused.items())
+    if reasons in _said:
+        return
+    _said.add(reasons)
+    told = "".join(f"\n  {name}: {reason}" for name, reason in refused.items())
+    warnings.warn(
+        f"attention over {hood!r} on {q.device.type} runs on the reference, which is right but slow and "
+        f"needs much memory, because no other backend takes this call:{told}\n"
+        "geoattn.explain(q, k, v, hood) tells what runs, and backend='reference' asks for it",
+        stacklevel=3,
+    )
 
 
 def automatic(q: Tensor) -> tuple[str, ...]:

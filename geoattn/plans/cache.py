@@ -17,6 +17,7 @@ import numpy as np
 from geoattn._files import cache_folder, whole
 from geoattn._lru import BoundedCache
 from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.reach import doubts
 from geoattn.plans import kernels
 from geoattn.plans.base import LanePlan, Plan, TilePlan
 from geoattn.plans.builder import build, shape_of
@@ -39,6 +40,8 @@ _UNREADABLE = (
 
 _held: BoundedCache[tuple[str, type[Plan]], Plan] = BoundedCache(MEMORY, keep_newest=True)
 _derived: list[Callable[[], object]] = []
+#: neighborhoods that were asked whether their discs reach anything
+_doubted: set[str] = set()
 
 
 def plan(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> LanePlan | TilePlan:
@@ -85,7 +88,20 @@ def _plan(hood: Neighborhood, kind: type[AnyPlan]) -> AnyPlan:
     return found
 
 
+def _say_doubts(hood: Neighborhood) -> None:
+    """Warn, once for each neighborhood, of discs that reach almost nothing."""
+    if hood.identity in _doubted:
+        return
+    found = list(doubts(hood))
+    # a backward pass plans the transposed neighborhood, whose rows are keys: theirs may be empty
+    backward = bool(found) and hood.transpose().identity in _doubted
+    _doubted.add(hood.identity)
+    for doubt in () if backward else found:
+        warnings.warn(doubt, stacklevel=7)
+
+
 def _from_disk_or_built(hood: Neighborhood, kind: type[AnyPlan]) -> AnyPlan:
+    _say_doubts(hood)
     sources = source_digest(hood)
     name = f"{hood.digest}-{kind.query_tile}x{kind.key_tile}-{sources}.npz"
     path = cache_folder("plans") / name
