@@ -227,13 +227,13 @@ def test_a_backend_may_be_named_and_is_imported_when_it_is_asked_for():
     program = """
 import sys
 import geoattn as ga
-ga.backends.register("late", "colorsys:rgb_to_hsv", devices=("cpu",))
-assert "colorsys" not in sys.modules
+ga.backends.register("late", "sched:scheduler", devices=("cpu",))
+assert "sched" not in sys.modules
 import warnings
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     print(ga.backends()["late"])
-assert "colorsys" in sys.modules and len(caught) == 1
+assert "sched" in sys.modules and len(caught) == 1
 assert ga.backends.AUTOMATIC["cpu"] == ("sdpa", "cpu", "reference")
 """
     assert "it lacks unavailable, refuses, forward, backward" in fresh(program)
