@@ -9,7 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from geoattn import _accessor, grids
+from geoattn import grids
+from geoattn._accessor import register
 from geoattn._after import after_import
 from geoattn.neighborhoods import (
     curve_window,
@@ -65,7 +66,16 @@ __all__ = [
     "window",
 ]
 
-_accessor.offer()
+
+def _accessor(data: Any) -> Any:
+    """What the grid of a Dataset or DataArray gives: ``ds.geoattn.grid``, ``ds.geoattn.mean()``, …
+
+    Imported when it is first used. See :class:`geoattn.xarray.accessor.Accessor`.
+    """
+    return import_module("geoattn.xarray.accessor").Accessor(data)
+
+
+after_import("xarray", lambda xarray: register(xarray, _accessor))
 # exported programs name our ops: whoever imported geoattn and torch can load them
 after_import("torch", lambda _: import_module("geoattn.derivatives"))
 
@@ -73,22 +83,12 @@ if not TYPE_CHECKING:  # to a type checker every name above is known, and any ot
 
     def __getattr__(name: str) -> Any:
         if name == "__version__":
-            return _version()
+            return import_module("geoattn._version").installed()
         if name in _LATE:
             return getattr(import_module(_LATE[name]), name)
         if name in _LATE_MODULES:
             return import_module(f"geoattn.{name}")
         raise AttributeError(f"module 'geoattn' has no attribute {name!r}")
-
-
-def _version() -> str:
-    """The version that was installed; "0+unknown" for sources that are used without being installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("geoattn")
-    except PackageNotFoundError:
-        return "0+unknown"
 
 
 def __dir__() -> list[str]:

@@ -2,7 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from geoattn import _accessor
+import xarray
+
+from geoattn._accessor import register
+from geoattn.xarray.accessor import Accessor
 from geoattn.xarray.fields import mean, plot, weights
 from geoattn.xarray.forecasts.forecast import forecast
 from geoattn.xarray.forecasts.forecaster import Forecaster
@@ -39,7 +42,7 @@ __all__ = [
     "weights",
 ]
 
-_accessor.offer()  # again, for a process in which xarray was half imported when geoattn was
+register(xarray, Accessor)  # unless ``import geoattn`` has; it has not where xarray was half imported then
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""``ds.geoattn``: sugar over plain functions. :mod:`geoattn._accessor` registers it with xarray."""
+"""``ds.geoattn``: sugar over plain functions. :func:`geoattn._accessor.register` makes it known to xarray."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import xarray
 from numpy.typing import NDArray
 from torch import Tensor
 
-import geoattn
+from geoattn._version import installed
 from geoattn.grids import LatLonGrid
 from geoattn.xarray.forecasts.forecaster import Forecaster
 from geoattn.xarray.forecasts.rollout_store import RolloutStore
@@ -276,7 +276,7 @@ class _Rollout:
             coords = coords.assign_coords(realization=("realization", np.arange(self.members), member))
         coords.attrs = {
             **like.attrs,
-            "source": f"geoattn {geoattn.__version__}, forecast of {steps} steps",
+            "source": f"geoattn {installed()}, forecast of {steps} steps",
             "grid": repr(self.schema.grid),
         }
         lead = ("time", *(("realization",) if self.members > 1 else ()), "prediction_timedelta")
