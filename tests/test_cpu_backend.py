@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 import geoattn as ga
 from geoattn import testing
+from geoattn.backends.cpu import vector_ir
+from geoattn.backends.cpu.numba_private import machine_tuple
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -96,3 +102,42 @@ def test_it_is_chosen_for_tensors_on_the_cpu():
     q = torch.randn(1, *hood.query_grid.shape, 1, 4)
     ga.attention(q, q, q, hood)
     assert ga.backends.last() == "cpu"
+
+
+AVX512 = "+sse2,+avx2,+avx512f,+avx512vl"
+
+
+@pytest.mark.parametrize(
+    ("triple", "processor", "features", "lanes", "registers"),
+    [
+        ("x86_64-unknown-linux-gnu", "sapphirerapids", AVX512, 16, 32),
+        ("x86_64-unknown-linux-gnu", "znver5", AVX512, 16, 32),
+        ("x86_64-unknown-linux-gnu", "znver4", AVX512, 8, 32),
+        ("x86_64-unknown-linux-gnu", "haswell", "+sse2,+avx2", 8, 16),
+        ("x86_64-unknown-linux-gnu", "x86-64", "+sse2", 8, 16),
+        ("aarch64-unknown-linux-gnu", "neoverse-n1", "+neon", 8, 32),
+    ],
+)
+def test_lanes_and_registers_follow_the_processor(triple, processor, features, lanes, registers):
+    machine = vector_ir.machine_of(triple, processor, features)
+    assert (machine.lanes, machine.registers) == (lanes, registers)
+
+
+OTHER_WIDTH = """
+import sys
+from geoattn.backends.cpu import vector_ir
+vector_ir.host_machine = lambda: vector_ir.Machine(int(sys.argv[1]), 32)
+from geoattn import testing
+from geoattn.backends.cpu.micro import LANES
+assert LANES == int(sys.argv[1]) // 4
+print(testing.check_backend("cpu", seed=7))
+"""
+
+
+@pytest.mark.skipif("+avx512vl" not in machine_tuple()[2], reason="needs a processor with AVX-512")
+def test_the_other_width_of_avx512_is_right_too(tmp_path):
+    other = 96 - vector_ir.host_machine().vector_bytes
+    environment = {**os.environ, "GEOATTN_CACHE": str(tmp_path)}
+    command = [sys.executable, "-c", OTHER_WIDTH, str(other)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

@@ -36,12 +36,23 @@ class Machine:
         return max(8, self.vector_bytes // 4)
 
 
+#: processors that carry out 512-bit instructions in two halves: short rows of lanes cost them nothing, and
+#: more of the lanes hold a pair that counts
+HALVED = frozenset({"znver4"})
+
+
 def host_machine() -> Machine:
     """The vector registers that numba's code generator may use here."""
-    triple, _, features = machine_tuple()
+    return machine_of(*machine_tuple())
+
+
+def machine_of(triple: str, processor: str, features: str) -> Machine:
+    """The vector registers of a processor, by LLVM's names."""
     enabled = set(features.split(","))
-    if "+avx512f" in enabled:
+    if "+avx512f" in enabled and processor not in HALVED:
         return Machine(vector_bytes=64, registers=32)
+    if "+avx512vl" in enabled:
+        return Machine(vector_bytes=32, registers=32)
     if "+avx2" in enabled:
         return Machine(vector_bytes=32, registers=16)
     if triple.startswith(("aarch64", "arm64")):
