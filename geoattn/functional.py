@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-from geoattn import backends, derivatives, programs
+from geoattn import backends, derivatives, ops, programs
 from geoattn.backends.base import accumulation_dtype
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
@@ -92,10 +92,10 @@ def attention(
         "quadrature" for the weights of the key grid, None for equal weights 1, or a tensor
         ``[*key_grid.shape]``, differentiable. A weight of zero hides the key.
     key_bias
-        ``[*key_grid.shape]`` or ``[B, *key_grid.shape]``, added to the scores, differentiable.
+        ``[*key_grid.shape]`` or ``[B, *key_grid.shape]``, added to the scores, differentiable. One of −∞
+        hides the key.
     key_mask
-        ``[*key_grid.shape]`` or ``[B, *key_grid.shape]``, bool, True where a key is visible. Hidden keys
-        and values may hold anything, NaN too.
+        ``[*key_grid.shape]`` or ``[B, *key_grid.shape]``, bool, True where a key is visible.
     return_lse
         Return ``(out, lse)``; ``lse [B, *query_grid.shape, H]`` is a natural logarithm.
     backend
@@ -122,6 +122,12 @@ def attention(
 
     Notes
     -----
+    A key is hidden by the neighborhood, by ``key_mask``, by a weight of 0 or by a ``key_bias`` of −∞, and by
+    nothing else: finite biases count however large they are. What a hidden key holds, in whichever
+    operand, is never looked at. What is not a number elsewhere (NaN, +∞, a product q·k of −∞) reaches the
+    results of all queries that see it, which are then not finite, and the gradients that it takes part in; in
+    ``v`` and going backward it may also reach other queries of the same tile (each backend says how far).
+
     Autocast leaves operands of one dtype as they are. Where they differ under autocast (a
     normalised query in float32 beside a value in bfloat16), all are cast to autocast's dtype.
     """
@@ -355,22 +361,29 @@ def _additive(
     if quadrature and key_bias is None and key_mask is None:
         return None, True
     dtype = accumulation_dtype(q.dtype)
-    bias = None
+    bias = mask = None
+    if key_mask is not None:
+        mask = _per_key("key_mask", key_mask, q, hood, batched=True)
+        if mask.dtype != torch.bool:
+            raise TypeError(
+                f"key_mask must be bool, True where a key is visible, got {mask.dtype}; "
+                "add numbers to the scores with key_bias"
+            )
     if isinstance(key_weights, Tensor):
         weights = _per_key("key_weights", key_weights, q, hood, batched=False)
         if not weights.is_floating_point():
             raise TypeError(f"key_weights must be floating point, got {weights.dtype}")
-        read = weights.device.type == "cpu" and not (
-            torch.compiler.is_compiling() or derivatives.in_functorch()
-        )
-        if read and not (weights >= 0).all():
+        if mask is not None:
+            weights = torch.where(mask.any(0), weights, 0.0)  # hidden from all, these may be anything
+        if _readable(weights) and not (weights >= 0).all():
             raise ValueError(
                 f"key_weights must not be negative or NaN, the smallest is {weights.min().item()}; "
                 "hide a key with weight 0 or with key_mask"
             )
-        weights = weights.to(dtype)
-        positive = weights > 0
-        bias = torch.where(positive, torch.where(positive, weights, 1.0).log(), float("-inf"))
+        # the logarithm first: what dtype cannot hold, its logarithm can
+        weights = weights.to(torch.promote_types(weights.dtype, dtype))
+        hidden = weights == 0
+        bias = torch.where(hidden, float("-inf"), weights.masked_fill(hidden, 1.0).log()).to(dtype)
     elif key_weights is not None and not quadrature:
         raise TypeError(
             f'key_weights must be "quadrature", None or a tensor, got {type(key_weights).__name__}; '
@@ -380,19 +393,34 @@ def _additive(
         rows = _per_key("key_bias", key_bias, q, hood, batched=True)
         if not rows.is_floating_point():
             raise TypeError(f"key_bias must be floating point, got {rows.dtype}; hide keys with key_mask")
-        rows = rows.to(dtype)
-        bias = rows if bias is None else bias + rows
-    if key_mask is not None:
-        rows = _per_key("key_mask", key_mask, q, hood, batched=True)
-        if rows.dtype != torch.bool:
-            raise TypeError(
-                f"key_mask must be bool, True where a key is visible, got {rows.dtype}; "
-                "add numbers to the scores with key_bias"
-            )
+        rows = _narrowed(rows, dtype)
+        bias = rows if bias is None else ops.combined(bias, rows)
+    if mask is not None:
         if bias is None:
-            bias = q.new_zeros(1, rows.shape[1], dtype=dtype)
-        bias = torch.where(rows, bias, float("-inf"))
+            bias = q.new_zeros(1, mask.shape[1], dtype=dtype)
+        bias = torch.where(mask, bias, float("-inf"))
     return bias, quadrature
+
+
+def _readable(x: Tensor) -> bool:
+    """Whether a tensor's numbers can be looked at without stalling a device or breaking a trace."""
+    return x.device.type == "cpu" and not (torch.compiler.is_compiling() or derivatives.in_functorch())
+
+
+def _narrowed(bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """A bias in the accumulation dtype; one that this cannot hold must not become −∞, which hides."""
+    narrow = bias.to(dtype)
+    if torch.promote_types(bias.dtype, dtype) == dtype:
+        return narrow
+    lost = narrow.isinf() & bias.isfinite()
+    if _readable(bias):
+        if lost.any():
+            raise ValueError(
+                f"key_bias holds {bias[lost][0].item():g}, more than {dtype} can, in which scores are added "
+                "here; hide keys with key_mask, or with a bias of -inf"
+            )
+        return narrow
+    return narrow.masked_fill(lost, float("nan"))
 
 
 def _scale(scale: float | Tensor | None, q: Tensor) -> tuple[float, Tensor | None]:

@@ -61,7 +61,13 @@ def additive(q: Tensor, key_bias: Tensor | None, hood: Neighborhood, quadrature:
     if not quadrature:
         return key_bias
     weights = log_weights(hood.key_grid, q.device, accumulation_dtype(q.dtype))
-    return weights if key_bias is None else key_bias + weights
+    return weights if key_bias is None else combined(weights, key_bias)
+
+
+def combined(first: Tensor, second: Tensor) -> Tensor:
+    """The sum of two additive vectors; −∞ in either hides the key, whatever the other holds."""
+    lowest = float("-inf")
+    return torch.where((first == lowest) | (second == lowest), lowest, first + second)
 
 
 def full_precision(q: Tensor) -> AbstractContextManager[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from typing import NamedTuple, Protocol
 
 import torch
@@ -77,6 +79,34 @@ class Backend(Protocol):
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """float64 for float64, else float32: of scores, sums, lse, scales and the additive key vector."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+#: a log-sum-exp beyond this has lost the digits from which a backward pass makes probabilities
+PRECISE = {torch.float32: 2.0**13, torch.float64: 2.0**42}
+
+
+def reaches_too_far(lse: Tensor) -> bool:
+    """Whether a finite log-sum-exp of CPU tensors is beyond :data:`PRECISE`, and say so once.
+
+    That takes a query all of whose visible keys have huge biases. Their backward pass is the reference's,
+    which makes its probabilities anew.
+    """
+    bound = PRECISE[lse.dtype]
+    far = bool(((lse.abs() > bound) & lse.isfinite()).any())
+    if far:
+        say_extreme()
+    return far
+
+
+@functools.cache
+def say_extreme() -> None:
+    """Warn, once, that biases keep a call from the fast kernels."""
+    warnings.warn(
+        "some query sees only keys with huge biases (such as the lowest number of a dtype): their softmax is "
+        "that of the biases alone, which only the reference computes to the last digit, so this call is "
+        "its own, and slow; hide keys with key_mask, or with a bias of -inf",
+        stacklevel=2,
+    )
 
 
 def forward_of_multiplied(

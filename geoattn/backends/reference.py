@@ -3,6 +3,10 @@
 Queries are taken in chunks that lie together. A chunk and the union of its keys form one small
 dense problem with a mask, so that the work is matrix products and the memory is that of a chunk.
 Half precision inputs are computed in float32, float64 in float64.
+
+What is not a number reaches the queries that see it, and no others: except by way of ``v``, ``grad_out``
+and the gradients, where it may spread to the queries of the same chunk, 64 neighbors at most, and to
+the keys that these see. Keys that a bias of −∞ hides may hold anything.
 """
 
 from __future__ import annotations
@@ -94,12 +98,12 @@ class Reference:
         for chunk, part in work(hood, q):
             n, m = chunk.queries, chunk.keys
             q_chunk, k_chunk, v_chunk, bias_chunk = gather(chunk, q[part], k[part], v[part], key_bias, part)
-            lse_chunk = group(lse[part].index_select(1, n).unsqueeze(-1), kv_heads, dtype)
             do_chunk = group(grad_out[part].index_select(1, n), kv_heads, dtype)
-            dead = lse_chunk == float("-inf")
             factor = of_heads(scale, part, kv_heads)
             score = scores(q_chunk, k_chunk, bias_chunk, chunk.hidden, factor)
-            p = score.sub_(lse_chunk.masked_fill(dead, 0.0)).exp_()
+            # not by the lse: beside huge biases it has lost its last digits
+            p, total, _, dead = softmax(score)
+            p /= total
             dp = do_chunk @ v_chunk.mT.unsqueeze(2)
             delta = (p * dp).sum(-1, keepdim=True)
             if grad_lse is not None:
@@ -180,9 +184,8 @@ def second_derivatives(
             assert k_part is not None
             assert v_part is not None
             factor = of_heads(scale if s_part is None else s_part, slice(None), kv_heads)
-            out, lse = attend(
-                q_part, k_part.transpose(1, 2), v_part.transpose(1, 2), b_part, chunk.hidden, factor
-            )
+            keys, values = (shown(x.transpose(1, 2), b_part) for x in (k_part, v_part))
+            out, lse = attend(q_part, keys, values, b_part, chunk.hidden, factor)
             wanted = [
                 (x, take(c))
                 for x, c, take in zip(parts[2:], cotangents, takes[2:], strict=False)
@@ -228,9 +231,16 @@ def of_heads(scale: float | Tensor, part: slice, kv_heads: int) -> float | Tenso
     return rows.reshape(len(rows), kv_heads, -1, 1, 1)
 
 
+def shown(x: Tensor, bias: Tensor | None) -> Tensor:
+    """Keys or values ``[B, Hkv, m, D]`` with zeros where a bias ``[B or 1, m]`` of −∞ hides them."""
+    return x if bias is None else x.masked_fill((bias == float("-inf"))[:, None, :, None], 0.0)
+
+
 def scores(q: Tensor, k: Tensor, bias: Tensor | None, hidden: Tensor | None, scale: float | Tensor) -> Tensor:
     """``scale · q·k + bias``, −inf where hidden: ``[B, Hkv, G, n, m]``."""
     score = (q * scale) @ k.mT.unsqueeze(2)
+    # only a bias hides; a product that is −∞ is not a number
+    score = score.masked_fill(score == float("-inf"), float("nan"))
     if bias is not None:
         score = score + bias[:, None, None, None, :]
     return score if hidden is None else score.masked_fill(hidden, float("-inf"))
@@ -244,14 +254,19 @@ def attend(
     q ``[B, Hkv, G, n, D]``, k ``[B, Hkv, m, D]``, v ``[B, Hkv, m, Dv]``, bias ``[B or 1, m]``;
     returns out ``[B, Hkv, G, n, Dv]`` and lse ``[B, Hkv, G, n]``.
     """
-    score = scores(q, k, bias, hidden, scale)
+    p, total, top, dead = softmax(scores(q, k, bias, hidden, scale))
+    out = p @ v.unsqueeze(2) / total
+    lse = (total.log() + top).masked_fill(dead, float("-inf"))
+    return out, lse.squeeze(-1)
+
+
+def softmax(score: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights, their sum, the largest score that was taken from all of them, and where no key is visible."""
     top = score.detach().amax(-1, keepdim=True)
     dead = top == float("-inf")
-    p = (score - top.masked_fill(dead, 0.0)).exp()
-    total = p.sum(-1, keepdim=True).masked_fill(dead, 1.0)
-    out = p @ v.unsqueeze(2) / total
-    lse = (total.log() + top.masked_fill(dead, 0.0)).masked_fill(dead, float("-inf"))
-    return out, lse.squeeze(-1)
+    top = top.masked_fill(dead, 0.0)
+    p = (score - top).exp()
+    return p, p.sum(-1, keepdim=True).masked_fill(dead, 1.0), top, dead
 
 
 def group(x: Tensor, kv_heads: int, dtype: torch.dtype) -> Tensor:
@@ -270,9 +285,9 @@ def gather(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """The chunk's rows of every operand, in the accumulation dtype and in the layout of :func:`attend`."""
     dtype = accumulation_dtype(q.dtype)
-    k_chunk, v_chunk = (x.index_select(1, chunk.keys).to(dtype).transpose(1, 2) for x in (k, v))
     if bias is not None:
         bias = (bias if bias.shape[0] == 1 else bias[part]).index_select(1, chunk.keys)
+    k_chunk, v_chunk = (shown(x.index_select(1, chunk.keys).to(dtype).transpose(1, 2), bias) for x in (k, v))
     return group(q.index_select(1, chunk.queries), k.shape[2], dtype), k_chunk, v_chunk, bias
 
 

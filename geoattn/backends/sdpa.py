@@ -10,6 +10,12 @@ so that weights keep float32 accuracy. The gradient of b comes back in the first
 dk'. The gradient of the lse needs no kernel of its own either: fused backward passes know the
 forward result only through Δ_i = dO_i·O_i, and the gradient of lse_i enters the formula as
 Δ_i − dlse_i, so a further channel with O' = 1, dO' = −dlse and v' = 0 adds exactly that.
+
+What is not a number in q, k or the key vector reaches all queries that see it; keys that a bias of −∞
+hides may hold anything. Where the largest bias of a batch entry is beyond what those channels hold
+(:func:`_bound`), and going backward where the log-sum-exp is beyond ±2^13, calls on a CPU are the
+reference's, with a warning. On CUDA, where asking would stall the device, such outputs are NaN, and the
+gradients beside such a log-sum-exp no more precise than that is.
 """
 
 from __future__ import annotations
@@ -20,7 +26,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from geoattn.backends.base import Forward, Gradients, backward_of_multiplied, forward_of_multiplied
+from geoattn.backends.base import (
+    Forward,
+    Gradients,
+    backward_of_multiplied,
+    forward_of_multiplied,
+    reaches_too_far,
+    say_extreme,
+)
+from geoattn.backends.reference import Reference
 from geoattn.neighborhoods.base import Neighborhood
 
 _aten = torch.ops.aten
@@ -30,7 +44,7 @@ PIECES = {torch.float64: 1, torch.float32: 1, torch.bfloat16: 3, torch.float16: 
 #: what the queries hold against those pieces: float16 needs it for range
 CARRIER = {torch.float64: 1.0, torch.float32: 1.0, torch.bfloat16: 1.0, torch.float16: 16.0}
 #: stands for −∞, which must not meet a zero in a matrix product
-HIDDEN = -1e30
+HIDDEN = {torch.float64: -1e300, torch.float32: -1e30}
 
 
 class FusedDense:
@@ -67,13 +81,26 @@ class FusedDense:
     ) -> Forward:
         if isinstance(scale, Tensor):
             return forward_of_multiplied(self, q, k, v, key_bias, hood, scale)
+        if key_bias is not None and q.device.type == "cpu" and _beyond(key_bias, q.dtype, scale).any():
+            say_extreme()
+            return Reference().forward(q, k, v, key_bias, hood, scale)
+        k, v = (_shown(x, key_bias) for x in (k, v))
         operands = _extend(q, k, v, key_bias, scale, lse_channels=0)
         out, lse = _fused(*operands, scale or 1.0)
         out = _by_token(out, q.shape[2])[..., : v.shape[-1]]
         lse = _by_token(lse.unsqueeze(-1), q.shape[2]).squeeze(-1)
+        # the kernels take a score of −∞ for a weight of 0, and some lose NaN: every query sees every key
+        wrong = ~q.isfinite().all(-1) | ~k.isfinite().all(-1).all(1).repeat_interleave(
+            q.shape[2] // k.shape[2], -1
+        ).unsqueeze(1)
         if key_bias is not None:
             dead = (key_bias == float("-inf")).all(1)[:, None, None]
             out, lse = out.masked_fill(dead.unsqueeze(-1), 0.0), lse.masked_fill(dead, float("-inf"))
+            unheld = key_bias.isnan().any(1) | (key_bias == float("inf")).any(1)
+            unheld = unheld | _beyond(key_bias, q.dtype, scale)
+            wrong = (wrong & ~dead) | unheld[:, None, None]
+        out = out.masked_fill(wrong.unsqueeze(-1), float("nan"))
+        lse = lse.masked_fill(wrong, float("nan"))
         return Forward(out, lse)
 
     def backward(
@@ -95,6 +122,22 @@ class FusedDense:
             return backward_of_multiplied(
                 self, grad_out, grad_lse, q, k, v, key_bias, out, lse, hood, scale, needs_key_bias
             )
+        if key_bias is not None and q.device.type == "cpu" and reaches_too_far(lse):
+            return Reference().backward(
+                grad_out,
+                grad_lse,
+                q,
+                k,
+                v,
+                key_bias,
+                out,
+                lse,
+                hood,
+                scale,
+                needs_key_bias,
+                needs_scale,
+            )
+        k, v = (_shown(x, key_bias) for x in (k, v))
         heads, kv_heads, dim, dim_v = q.shape[2], k.shape[2], q.shape[3], v.shape[3]
         lse_channels = 0 if grad_lse is None else PIECES[q.dtype]
         q_wide, k_wide, v_wide = _extend(q, k, v, key_bias, scale, lse_channels)
@@ -118,6 +161,23 @@ class FusedDense:
         return Gradients(dq if scale else torch.zeros_like(dq), dk, dv, db)
 
 
+def _bound(dtype: torch.dtype, scale: float) -> float:
+    """How large the largest bias may be, so that those far below it weigh nothing and scores stay finite."""
+    largest = torch.finfo(dtype).max * CARRIER[dtype] * abs(scale or 1.0) / 4
+    return min(largest, 1e299 if dtype == torch.float64 else 1e28)
+
+
+def _beyond(key_bias: Tensor, dtype: torch.dtype, scale: float) -> Tensor:
+    """Which batch entries have a finite largest bias beyond the bound ``[B or 1]``."""
+    top = key_bias.amax(1)
+    return (top.abs() > _bound(dtype, scale)) & top.isfinite()
+
+
+def _shown(x: Tensor, key_bias: Tensor | None) -> Tensor:
+    """Keys or values ``[B, Nk, Hkv, D]`` with zeros where a bias of −∞ hides them."""
+    return x if key_bias is None else x.masked_fill((key_bias == float("-inf"))[..., None, None], 0.0)
+
+
 def _extend(
     q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, scale: float, lse_channels: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,7 +192,7 @@ def _extend(
         q_wide = torch.zeros_like(q_wide)  # the scores are the key vector alone, at any other scale
     if key_bias is not None:
         carrier = CARRIER[q.dtype]
-        values = key_bias.clamp(min=HIDDEN) / ((scale or 1.0) * carrier)
+        values = key_bias.clamp(min=HIDDEN[key_bias.dtype]) / ((scale or 1.0) * carrier)
         q_wide[..., dim : dim + count] = carrier
         k_wide[..., dim : dim + count] = _pieces(values, q.dtype, count).unsqueeze(1)
     return q_wide, k_wide, v_wide

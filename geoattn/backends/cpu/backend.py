@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geoattn.backends.base import Forward, Gradients
+from geoattn.backends.base import Forward, Gradients, reaches_too_far, say_extreme
 from geoattn.backends.cpu import threads
 from geoattn.backends.cpu.backward import add_runs, backward
 from geoattn.backends.cpu.forward import forward
 from geoattn.backends.cpu.micro import MACHINE
 from geoattn.backends.cpu.schedule import Chunks, Schedule, schedule
+from geoattn.backends.reference import Reference
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.plans import lane_plan
 
@@ -34,7 +35,16 @@ _CACHED_NUMBERS = 16384
 
 
 class Cpu:
-    """Fused attention over gathered keys in the processor's vector lanes, for every neighborhood."""
+    """Fused attention over gathered keys in the processor's vector lanes, for every neighborhood.
+
+    What is not a number reaches the queries that see it. In ``v`` and ``grad_out``, and in ``q`` and ``k`` by
+    way of the gradients, it may spread to other queries of the same tile of 32 and to the keys that these
+    see, and no further; keys that a bias of −∞ hides may hold anything.
+
+    A query that sees only keys with huge biases (its log-sum-exp beyond ±2^13 going backward, beyond half of
+    the largest number going forward) needs its largest score taken off first: the reference computes such a
+    call, with a warning.
+    """
 
     name = "cpu"
 
@@ -57,6 +67,7 @@ class Cpu:
         hood: Neighborhood,
         scale: float | Tensor,
     ) -> Forward:
+        operands = q, k, v, key_bias, hood, scale
         dtype = q.dtype
         q, k, v = (_readable(x) for x in (q, k, v))
         work = _schedule(hood)
@@ -67,11 +78,11 @@ class Cpu:
         lse = q.new_empty(batch, n_queries, heads)
         n_threads = _threads(work.work * batch * heads * (depth + v.shape[3]))
         bias = _bias(key_bias, q.dtype)
-        ticket = np.zeros(1, np.int64)
+        counters = np.zeros(2, np.int64)
         task = functools.partial(
             forward,
             _like(q.dtype),
-            ticket.ctypes.data,
+            counters,
             work.lists,
             work.order,
             _block(work, depth + value_width),
@@ -84,6 +95,9 @@ class Cpu:
             _scales(scale, heads, q.dtype),
         )
         threads.run(task, n_threads)
+        if counters[1]:
+            say_extreme()
+            return Reference().forward(*operands)
         return Forward(out.to(dtype), lse)
 
     def backward(
@@ -101,6 +115,21 @@ class Cpu:
         needs_key_bias: bool,
         needs_scale: bool = False,
     ) -> Gradients:
+        if key_bias is not None and reaches_too_far(lse):
+            return Reference().backward(
+                grad_out,
+                grad_lse,
+                q,
+                k,
+                v,
+                key_bias,
+                out,
+                lse,
+                hood,
+                scale,
+                needs_key_bias,
+                needs_scale,
+            )
         dtype = q.dtype
         grad_out, q, k, v, out = (_readable(x) for x in (grad_out, q, k, v, out))
         work = _schedule(hood)

@@ -18,21 +18,23 @@ from geoattn.backends.cpu.lists import (
     padded,
 )
 
-#: below every score: maxima start here, since −∞ would make NaN of the difference to a hidden score
-LOWEST = -1e30
+#: for each width in bytes. Maxima start at the lowest number, since −∞ would make NaN of the difference to a
+#: hidden score; beyond half of it, a score may be a bias that has lost its place when it became one of log 2
+LOWEST = (float(np.finfo(np.float32).min), float(np.finfo(np.float64).min))
 LN_2 = 0.6931471805599453
 
 
 @kernel
-def forward(like, ticket, lists, order, block, together, q, k, v, bias, out, lse, sizes, scales):  # type: ignore[no-untyped-def]
+def forward(like, counters, lists, order, block, together, q, k, v, bias, out, lse, sizes, scales):  # type: ignore[no-untyped-def]
     """Take work items until none is left: all that one thread does.
 
     Parameters
     ----------
     like
         A number of the element type.
-    ticket
-        Address of the counter of taken items, shared by all threads.
+    counters
+        Shared by all threads: how many items are taken, and whether a query met scores too large for
+        these kernels.
     lists, order
         The plan, and its tiles in the order of work.
     block
@@ -62,6 +64,7 @@ def forward(like, ticket, lists, order, block, together, q, k, v, bias, out, lse
     both, counts = np.empty(GROUPS // 2, np.int64), np.empty(GROUPS, np.int64)
     factor, inverse = np.empty(1, type(like)), np.empty(1, type(like))
     width = biases.itemsize
+    lowest = type(like)(LOWEST[width // 8])
     # one buffer: the state of each head, old maxima, scores of two groups, packed rows of a block, zeros
     state = TILE * (depth + value_width + 2)
     buffer = aligned(
@@ -76,7 +79,7 @@ def forward(like, ticket, lists, order, block, together, q, k, v, bias, out, lse
     fill(like, packed_values, block * value_width, like * 0)  # what lies beyond the depth stays 0
     fill(like, zeros, depth, like * 0)
     while True:
-        item = micro.take_ticket(ticket)
+        item = micro.take_ticket(counters.ctypes.data)
         if item >= items:
             break
         # neighboring tiles follow each other: their keys are still in the cache
@@ -94,7 +97,7 @@ def forward(like, ticket, lists, order, block, together, q, k, v, bias, out, lse
             micro.turn(like, q_at, q[2], listed, depth, factor.ctypes.data, zeros, queries)
             sums = queries + TILE * depth * width
             fill(like, sums, TILE * (value_width + 1), like * 0)  # the totals too
-            fill(like, sums + TILE * (value_width + 1) * width, TILE, type(like)(LOWEST))
+            fill(like, sums + TILE * (value_width + 1) * width, TILE, lowest)
         number = lists.tile_class[tile]
         first, last = lists.indptr[number], lists.indptr[number + 1]
         for begin in range(first, last, block):
@@ -183,9 +186,10 @@ def forward(like, ticket, lists, order, block, together, q, k, v, bias, out, lse
                 token = lists.query_order[tile * TILE + lane]
                 if token < 0:
                     continue
-                level, inverse[0] = weigh(
-                    like, micro.load(like, maxima, lane), micro.load(like, totals, lane)
-                )
+                maximum, total = micro.load(like, maxima, lane), micro.load(like, totals, lane)
+                if total > 0 and abs(maximum) > -lowest / 2:
+                    counters[1] = 1
+                level, inverse[0] = weigh(like, maximum, total)
                 micro.store(like, lse_at, token * lse[2], level)
                 micro.scale_row(
                     like,
@@ -211,8 +215,8 @@ def rescale(like, before, maxima, totals, sums, width):  # type: ignore[no-untyp
 
 @kernel
 def weigh(like, maximum, total):  # type: ignore[no-untyped-def]
-    """Log-sum-exp and inverse weight of one query; −∞ and 0 where no key was visible."""
-    if total > 0:
-        level = np.float64(maximum) + np.log2(np.float64(total))
-        return type(like)(level * LN_2), type(like)(1) / total
-    return type(like)(-np.inf), like * 0
+    """Log-sum-exp and inverse weight of one query; −∞ and 0 where no key was visible, NaN where one was."""
+    if total == 0:
+        return type(like)(-np.inf), like * 0
+    level = np.float64(maximum) + np.log2(np.float64(total))
+    return type(like)(level * LN_2), type(like)(1) / total

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba.extending
+import numpy as np
 from llvmlite import ir
 from numba import types
 
@@ -148,7 +149,9 @@ def _scores(groups: int) -> Any:
                 for i, score in enumerate(row):
                     group, vector = divmod(i, v.per_row)
                     bits = b.load(v.at(masks[group], key))
-                    seen = b.select(v.visible(bits, vector), b.fadd(score, offset), hidden)
+                    # + 0 * score: only a bias hides, a product that is −∞ is not a number
+                    score = b.fadd(v.multiply_add(score, v.constant(0.0), score), offset)
+                    seen = b.select(v.visible(bits, vector), score, hidden)
                     v.store(seen, _row(v, results[group], key, vector))
                     keys.carry[i] = v.maximum(seen, keys.carry[i])
             running = keys.values
@@ -504,7 +507,8 @@ def _emit_split(
         place = b.select(biased, b.sext(token, INDEX), zero)
         offset = b.select(biased, b.load(v.at(bias, place)), ir.Constant(v.element, 0.0))
         hidden = b.fcmp_ordered("==", offset, ir.Constant(v.element, float("-inf")))
-        offset = b.fmul(offset, ir.Constant(v.element, math.log2(math.e)))
+        # a finite bias stays finite, however large
+        offset = _bounded(v, b.fmul(offset, ir.Constant(v.element, math.log2(math.e))), offset)
         seen = b.select(hidden, ir.Constant(word, 0), b.load(v.at(lanes, loop.counter)))
         b.store(token, v.at(tokens, n_keys))
         for pair in range(groups // 2):
@@ -528,6 +532,15 @@ def _emit_split(
         loop.carry[1] = end
     for place, value in enumerate([*loop.values[2:], loop.values[0]]):
         b.store(value, v.at(counts, index(place)))
+
+
+def _bounded(v: Vectors, product: Value, number: Value) -> Value:
+    """A multiple of a number, no further than the largest one if the number is finite."""
+    b, most = v.builder, float(np.finfo(np.float64 if v.is_double else np.float32).max)
+    high, low, infinite = (ir.Constant(v.element, x) for x in (most, -most, math.inf))
+    product = b.select(b.fcmp_ordered(">", product, high), high, product)
+    product = b.select(b.fcmp_ordered("<", product, low), low, product)
+    return b.select(b.fcmp_ordered("==", number, infinite), infinite, product)
 
 
 scores, scores_of_two = _scores(1), _scores(2)

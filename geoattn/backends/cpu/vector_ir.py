@@ -183,12 +183,12 @@ class Vectors:
         return self.builder.icmp_unsigned("!=", chosen, self.integer_constant(0))
 
     def exp2(self, x: Value) -> Value:
-        """2^x for x ≤ the exponent range's top; exactly 0 from the smallest normal exponent down."""
+        """2^x up to the exponents' top; exactly 0 from the smallest normal exponent down, NaN of NaN."""
         mantissa = 52 if self.is_double else 23
         bias = 1023 if self.is_double else 127
         b = self.builder
         # One below the smallest normal exponent: its scale factor has all bits zero.
-        x = self.maximum(x, self.constant(-float(bias)))
+        x = self.maximum(self.constant(-float(bias)), x)
         # Adding 1.5 * 2^mantissa rounds to an integer and leaves that integer in the low bits.
         magic = self.constant(1.5 * 2.0**mantissa)
         shifted = b.fadd(x, magic)
