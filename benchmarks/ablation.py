@@ -35,6 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import geoattn as ga
 from geoattn._files import write_json
+from geoattn.plot import figures
 from geoattn.tasks.depth import experiment as depth
 from geoattn.tasks.geometry import SETTINGS
 from geoattn.tasks.panoramas import Sample
@@ -87,16 +88,16 @@ def water_settings(options: argparse.Namespace, fit: FitConfig) -> shallow_water
 
 
 def water_cell(settings: shallow_water.Settings, folder: Path, peer: nn.Module | None) -> dict[str, Any]:
-    stepper = shallow_water.train(settings, folder, peer)
-    result = shallow_water.score(stepper, settings, shallow_water.trajectories(settings.data))
+    forecaster = shallow_water.train(settings, folder, peer)
+    result = shallow_water.score(forecaster, settings, folder)
     write_json(result, folder / "evaluation.json")
     model, still = (result[f"test_{name}"]["rmse"] for name in ("model", "persistence"))
-    ratios = {channel: np.array(model[channel][1:]) / np.array(still[channel][1:]) for channel in model}
+    ratios = {channel: np.divide(model[channel], still[channel]) for channel in model}
     galewsky, still = (result[f"galewsky_{name}"]["rmse"]["vorticity"] for name in ("model", "persistence"))
     return {
         "error / persistence": float(np.mean([ratio.mean() for ratio in ratios.values()])),
         **{f"{channel}, error / persistence": float(ratio.mean()) for channel, ratio in ratios.items()},
-        "galewsky vorticity, error / persistence": float(np.mean(np.divide(galewsky[1:], still[1:]))),
+        "galewsky vorticity, error / persistence": float(np.mean(np.divide(galewsky, still))),
         "below persistence at every lead time": float(result["below_persistence"]),
         "stable for 200 steps": float(result["stable"]),
     }
@@ -246,9 +247,7 @@ def show(task: str, rows: dict[str, Any], trivial: dict[str, dict[str, float]]) 
 
 def draw(results: dict[str, Any], path: Path) -> None:
     """Every seed a point, every mean a bar; what does not look is a dashed line."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.0 * len(results), 3.6), layout="constrained")
+    figure = figures.new(4.0 * len(results), 3.6)
     axes = figure.subplots(1, len(results), squeeze=False)[0]
     for ax, (task, result) in zip(axes, results.items(), strict=True):
         name, more = HEADLINE[task]
@@ -268,7 +267,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         ax.set_title(
             f"{task}: {name.replace('_', ' ')}\n{'more' if more else 'less'} is better", fontsize="medium"
         )
-    figure.savefig(path, dpi=120)
+    figures.save(figure, path, dpi=120)
 
 
 def main() -> None:

@@ -11,15 +11,17 @@ names the channels, and what is written has the file's own coordinates.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
+import lightning
 import numpy as np
 import torch
 import xarray as xr
-from torch.utils.data import DataLoader
 
 import geoattn as ga
+from geoattn.training import FitConfig, train_forecaster
 from geoattn.xarray import Forecaster, Schema, Windows, forecast, metrics, statistics
 
 
@@ -34,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--members", type=int, default=1, help="members of the ensemble (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    torch.manual_seed(options.seed)
+    lightning.seed_everything(options.seed, verbose=False)
 
     ds = xr.open_zarr(options.store, chunks=None, consolidated=False)
     print(ds.geoattn)
@@ -43,10 +45,22 @@ def main(arguments: list[str] | None = None) -> int:
     times = ds[schema.sample_dims[0]].values
     split = len(times) * 3 // 4  # trained on the first three quarters
 
-    train = slice(times[0], times[split - 1])
+    train, rest = slice(times[0], times[split - 1]), slice(times[split], None)
     stats = statistics(options.store, schema, times=train)
-    windows = Windows(options.store, schema, times=train)
-    forecaster = fit(Forecaster(network(schema, options.dim), stats, step_of(times)), windows, options)
+    forecaster = Forecaster(network(schema, options.dim), stats, step_of(times))
+    # minimises the area-weighted error of one step, in units of the typical change over it: persistence has 1
+    train_forecaster(
+        forecaster,
+        Windows(options.store, schema, times=train),
+        Windows(options.store, schema, times=rest),
+        options.output / "training",
+        FitConfig(
+            steps=options.training_steps,
+            validate_every=math.gcd(options.training_steps, 50),
+            learning_rate=options.learning_rate,
+            seed=options.seed,
+        ),
+    )
     checkpoint = options.output / "forecaster.pt"
     forecaster.save(checkpoint)
 
@@ -92,40 +106,13 @@ def network(schema: Schema, dim: int) -> torch.nn.Module:
     return config.build()
 
 
-def fit(forecaster: Forecaster, windows: Windows, options: argparse.Namespace) -> Forecaster:
-    """Minimise the area-weighted error of one step, in units of the typical change over it."""
-    order = torch.Generator().manual_seed(options.seed)
-    loader = DataLoader(windows, batch_size=8, shuffle=True, drop_last=True, generator=order)
-    optimiser = torch.optim.AdamW(forecaster.parameters(), weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, options.learning_rate, total_steps=options.training_steps
-    )
-    step = 0
-    while step < options.training_steps:
-        for batch in loader:
-            mask = batch["input_mask"][:, 0] if "input_mask" in batch else None
-            loss = forecaster.loss(batch["input"][:, 0], batch["target"], mask, batch.get("target_mask"))
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            step += 1
-            if step % 50 == 0 or step == options.training_steps:
-                print(f"step {step:5d}  loss {loss.item():.4f} (persistence: about 1)")
-            if step == options.training_steps:
-                break
-    return forecaster.eval()
-
-
 def score(predicted: xr.Dataset, truth: xr.Dataset, schema: Schema) -> bool:
     """Print the errors beside those of persistence; True if the forecast is better at the last lead time."""
     if "realization" in predicted.dims:
         predicted = predicted.mean("realization", keep_attrs=True)
-    started = truth[list(schema.changing.names)].sel({schema.sample_dims[0]: predicted.time.values})
-    started = started.rename({schema.sample_dims[0]: "time"})
-    persistence = started.expand_dims(prediction_timedelta=predicted.prediction_timedelta)
     mask = "truth" if schema.masked else None
-    ours, theirs = (metrics.rmse(f, truth, mask=mask) for f in (predicted, persistence))
+    forecasts = (predicted, metrics.persistence(predicted, truth))
+    ours, theirs = (metrics.rmse(f, truth, mask=mask) for f in forecasts)
     better = True
     for name in schema.changing.names:
         last = {"prediction_timedelta": -1}

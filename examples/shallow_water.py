@@ -14,10 +14,10 @@ import lightning
 
 import geoattn as ga
 from geoattn.models import TransformerConfig
-from geoattn.tasks.shallow_water import CHANNELS, generate_trajectories
-from geoattn.tasks.shallow_water.evaluation import persistence, rollout, root_mean_square_error
-from geoattn.tasks.shallow_water.learning import Stepper, train
-from geoattn.training import FitConfig
+from geoattn.tasks.shallow_water import CHANNELS
+from geoattn.tasks.shallow_water.experiment import DataSettings, load, stores, windows
+from geoattn.training import FitConfig, train_forecaster
+from geoattn.xarray import Forecaster, Schema, forecast, metrics, statistics
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -28,38 +28,63 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=300, help="optimiser steps (%(default)s)")
     options = parser.parse_args(arguments)
 
-    grid = ga.grids.gaussian(options.rows, 2 * options.rows)
-    counts, states, hours = (options.trajectories, 2, 4), 16, 3.0
-    training, validation, test = generate_trajectories(grid, sum(counts), states, hours).split(counts)
+    data = DataSettings(
+        str(options.output / "data"),
+        nlat=options.rows,
+        nlon=2 * options.rows,
+        training=options.trajectories,
+        test=4,
+        states=17,
+        mean_depth=8000.0,
+    )
+    # zarr stores, which `geoattn forecast` reads as well; the channels are in the solver's order
+    parts = stores(data)
+    schema = Schema.of(load(parts["training"]), CHANNELS)
 
-    hood = ga.geodesic(grid, radius=600.0 / options.rows)
     # fields change by their gradients: heads that look in different directions can take them
     config = TransformerConfig(
-        grid,
-        (hood,),
-        in_channels=3,
-        out_channels=3,
+        data.grid,
+        ga.geodesic(data.grid, radius=600.0 / options.rows),
+        in_channels=len(schema),
+        out_channels=len(schema),
         dim=48,
         depth=3,
         features=2,
         position="directional",
         residual=False,
     )
-    fit_config = FitConfig(steps=options.steps, learning_rate=8e-3)
-    lightning.seed_everything(fit_config.seed, verbose=False)
-    stepper = Stepper(config.build(), training, grid)
-    train(stepper, grid, training, validation, options.output, fit_config)
-    stepper.cpu().save(options.output / "model.pt")
+    fit = FitConfig(steps=options.steps, learning_rate=8e-3)
+    lightning.seed_everything(fit.seed, verbose=False)
+    # the change over a step is learned; mass is kept, and no field grows rougher than those of the training
+    forecaster = Forecaster(
+        config.build(),
+        statistics(parts["training"], schema, gaps="split"),  # trajectories follow one another with gaps
+        data.step,
+        predicts="change",
+        conserve=True,
+        bound_variance=True,
+    )
+    training, validation = (windows(parts[part], schema) for part in ("training", "validation"))
+    train_forecaster(forecaster, training, validation, options.output, fit)
+    forecaster.save(options.output / "model.pt")
 
-    start = test[:, 0]
-    for name, forecast in {
-        "persistence": persistence(start, states),
-        "sphere": rollout(stepper, start, states),
+    truth = load(parts["test"]).load()
+    predicted = forecast(
+        forecaster,
+        parts["test"],
+        options.output / "forecast.zarr",
+        steps=data.states - 1,
+        times=truth.time.values[:: data.states],
+        resume=True,
+    )
+    for name, fields in {
+        "persistence": metrics.persistence(predicted, truth),
+        "sphere": predicted,
     }.items():
-        error = root_mean_square_error(forecast, test, grid)
-        for lead in (1, states // 2, states):
-            values = ", ".join(f"{c} {e:.3g}" for c, e in zip(CHANNELS, error[lead], strict=True))
-            print(f"{name:12} {lead * hours:4.0f} hours: {values}")
+        error = metrics.rmse(fields, truth)
+        for lead in (1, (data.states - 1) // 2, data.states - 1):
+            values = ", ".join(f"{c} {float(error[c][lead - 1]):.3g}" for c in CHANNELS)
+            print(f"{name:12} {lead * data.step_hours:4.0f} hours: {values}")
 
 
 if __name__ == "__main__":

@@ -70,3 +70,23 @@ def test_rooms_are_rendered_once_for_all_cells(ablation):
     assert ablation.ROOMS.part("test") is ablation.ROOMS.part("test")
     assert len(ablation.ROOMS.part("test")) == 4
     assert ablation.ROOMS.part("test") is not ablation.ROOMS.part("val")
+
+
+def test_shallow_water_is_scored_beside_its_peer(ablation, monkeypatch, tmp_path):
+    whole = ablation.water_settings
+
+    def small(options, fit):
+        settings = whole(options, fit)
+        sizes = {"nlat": 24, "nlon": 48, "training": 2, "test": 1, "states": 4}
+        data = dataclasses.replace(settings.data, **sizes)
+        return dataclasses.replace(settings, data=data, lead_steps=3, long_steps=2)
+
+    monkeypatch.setattr(ablation, "water_settings", small)
+    monkeypatch.setattr(ablation, "WATER_FIT", dataclasses.replace(ablation.WATER_FIT, batch_size=4))
+    arguments = ("--tasks", "shallow-water", "--settings", "sphere", "torch-harmonics", "--seeds", "0")
+    table = run(ablation, monkeypatch, tmp_path, *arguments, "--steps", "2")["shallow-water"]
+    for setting, row in table["rows"].items():
+        scores = json.loads((tmp_path / "shallow-water" / f"{setting}-0" / "evaluation.json").read_text())
+        model, still = (scores[f"test_{name}"]["rmse"]["depth"] for name in ("model", "persistence"))
+        ratio = sum(m / s for m, s in zip(model, still, strict=True)) / 3
+        assert row["depth, error / persistence"]["mean"] == pytest.approx(ratio)

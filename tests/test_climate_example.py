@@ -11,6 +11,8 @@ import geoattn as ga
 
 xr = pytest.importorskip("xarray", reason="the example reads stores")
 pytest.importorskip("zarr", reason="the example's stores are zarr")
+for module in ("lightning", "matplotlib"):
+    pytest.importorskip(module, reason="the example trains with Lightning, which draws its curve")
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -1,4 +1,4 @@
-"""Random balanced flows, their trajectories, and the statistics that normalise them."""
+"""Random balanced flows, and their trajectories."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import geoattn as ga
 pytest.importorskip("torch_harmonics", reason="the shallow-water solver needs torch-harmonics")
 
 from geoattn.tasks.shallow_water import (
-    Normalisation,
     ShallowWater,
     filter_gravity_waves,
     generate_trajectories,
@@ -100,22 +99,8 @@ def test_trajectories_keep_their_mass():
     torch.testing.assert_close(mean, torch.full_like(mean, 8000.0), rtol=1e-7, atol=0)  # float32 output
 
 
-def test_normalised_fields_have_zero_mean_and_unit_variance_over_area_and_come_back():
-    fields = torch.randn(4, 5, 3, *GRID.shape, generator=torch.Generator().manual_seed(0)) * 3 + 8
-    fields = fields * torch.tensor([1.0, 1e-5, 1e-7])[:, None, None]
-    statistics = Normalisation.of(fields, GRID)
-    normal = statistics.apply(fields).double()
-    mean = GRID.integrate(normal).mean((0, 1)) / (4 * math.pi)
-    variance = GRID.integrate(normal.square()).mean((0, 1)) / (4 * math.pi)
-    torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-5)
-    torch.testing.assert_close(variance, torch.ones_like(variance), rtol=1e-5, atol=0)
-    torch.testing.assert_close(statistics.invert(statistics.apply(fields)), fields, rtol=1e-3, atol=0)
-
-
 def test_errors_quote_what_was_given():
     with pytest.raises(ValueError, match=r"count=0, steps=2 and dt_hours=3.0 must all be positive"):
         generate_trajectories(GRID, **{**SMALL, "count": 0})
     with pytest.raises(ValueError, match=r"wind_speed=\(300.0, 300.0\) m/s balance a depth of -"):
         random_balanced_states(ShallowWater(GRID), [0], wind_speed=(300.0, 300.0))
-    with pytest.raises(ValueError, match="cannot be normalised"):
-        Normalisation.of(torch.ones(2, 3, *GRID.shape), GRID)

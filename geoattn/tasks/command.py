@@ -39,7 +39,7 @@ def run(action: str, arguments: list[str]) -> int:
         for name in ("output", "config"):
             kept.pop(name, None)
         settings = experiment.Settings(**_values(parser, chosen))
-        _train(experiment, settings, output)
+        _refused(experiment.train, settings, output)
         write_text(parser.dump(kept, skip_validation=True), output / "settings.yaml")
         print(f"The model is in {output}/; score it: geoattn evaluate {task} --output {output}")
         return 0
@@ -50,15 +50,16 @@ def run(action: str, arguments: list[str]) -> int:
     reader = jsonargparse.ArgumentParser()
     reader.add_class_arguments(experiment.Settings, as_group=False)
     settings = experiment.Settings(**_values(reader, reader.parse_path(str(path))))
-    result = experiment.evaluate(settings, output)
+    result = _refused(experiment.evaluate, settings, output)
     print(json.dumps(_last(result), indent=1))
     print(f"All scores are in {output}/evaluation.json, with pictures beside them.")
     return 0
 
 
-def _train(experiment: Any, settings: Any, output: Path) -> None:
+def _refused(action: Any, settings: Any, output: Path) -> Any:
+    """What an action gives; what it refuses is said without a traceback."""
     try:
-        experiment.train(settings, output)
+        return action(settings, output)
     except ValueError as reason:
         raise SystemExit(str(reason)) from reason
 

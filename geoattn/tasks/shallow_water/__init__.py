@@ -8,10 +8,10 @@ from geoattn.tasks.shallow_water.cases import (
     steady_zonal_flow,
 )
 from geoattn.tasks.shallow_water.data import (
-    Normalisation,
     filter_gravity_waves,
     generate_trajectories,
     random_balanced_states,
+    to_dataset,
 )
 from geoattn.tasks.shallow_water.solver import CHANNELS, DAY, EARTH, HOUR, Planet, ShallowWater
 
@@ -21,7 +21,6 @@ __all__ = [
     "EARTH",
     "HOUR",
     "Case",
-    "Normalisation",
     "Planet",
     "ShallowWater",
     "filter_gravity_waves",
@@ -31,4 +30,5 @@ __all__ = [
     "random_balanced_states",
     "rossby_haurwitz",
     "steady_zonal_flow",
+    "to_dataset",
 ]

@@ -7,17 +7,19 @@ when the sphere is turned.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from geoattn.grids import Grid, LatLonGrid
-from geoattn.tasks.shallow_water.solver import HOUR, ShallowWater
+from geoattn.grids import LatLonGrid
+from geoattn.tasks.shallow_water.solver import CHANNELS, HOUR, ShallowWater
+
+if TYPE_CHECKING:
+    import xarray
 
 
 def random_balanced_states(
@@ -171,39 +173,52 @@ def generate_trajectories(
     return torch.stack([solver.to_fields(s).float().cpu() for s in states], dim=1)
 
 
-@dataclasses.dataclass(frozen=True)
-class Normalisation:
-    """Mean and standard deviation of each channel over area, time and samples, as tensors ``[channels]``."""
+#: CF attributes of the channels
+ATTRIBUTES = {
+    "depth": {"long_name": "depth of the fluid", "units": "m"},
+    "vorticity": {
+        "long_name": "relative vorticity",
+        "standard_name": "atmosphere_relative_vorticity",
+        "units": "s-1",
+    },
+    "divergence": {
+        "long_name": "divergence of the wind",
+        "standard_name": "divergence_of_wind",
+        "units": "s-1",
+    },
+}
 
-    mean: Tensor
-    standard_deviation: Tensor
 
-    @classmethod
-    def of(cls, fields: Tensor, grid: Grid) -> Normalisation:
-        """Statistics of ``fields [..., channels, *grid.shape]``, each point weighted by its area.
+def to_dataset(trajectories: Tensor, grid: LatLonGrid, dt_hours: float, *, first: int = 0) -> xarray.Dataset:
+    """Trajectories as a data set, one after the other along ``time``, with CF attributes.
 
-        Raises
-        ------
-        ValueError
-            If a channel is constant: it cannot be scaled to unit variance.
-        """
-        values = fields.double().reshape(-1, *fields.shape[-1 - len(grid.shape) :])
-        mean = grid.mean(values).mean(0)
-        anomaly = values - mean.reshape(-1, *[1] * len(grid.shape))
-        deviation = grid.mean(anomaly.square()).mean(0).sqrt()
-        if not bool((deviation > 1e-7 * mean.abs()).all()):  # float32 holds no smaller variation
-            raise ValueError(f"channels with standard deviations {deviation.tolist()} cannot be normalised")
-        return cls(mean.float(), deviation.float())
+    Trajectory i starts ``(first + i) (steps + 2)`` intervals after the year 2000: one interval is left out
+    before the next, which windows and statistics do not cross with ``gaps="split"``.
 
-    def _per_point(self, statistic: Tensor, fields: Tensor, rank: int) -> Tensor:
-        return statistic.to(fields).reshape(-1, *[1] * rank)
+    Parameters
+    ----------
+    trajectories : Tensor
+        Depth in m, vorticity and divergence in 1/s, ``[count, steps + 1, 3, nlat, nlon]``.
+    grid : LatLonGrid
+        Where they live.
+    dt_hours : float
+        Hours between the fields.
+    first : int
+        Number of the first trajectory.
+    """
+    import xarray
 
-    def apply(self, fields: Tensor, rank: int = 2) -> Tensor:
-        """Zero mean and unit variance for ``fields [..., channels, *shape]`` with ``rank`` grid axes."""
-        mean, deviation = (self._per_point(s, fields, rank) for s in (self.mean, self.standard_deviation))
-        return (fields - mean) / deviation
+    from geoattn.xarray import coordinates
 
-    def invert(self, fields: Tensor, rank: int = 2) -> Tensor:
-        """The inverse of :meth:`apply`: physical units."""
-        mean, deviation = (self._per_point(s, fields, rank) for s in (self.mean, self.standard_deviation))
-        return fields * deviation + mean
+    count, states = trajectories.shape[:2]
+    numbers = ((first + np.arange(count))[:, None] * (states + 1) + np.arange(states)).ravel()
+    since = np.round(numbers * dt_hours * HOUR).astype("timedelta64[s]")
+    fields = trajectories.flatten(0, 1).numpy()
+    return xarray.Dataset(
+        {
+            name: (("time", "latitude", "longitude"), fields[:, channel], ATTRIBUTES[name])
+            for channel, name in enumerate(CHANNELS)
+        },
+        {"time": (np.datetime64("2000-01-01") + since).astype("datetime64[ns]"), **coordinates(grid).coords},
+        {"Conventions": "CF-1.11", "grid": repr(grid)},
+    )

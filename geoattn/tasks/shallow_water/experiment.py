@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning
 import numpy as np
 import torch
+import xarray
 from torch import Tensor, nn
 
 import geoattn as ga
@@ -16,12 +20,17 @@ from geoattn._files import claim, write_json
 from geoattn.grids import LatLonGrid
 from geoattn.plot import curves, forecast_picture
 from geoattn.tasks.settings import ModelSettings
-from geoattn.tasks.shallow_water import CHANNELS, HOUR, ShallowWater, galewsky_jet, generate_trajectories
-from geoattn.tasks.shallow_water import evaluation as scores
-from geoattn.tasks.shallow_water.learning import Stepper
-from geoattn.tasks.shallow_water.learning import train as train_stepper
-from geoattn.tasks.shallow_water.store import read_fields, to_dataset, write_zarr
-from geoattn.training import FitConfig
+from geoattn.tasks.shallow_water import (
+    CHANNELS,
+    HOUR,
+    ShallowWater,
+    galewsky_jet,
+    generate_trajectories,
+    to_dataset,
+)
+from geoattn.training import FitConfig, train_forecaster
+from geoattn.xarray import Forecaster, Schema, Statistics, Windows, forecast, metrics, statistics, to_tensor
+from geoattn.xarray.stores.files import write_zarr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +55,11 @@ class DataSettings:
     @property
     def grid(self) -> LatLonGrid:
         return ga.grids.gaussian(self.nlat, self.nlon)
+
+    @property
+    def step(self) -> np.timedelta64:
+        """The time from one state to the next."""
+        return np.timedelta64(round(self.step_hours * HOUR), "s")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,48 +98,49 @@ class Settings:
             )
 
 
-class Trajectories(NamedTuple):
-    """Fields ``[n, states, 3, nlat, nlon]`` of each part."""
+def stores(data: DataSettings) -> dict[str, Path]:
+    """Part → its zarr store in the folder: ``training``, ``validation``, ``test`` and ``galewsky``.
 
-    training: Tensor
-    validation: Tensor
-    test: Tensor
-    galewsky: Tensor
-
-
-def trajectories(data: DataSettings) -> Trajectories:
-    """Simulated once and stored as zarr in the folder, one store for each part; then read from there."""
+    Simulated once; see :func:`geoattn.tasks.shallow_water.to_dataset` for what a store holds.
+    """
     folder, grid, steps = Path(data.folder), data.grid, data.states - 1
     claim(folder, dataclasses.asdict(data) | {"folder": None})
+    counts = {"training": data.training, "validation": data.validation, "test": data.test}
+    paths = {part: folder / f"{part}.zarr" for part in (*counts, "galewsky")}
     first = 0
-    for part in ("training", "validation", "test"):
-        count, path = getattr(data, part), folder / f"{part}.zarr"
-        if not path.exists():
+    for part, count in counts.items():
+        if not paths[part].exists():
             print(f"Simulating {count} trajectories for {part} …", flush=True)
             fields = generate_trajectories(
-                grid,
-                count,
-                steps,
-                data.step_hours,
-                data.seed,
-                first=first,
-                mean_depth=data.mean_depth,
-                dtype=torch.float32,
+                grid, count, steps, data.step_hours, data.seed, first=first, mean_depth=data.mean_depth
             )
-            _store(fields, data, path, f"random balanced flows for {part}, from number {first}")
+            _store(fields, data, first, paths[part])
         first += count
-    path = folder / "galewsky.zarr"
-    if not path.exists():
+    if not paths["galewsky"].exists():
         case = galewsky_jet(grid, damping_time=4 * HOUR)
         interval = data.step_hours * HOUR
         states = case.solver.run(case.state, steps * interval, save_every=interval)
-        _store(case.solver.to_fields(states).float()[None], data, path, "Galewsky's unstable jet")
-    return Trajectories(*(read_fields(folder / f"{part}.zarr") for part in Trajectories._fields))
+        fields = case.solver.to_fields(states).float()[None]
+        _store(fields, data, 0, paths["galewsky"])
+    return paths
 
 
-def _store(fields: Tensor, data: DataSettings, path: Path, title: str) -> None:
-    attributes = {"title": title, "source": f"geoattn {ga.__version__}", "grid": repr(data.grid)}
-    write_zarr(to_dataset(fields, data.grid, data.step_hours, attributes), path)
+def _store(fields: Tensor, data: DataSettings, first: int, path: Path) -> None:
+    ds = to_dataset(fields, data.grid, data.step_hours, first=first)
+    write_zarr(ds.assign_attrs(title="shallow water", source=f"geoattn {ga.__version__}"), path)
+
+
+def load(path: Path) -> xarray.Dataset:
+    """A store, opened without reading it."""
+    ds: xarray.Dataset = xarray.open_zarr(path, chunks=None, consolidated=False, decode_timedelta=True)
+    return ds
+
+
+def windows(path: Path, channels: Schema, steps: int = 1) -> Windows:
+    """Each state of a store with the ``steps`` that follow it in its trajectory, held in memory."""
+    with warnings.catch_warnings():  # that none crosses from one trajectory into the next is what is wanted
+        warnings.filterwarnings("ignore", "gaps='split' leaves out")
+        return Windows(path, channels, target_steps=steps, gaps="split", in_memory=True)
 
 
 def network(settings: Settings) -> nn.Module:
@@ -134,104 +149,127 @@ def network(settings: Settings) -> nn.Module:
     return settings.model.config(settings.data.grid, len(CHANNELS), len(CHANNELS)).build()
 
 
-def train(settings: Settings, output: Path, model: nn.Module | None = None) -> Stepper:
-    """Train, and write the run's folder; ``model`` takes the place of the settings' own."""
-    grid, parts = settings.data.grid, trajectories(settings.data)
-    stepper = Stepper(network(settings) if model is None else model, parts.training, grid)
-    train_stepper(
-        stepper,
-        grid,
-        parts.training,
-        parts.validation,
+def train(settings: Settings, output: Path, model: nn.Module | None = None) -> Forecaster:
+    """Train, and write the run's folder; ``model`` takes the place of the settings' own.
+
+    The network gives the change over a step. Forecasts keep the area mean of every channel, as the
+    equations do, and the variance stays within that of the training states.
+    """
+    parts = stores(settings.data)
+    channels = Schema.of(load(parts["training"]), CHANNELS)
+    forecaster = Forecaster(
+        network(settings) if model is None else model,
+        statistics(parts["training"], channels, gaps="split"),
+        settings.data.step,
+        predicts="change",
+        conserve=True,
+        bound_variance=True,
+    )
+    train_forecaster(
+        forecaster,
+        windows(parts["training"], channels, settings.unroll),
+        windows(parts["validation"], channels, settings.unroll),
         output,
         settings.fit,
-        unroll=settings.unroll,
         pushforward=settings.pushforward,
         settings={"task": "shallow-water", "data": dataclasses.asdict(settings.data)},
     )
     if model is None:
-        stepper.save(output / "model.pt")
-    return stepper
+        forecaster.save(output / "model.pt")
+    return forecaster
 
 
 def evaluate(settings: Settings, output: Path) -> dict[str, Any]:
-    """Score the model in ``output``; writes ``evaluation.json`` and pictures beside it."""
-    grid = settings.data.grid
-    config = settings.model.config(grid, len(CHANNELS), len(CHANNELS))
-    stepper = Stepper.load(output / "model.pt", grid, config)
-    parts = trajectories(settings.data)
-    result = score(stepper, settings, parts)
+    """Score the model in ``output``; writes forecasts, ``evaluation.json`` and pictures beside it."""
+    config = settings.model.config(settings.data.grid, len(CHANNELS), len(CHANNELS))
+    forecaster = Forecaster.load(output / "model.pt", config)
+    result = score(forecaster, settings, output)
     write_json(result, output / "evaluation.json")
-    _draw(
-        settings, output, result, parts.test, scores.rollout(stepper, parts.test[:, 0], settings.lead_steps)
-    )
+    _draw(settings, output, result)
     return result
 
 
-def score(stepper: Stepper, settings: Settings, parts: Trajectories) -> dict[str, Any]:
-    """Everything that is measured, as JSON types; the lists run over lead times, the start included."""
-    grid, lead = settings.data.grid, settings.lead_steps
-    solver = ShallowWater(grid)
-    climatology = parts.training.mean((0, 1))
-    result: dict[str, Any] = {"lead_hours": [i * settings.data.step_hours for i in range(lead + 1)]}
-    for case, truth in (("test", parts.test[:, : lead + 1]), ("galewsky", parts.galewsky[:, : lead + 1])):
-        start = truth[:, 0]
-        forecasts = {
-            "model": scores.rollout(stepper, start, lead),
-            "persistence": scores.persistence(start, lead),
-        }
-        for name, forecast in forecasts.items():
+def score(forecaster: Forecaster, settings: Settings, output: Path) -> dict[str, Any]:
+    """Everything that is measured, as JSON types; the lists run over lead times, from one step on.
+
+    The forecasts are written to ``output``, and read if they are there.
+    """
+    lead, parts, channels = settings.lead_steps, stores(settings.data), forecaster.schema
+    solver = ShallowWater(settings.data.grid)
+    climatology = load(parts["training"]).mean("time", keep_attrs=True)
+    result: dict[str, Any] = {"lead_hours": [i * settings.data.step_hours for i in range(1, lead + 1)]}
+    for case in ("test", "galewsky"):
+        truth = load(parts[case]).load()
+        times = truth.time.values[:: settings.data.states]
+        predicted = forecast(
+            forecaster,
+            parts[case],
+            output / f"forecast-{case}.zarr",
+            steps=lead,
+            times=times,
+            batch_size=8,
+            resume=True,
+            progress=False,
+        ).load()
+        for name, fields in (("model", predicted), ("persistence", metrics.persistence(predicted, truth))):
             measures = {
-                "relative_l2": scores.relative_error(forecast, truth, grid),
-                "rmse": scores.root_mean_square_error(forecast, truth, grid),
-                "anomaly_correlation": scores.anomaly_correlation(forecast, truth, climatology, grid),
+                "relative_l2": metrics.relative_l2(fields, truth),
+                "rmse": metrics.rmse(fields, truth),
+                "anomaly_correlation": metrics.acc(fields, truth, climatology),
             }
             result[f"{case}_{name}"] = {
-                measure: {channel: values[:, c].tolist() for c, channel in enumerate(CHANNELS)}
+                measure: {channel: values[channel].values.tolist() for channel in CHANNELS}
                 for measure, values in measures.items()
             }
-            if name == "model":
-                drifts = scores.drift(solver, forecast)
-                result[f"{case}_drift"] = {key: value.mean(0).tolist() for key, value in drifts.items()}
-        spectra = {"truth": truth[:, -1], "model": forecasts["model"][:, -1]}
-        result[f"{case}_energy_spectrum"] = {
-            name: scores.energy_spectrum(solver, fields).mean(0).tolist() for name, fields in spectra.items()
-        }
-    long = scores.rollout(stepper, parts.test[:, 0], settings.long_steps)
-    mean, deviation = stepper.get_buffer("mean"), stepper.get_buffer("deviation")
-    result["long_steps"] = settings.long_steps
-    result["stable"] = scores.is_stable(long, mean, deviation, grid)
-    result["long_drift"] = {
-        key: float(value[:, -1].mean()) for key, value in scores.drift(solver, long[:, [0, -1]]).items()
-    }
+        start, end = (
+            solver.to_state(to_tensor(truth.sel(time=times + i * forecaster.step), channels))
+            for i in (0, lead)
+        )
+        states = solver.to_state(to_tensor(predicted, channels))
+        result[f"{case}_drift"] = _means(solver.drift(start[:, None], states))
+        spectra = {"truth": end, "model": states[:, -1]}
+        result[f"{case}_energy_spectrum"] = _means(
+            {name: solver.energy_spectrum(state) for name, state in spectra.items()}
+        )
+        if case == "test":
+            first = to_tensor(truth.sel(time=times), channels)
+            result |= _long_run(forecaster, solver, first, settings.long_steps)
     model, still = (result[f"test_{name}"]["rmse"] for name in ("model", "persistence"))
-    result["below_persistence"] = all(
-        bool((np.array(model[c][1:]) < np.array(still[c][1:])).all()) for c in CHANNELS
-    )
+    result["below_persistence"] = all(bool(np.less(model[c], still[c]).all()) for c in CHANNELS)
     return result
 
 
-def _draw(settings: Settings, output: Path, result: dict[str, Any], test: Tensor, forecast: Tensor) -> None:
-    hours, middle = np.array(result["lead_hours"]), settings.lead_steps // 2
-    growth = {name: np.array(result[f"test_{name}"]["rmse"]["depth"]) for name in ("model", "persistence")}
-    fields = {"model": forecast[0, middle, 0].numpy(), "persistence": test[0, 0, 0].numpy()}
-    truth = test[0, middle, 0].numpy()
-    forecast_picture(
-        output / "forecast.png",
-        settings.data.grid,
-        hours,
-        middle,
-        truth,
-        fields,
-        growth,
-        "fluid depth (m)",
-    )
+def _means(values: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {name: value.mean(0).tolist() for name, value in values.items()}
+
+
+@torch.no_grad()
+def _long_run(forecaster: Forecaster, solver: ShallowWater, start: Tensor, steps: int) -> dict[str, Any]:
+    fields, stable = start, True
+    for fields in forecaster.rollout(start, steps):
+        stable = stable and is_possible(fields, forecaster.statistics)
+    drift = solver.drift(solver.to_state(start), solver.to_state(fields))
+    return {"long_steps": steps, "stable": stable, "long_drift": _means(drift)}
+
+
+def is_possible(fields: Tensor, training: Statistics, bound: float = 2.0) -> bool:
+    """Whether fields ``[n, C, *grid.shape]`` are states that a flow may reach.
+
+    True if every number is finite, and in no channel the area-weighted root-mean-square departure from
+    the mean of the training data exceeds ``bound`` times their standard deviation.
+    """
+    departure = training.schema.grid.mean(training.normalise(fields.double()).square()).sqrt()
+    return bool((departure <= bound).all())
+
+
+def _draw(settings: Settings, output: Path, result: dict[str, Any]) -> None:
+    compare(output / "forecast.png", settings, {"model": output})
     curves(
         output / "errors.png",
         "lead time (hours)",
         {
             f"relative L2 of {channel}": {
-                name: (hours[1:], result[f"test_{name}"]["relative_l2"][channel][1:])
+                name: (result["lead_hours"], result[f"test_{name}"]["relative_l2"][channel])
                 for name in ("model", "persistence")
             }
             for channel in CHANNELS
@@ -248,4 +286,29 @@ def _draw(settings: Settings, output: Path, result: dict[str, Any], test: Tensor
             for case in ("test", "galewsky")
         },
         logarithmic="xy",
+    )
+
+
+def compare(path: Path, settings: Settings, runs: Mapping[str, Path]) -> None:
+    """Draw forecasts of the first test trajectory, half-way, by several runs that are evaluated.
+
+    ``runs`` gives their names and folders; persistence stands beside them.
+    """
+    found = {name: json.loads((folder / "evaluation.json").read_text()) for name, folder in runs.items()}
+    predicted = {name: load(folder / "forecast-test.zarr").depth[0] for name, folder in runs.items()}
+    some = next(iter(found.values()))
+    truth = load(stores(settings.data)["test"]).depth
+    middle = settings.lead_steps // 2
+    at = {"prediction_timedelta": middle - 1}
+    growth = {"persistence": some["test_persistence"]} | {name: r["test_model"] for name, r in found.items()}
+    maps = {"persistence": truth[0]} | {name: field.isel(at) for name, field in predicted.items()}
+    forecast_picture(
+        path,
+        settings.data.grid,
+        [0.0, *some["lead_hours"]],
+        middle,
+        truth[middle],
+        maps,
+        {name: [0.0, *scores["rmse"]["depth"]] for name, scores in growth.items()},
+        "fluid depth (m)",
     )

@@ -292,5 +292,16 @@ class ShallowWater:
         first, last = self.invariants(before), self.invariants(after)
         return {name: (last[name] - first[name]) / first[name] for name in first}
 
+    def energy_spectrum(self, state: Tensor) -> Tensor:
+        """Kinetic energy of each degree, ``[..., T + 1]`` in m²/s².
+
+        Summed over degrees, the mean of |V|²/2 over the sphere: E_l = a² / (2 l(l+1)) · Σ_m (|ζ_lm|² +
+        |δ_lm|²) / 4π, orders −m counted with m.
+        """
+        orders = torch.full((state.shape[-1],), 2.0, dtype=self.dtype, device=self.device)
+        orders[0] = 1.0
+        power = (state[..., 1:, :, :].abs().square() * orders).sum((-3, -1)) / (4 * math.pi)
+        return -0.5 * self.inverse_laplacian[:, 0] * power
+
     def __repr__(self) -> str:
         return f"ShallowWater T{self.truncation} on {self.grid!r}, {self.dtype}, {self.device}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,9 @@ def forecast(
     if not perturbation >= 0:
         raise ValueError(f"perturbation must not be negative, got {perturbation}")
     if isinstance(checkpoint, Forecaster):
-        forecaster, digest = copy.deepcopy(checkpoint).eval(), checkpoint.digest()
-        device = device or forecaster.mean.device.type
+        digest, device = checkpoint.digest(), device or checkpoint.mean.device.type
+        stays = checkpoint.mean.to(device) is checkpoint.mean  # not every network can be copied
+        forecaster = checkpoint if stays else copy.deepcopy(checkpoint)
     else:
         forecaster = Forecaster.load(checkpoint)
         digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
@@ -128,10 +130,23 @@ def forecast(
     if not store.complete:
         rollout = _Rollout(forecaster.to(device), reader, chosen, members, perturbation, seed, device)
         standard = _standard_names(rollout.written) if names == "weatherbench2" else {}
-        rollout.run(store, steps, batch_size, standard, progress)
+        with _evaluating(forecaster):
+            rollout.run(store, steps, batch_size, standard, progress)
     options: dict[str, Any] = {"chunks": None, "consolidated": False, "decode_timedelta": True}
     ds: xarray.Dataset = xarray.open_zarr(str(output), **options)
     return ds
+
+
+@contextlib.contextmanager
+def _evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode, and each part's own again afterwards."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
 
 
 class _Rollout:
