@@ -12,7 +12,6 @@ jet to day 6. The default (T42, T63, T85) is long on a CPU; the stored results a
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import platform
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 
 import geoattn as ga
+from geoattn._files import write_json
 from geoattn.tasks.shallow_water import (
     DAY,
     Case,
@@ -129,8 +129,7 @@ def main() -> None:
         ),
         "galewsky, day 6": unstable(grids[-1], **options),
     }
-    chosen.output.parent.mkdir(parents=True, exist_ok=True)
-    chosen.output.write_text(json.dumps(results, indent=1) + "\n")
+    write_json(results, chosen.output)
 
 
 if __name__ == "__main__":

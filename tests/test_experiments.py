@@ -1,5 +1,6 @@
 """The three experiments by their commands, at toy size."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -83,6 +84,13 @@ def test_another_setting_in_the_same_folder_is_refused(water):
         main([*command, "--model.geometry", "plane"])
     with pytest.raises(SystemExit, match=r"data holds a run with other settings: seed is 0 there, 1 here"):
         main([*command, "--data.seed", "1"])
+
+
+def test_data_in_another_layout_is_refused(tmp_path):
+    data = shallow_water.DataSettings(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(data) | {"folder": None}))
+    with pytest.raises(ValueError, match="layout is missing there, 'trajectories along time' here"):
+        shallow_water.stores(data)
 
 
 @pytest.mark.parametrize("task", ["segmentation", "depth"])

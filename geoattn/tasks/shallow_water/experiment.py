@@ -104,7 +104,7 @@ def stores(data: DataSettings) -> dict[str, Path]:
     Simulated once; see :func:`geoattn.tasks.shallow_water.to_dataset` for what a store holds.
     """
     folder, grid, steps = Path(data.folder), data.grid, data.states - 1
-    claim(folder, dataclasses.asdict(data) | {"folder": None})
+    claim(folder, dataclasses.asdict(data) | {"folder": None, "layout": "trajectories along time"})
     counts = {"training": data.training, "validation": data.validation, "test": data.test}
     paths = {part: folder / f"{part}.zarr" for part in (*counts, "galewsky")}
     first = 0
