@@ -11,7 +11,8 @@ PAGES = sorted(DOCS.glob("*.md"))
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_examples_run_in_order(page, tmp_path, monkeypatch):
-    pytest.importorskip("xarray", reason="the pages read and write data sets")
+    for module in ("xarray", "lightning", "matplotlib"):
+        pytest.importorskip(module, reason="the pages read and write data sets, and train")
     monkeypatch.chdir(tmp_path)
     names = {}
     examples = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
