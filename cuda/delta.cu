@@ -41,5 +41,5 @@ KERNEL(THREADS, GEOATTN_BLOCKS) delta(const Delta arguments) {
     }
     if (a.lse_gradient.data)
         sum -= load(row_at<const float>(a.lse_gradient.start(batch, head), a.lse_gradient.token, query));
-    store(a.statistics + row, float2{-lse * LOG2_E, sum});
+    store(a.statistics + row, float2{-exponent(lse), sum});
 }

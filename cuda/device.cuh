@@ -123,6 +123,7 @@ DEVICE float power_of_two(float x) {
 }
 DEVICE float natural_log(float x) { return logf(x); }
 DEVICE float maximum(float a, float b) { return fmaxf(a, b); }
+DEVICE float magnitude(float x) { return fabsf(x); }
 
 // The value of the lane whose number differs in the bits of mask.
 DEVICE float from_lane_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
@@ -160,4 +161,5 @@ DEVICE float2 load_shared<float2>(u32 address) {
 #endif
 
 DEVICE float infinity() { return float_of(0x7f800000u); }
+DEVICE float not_a_number() { return float_of(0x7fffffffu); }
 constexpr float LOG2_E = 1.4426950408889634f;

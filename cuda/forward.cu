@@ -46,6 +46,7 @@ struct Softmax {
         const int pair = thread_index() % 4;
         float p[STEP / 16][2][4] = {};  // of skipped groups it stays 0
         float new_top[2] = {top[0], top[1]};
+        float largest[2] = {0.f, 0.f};  // product: one of −∞ hides no key, it is not a number
 #pragma unroll
         for (int m = 0; m < STEP / 16; ++m) {
             multiply_rows<PARTIAL, STEP>(p[m], q, k, m, groups >> 2 * m);
@@ -56,6 +57,7 @@ struct Softmax {
                 const float2 b = load_shared<float2>(bias + (8 * n + 2 * pair) * 4);
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
+                    largest[i / 2] = maximum(largest[i / 2], magnitude(p[m][g][i]));
                     float score = p[m][g][i] * scale + (i % 2 ? b.y : b.x);
                     if (PARTIAL) score = seen(n, i) ? score : -infinity();
                     p[m][g][i] = score;
@@ -65,6 +67,7 @@ struct Softmax {
         }
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
+            if (largest[i] == infinity()) total[i] = not_a_number();
             new_top[i] = maximum(new_top[i], from_lane_xor(new_top[i], 1));
             new_top[i] = maximum(new_top[i], from_lane_xor(new_top[i], 2));
         }
@@ -178,7 +181,7 @@ KERNEL(THREADS, GEOATTN_BLOCKS) forward(const Forward arguments) {
         if (token < 0) continue;
         if (lane % 4 == 0 && block.slice == 0)
             store(row_at<float>(lse, a.lse.token, token),
-                  total == 0.f ? -infinity() : softmax.top[i] / LOG2_E + natural_log(total));
+                  total == 0.f ? -infinity() : of_exponent(softmax.top[i]) + natural_log(total));
         write_row<VALUE_DIM>(row_at<Storage>(out, a.out.token, token), softmax.sums, i, value_dim, inverse);
     }
 }

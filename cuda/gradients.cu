@@ -26,7 +26,7 @@ constexpr bool CROWDED = SCORE_DIM * sizeof(Storage) >= 512 && !(WIDE && ROWS_AR
 
 // What the backward pass needs to know of a query beside its vectors (see delta.cu).
 struct Statistics {
-    float minus_lse;  // −lse · log₂ e; −∞ where the query sees nothing
+    float minus_lse;  // −exponent(lse); −∞ where the query sees nothing
     float delta;      // dO · out − dlse
 };
 

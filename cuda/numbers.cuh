@@ -76,6 +76,23 @@ struct Float32 {
     static DEVICE float2 load_pair(const Storage* address) { return load((const float2*)address); }
 };
 
+// log₂ e times a number, bent back from BEND on so that it is finite for every finite one: the kernels
+// work with exponents of 2, and a bias of −3.4e38 must not become −∞, which hides a key. The order is kept.
+constexpr float BEND = 4.2535296e37f;  // 2¹²⁵
+DEVICE float exponent(float x) {
+    const float size = magnitude(x);
+    if (!(size > BEND / LOG2_E && size < infinity())) return x * LOG2_E;
+    const float bent = BEND + (size - BEND / LOG2_E) * 0.5f;
+    return x < 0.f ? -bent : bent;
+}
+// The number whose exponent this is.
+DEVICE float of_exponent(float y) {
+    const float size = magnitude(y);
+    if (!(size > BEND && size < infinity())) return y / LOG2_E;
+    const float straight = BEND / LOG2_E + (size - BEND) * 2.f;
+    return y < 0.f ? -straight : straight;
+}
+
 using Element = GEOATTN_ELEMENT;
 using Storage = Element::Storage;
 // Elements in the 16 bytes that are copied and addressed together.

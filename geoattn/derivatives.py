@@ -109,6 +109,7 @@ def _second(*arguments: Any) -> list[Tensor | None]:
     *wanted, grad_out, grad_lse, q, k, v, key_bias, scales, content, digest, scale, quadrature = arguments
     hood = programs.find(digest, content)
     additive = ops.additive(q, key_bias, hood, quadrature)
+    k, v = (ops.zero_hidden(x, key_bias, additive, hood) for x in (k, v))
     with ops.full_precision(q):
         gradients = reference.second_derivatives(
             wanted, grad_out, grad_lse, q, k, v, additive, hood, scale if scales is None else scales

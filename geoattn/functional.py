@@ -135,10 +135,6 @@ def attention(
     q, k, v = _autocast(q, k, v)
     _check_operands(q, k, v, hood)
     bias, quadrature = _additive(q, hood, key_weights, key_bias, key_mask)
-    if key_mask is not None:
-        # a weight of 0 does not keep a hidden NaN out of a sum
-        hidden = ~key_mask[..., None, None]
-        k, v = k.masked_fill(hidden, 0.0), v.masked_fill(hidden, 0.0)
     if backend is not None and not isinstance(backend, str):
         raise TypeError(f"backend must be a name in geoattn.backends() or None, got {type(backend).__name__}")
     factor, scales = _scale(scale, q)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from geoattn import backends, programs
 from geoattn._lru import BoundedCache
-from geoattn.backends.base import accumulation_dtype
+from geoattn.backends.base import accumulation_dtype, reaches_too_far
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
 
@@ -41,6 +41,8 @@ library.define(  # type: ignore[no-untyped-call]
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 
+#: by identity of a grid
+_zero_weights: dict[str, bool] = {}
 _log_weights: BoundedCache[tuple[str, torch.device, torch.dtype], Tensor] = BoundedCache(max_bytes=2**28)
 
 
@@ -68,6 +70,27 @@ def combined(first: Tensor, second: Tensor) -> Tensor:
     """The sum of two additive vectors; −∞ in either hides the key, whatever the other holds."""
     lowest = float("-inf")
     return torch.where((first == lowest) | (second == lowest), lowest, first + second)
+
+
+def zero_hidden(x: Tensor, key_bias: Tensor | None, additive: Tensor | None, hood: Neighborhood) -> Tensor:
+    """Keys or values ``[B, Nk, Hkv, D]`` with zeros where an additive vector of −∞ hides them.
+
+    What a hidden key holds must not meet a product: 0 · NaN is NaN. Without a vector of the caller's only a
+    weight of the grid can hide.
+    """
+    if additive is None or (key_bias is None and not _has_zero_weights(hood.key_grid)):
+        return x
+    hidden = additive == float("-inf")
+    if x.device.type == "cpu" and not hidden.any():
+        return x
+    return x.masked_fill(hidden[:, :, None, None], 0.0)
+
+
+def _has_zero_weights(grid: Grid) -> bool:
+    known = _zero_weights.get(grid.identity)
+    if known is None:
+        known = _zero_weights[grid.identity] = bool((np.asarray(grid.weights) == 0).any())
+    return known
 
 
 def full_precision(q: Tensor) -> AbstractContextManager[Any]:
@@ -105,6 +128,8 @@ def _forward(
     with full_precision(q):
         chosen = backends.choose(backend, q, k, v, hood)
         bias = additive(q, key_bias, hood, quadrature)
+        if not backends.skips_hidden(chosen):
+            k, v = (zero_hidden(x, key_bias, bias, hood) for x in (k, v))
         out, lse = chosen.forward(q, k, v, bias, hood, scale if scales is None else scales)
     return out.contiguous(), lse.contiguous()
 
@@ -167,6 +192,10 @@ def _backward(
     with full_precision(q):
         chosen = backends.choose(backend, q, k, v, hood)
         bias = additive(q, key_bias, hood, quadrature)
+        if key_bias is not None and reaches_too_far(lse):
+            chosen = backends.get("reference")
+        if not backends.skips_hidden(chosen):
+            k, v = (zero_hidden(x, key_bias, bias, hood) for x in (k, v))
         dq, dk, dv, db, ds = chosen.backward(
             grad_out,
             grad_lse,

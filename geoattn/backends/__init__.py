@@ -231,6 +231,11 @@ def refusal(name: str, q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> s
     return _unavailable(name) or get(name).refuses(q, k, v, hood)
 
 
+def skips_hidden(backend: Backend) -> bool:
+    """Whether a backend never reads what keys with an additive −∞ hold; others get zeros there."""
+    return getattr(backend, "skips_hidden", False)
+
+
 def choose(name: str | None, q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> Backend:
     """The named backend, or the first that runs these arguments.
 
@@ -312,6 +317,7 @@ class Backends(_Module):
         last = staticmethod(last)
         get = staticmethod(get)
         refusal = staticmethod(refusal)
+        skips_hidden = staticmethod(skips_hidden)
         choose = staticmethod(choose)
         automatic = staticmethod(automatic)
 

@@ -39,6 +39,12 @@ class Backend(Protocol):
     bias), ``[B or 1, Nk]``, float64 for float64 inputs, else float32. ``scale`` multiplies q·k: a number,
     or ``[B or 1, H]`` in the dtype of the key vector, by which q itself in half precision is never
     multiplied. The gradient of such a tensor is that of its numbers at any value, 0 too.
+
+    A key is hidden by the pattern or by an additive −∞ and by nothing else. Keys and values that −∞ hides
+    arrive as zeros, unless the backend says ``skips_hidden = True``: it then never looks at what they hold.
+    What is not a number elsewhere must reach the results of the queries that see it; it may spread to other
+    queries of the same tile by way of v and in the backward pass, if the docstring says so. Backward passes
+    whose finite lse lies beyond :data:`PRECISE` go to the reference, unless the caller adds nothing per key.
     """
 
     name: str
@@ -86,11 +92,14 @@ PRECISE = {torch.float32: 2.0**13, torch.float64: 2.0**42}
 
 
 def reaches_too_far(lse: Tensor) -> bool:
-    """Whether a finite log-sum-exp of CPU tensors is beyond :data:`PRECISE`, and say so once.
+    """Whether a finite log-sum-exp is beyond :data:`PRECISE`, and say so once.
 
-    That takes a query all of whose visible keys have huge biases. Their backward pass is the reference's,
-    which makes its probabilities anew.
+    That takes a query all of whose visible keys have huge biases. The reference makes its probabilities
+    anew, other backends from the lse. While a CUDA graph is captured, nothing can be asked of a device, and
+    the answer is no.
     """
+    if lse.is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
     bound = PRECISE[lse.dtype]
     far = bool(((lse.abs() > bound) & lse.isfinite()).any())
     if far:

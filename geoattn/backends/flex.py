@@ -4,6 +4,9 @@ Tokens are laid out in plan order, the plan's lists become a ``BlockMask``, and 
 are read bit by bit. The backward pass is torch's own. It runs the forward pass once more, because an
 op hands over its outputs only, and sums the gradient of the key vector with atomic additions, the one
 result of this backend that may differ in its last bits from run to run.
+
+Finite biases beyond ±2e38 count as ±2e38. What is not a number may spread to other queries of the same block
+of 128, and going backward to the keys that these see.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ BLOCK = 128
 MAX_TILE_PAIRS = 2**26
 HEAD_DIMS = range(16, 257)
 MAX_PROGRAMS = 2**12
+MAX_BIAS = 2e38
 
 
 class Layout(NamedTuple):
@@ -152,7 +156,7 @@ class Flex:
             q.transpose(1, 2),
             k.transpose(1, 2),
             v.transpose(1, 2),
-            score_mod=None if additive is None else add_per_key(additive),
+            score_mod=add_per_key(additive),
             block_mask=layout.block_mask,
             scale=scale,
             enable_gqa=q.shape[2] != k.shape[2],
@@ -172,14 +176,26 @@ def arrange(
     q = q.detach().index_select(1, layout.query_order)
     k, v = (x.detach().index_select(1, layout.key_order) for x in (k, v))
     if key_bias is not None:
-        key_bias = key_bias.detach().squeeze(0).index_select(-1, layout.key_order)
+        key_bias = _bounded(key_bias.detach()).squeeze(0).index_select(-1, layout.key_order)
     return q, k, v, key_bias
 
 
-def add_per_key(additive: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
+def add_per_key(additive: Tensor | None) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """The score of a pair: only the key vector hides, a product that is −∞ is not a number."""
+
+    def product(score: Tensor) -> Tensor:
+        return torch.where(score == float("-inf"), float("nan"), score)
+
+    if additive is None:
+        return lambda score, batch, head, query, key: product(score)
     if additive.ndim == 1:
-        return lambda score, batch, head, query, key: score + additive[key]
-    return lambda score, batch, head, query, key: score + additive[batch, key]
+        return lambda score, batch, head, query, key: product(score) + additive[key]
+    return lambda score, batch, head, query, key: product(score) + additive[batch, key]
+
+
+def _bounded(key_bias: Tensor) -> Tensor:
+    """Finite numbers no larger than what stays finite when FlexAttention makes exponents of 2 of them."""
+    return torch.where(key_bias.isfinite(), key_bias.clamp(-MAX_BIAS, MAX_BIAS), key_bias)
 
 
 @contextmanager

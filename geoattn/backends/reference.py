@@ -6,7 +6,7 @@ Half precision inputs are computed in float32, float64 in float64.
 
 What is not a number reaches the queries that see it, and no others: except by way of ``v``, ``grad_out``
 and the gradients, where it may spread to the queries of the same chunk, 64 neighbors at most, and to
-the keys that these see. Keys that a bias of −∞ hides may hold anything.
+the keys that these see.
 """
 
 from __future__ import annotations
@@ -184,8 +184,9 @@ def second_derivatives(
             assert k_part is not None
             assert v_part is not None
             factor = of_heads(scale if s_part is None else s_part, slice(None), kv_heads)
-            keys, values = (shown(x.transpose(1, 2), b_part) for x in (k_part, v_part))
-            out, lse = attend(q_part, keys, values, b_part, chunk.hidden, factor)
+            out, lse = attend(
+                q_part, k_part.transpose(1, 2), v_part.transpose(1, 2), b_part, chunk.hidden, factor
+            )
             wanted = [
                 (x, take(c))
                 for x, c, take in zip(parts[2:], cotangents, takes[2:], strict=False)
@@ -229,11 +230,6 @@ def of_heads(scale: float | Tensor, part: slice, kv_heads: int) -> float | Tenso
         return scale
     rows = scale if scale.shape[0] == 1 else scale[part]
     return rows.reshape(len(rows), kv_heads, -1, 1, 1)
-
-
-def shown(x: Tensor, bias: Tensor | None) -> Tensor:
-    """Keys or values ``[B, Hkv, m, D]`` with zeros where a bias ``[B or 1, m]`` of −∞ hides them."""
-    return x if bias is None else x.masked_fill((bias == float("-inf"))[:, None, :, None], 0.0)
 
 
 def scores(q: Tensor, k: Tensor, bias: Tensor | None, hidden: Tensor | None, scale: float | Tensor) -> Tensor:
@@ -285,9 +281,9 @@ def gather(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """The chunk's rows of every operand, in the accumulation dtype and in the layout of :func:`attend`."""
     dtype = accumulation_dtype(q.dtype)
+    k_chunk, v_chunk = (x.index_select(1, chunk.keys).to(dtype).transpose(1, 2) for x in (k, v))
     if bias is not None:
         bias = (bias if bias.shape[0] == 1 else bias[part]).index_select(1, chunk.keys)
-    k_chunk, v_chunk = (shown(x.index_select(1, chunk.keys).to(dtype).transpose(1, 2), bias) for x in (k, v))
     return group(q.index_select(1, chunk.queries), k.shape[2], dtype), k_chunk, v_chunk, bias
 
 

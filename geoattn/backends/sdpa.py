@@ -11,11 +11,9 @@ dk'. The gradient of the lse needs no kernel of its own either: fused backward p
 forward result only through Δ_i = dO_i·O_i, and the gradient of lse_i enters the formula as
 Δ_i − dlse_i, so a further channel with O' = 1, dO' = −dlse and v' = 0 adds exactly that.
 
-What is not a number in q, k or the key vector reaches all queries that see it; keys that a bias of −∞
-hides may hold anything. Where the largest bias of a batch entry is beyond what those channels hold
-(:func:`_bound`), and going backward where the log-sum-exp is beyond ±2^13, calls on a CPU are the
-reference's, with a warning. On CUDA, where asking would stall the device, such outputs are NaN, and the
-gradients beside such a log-sum-exp no more precise than that is.
+What is not a number in q, k or the key vector reaches all queries that see it. Where the largest bias of a
+batch entry is beyond what those channels hold (:func:`_bound`), calls on a CPU are the reference's, with a
+warning; on CUDA, where asking would stall the device, such outputs are NaN.
 """
 
 from __future__ import annotations
@@ -31,7 +29,6 @@ from geoattn.backends.base import (
     Gradients,
     backward_of_multiplied,
     forward_of_multiplied,
-    reaches_too_far,
     say_extreme,
 )
 from geoattn.backends.reference import Reference
@@ -84,7 +81,6 @@ class FusedDense:
         if key_bias is not None and q.device.type == "cpu" and _beyond(key_bias, q.dtype, scale).any():
             say_extreme()
             return Reference().forward(q, k, v, key_bias, hood, scale)
-        k, v = (_shown(x, key_bias) for x in (k, v))
         operands = _extend(q, k, v, key_bias, scale, lse_channels=0)
         out, lse = _fused(*operands, scale or 1.0)
         out = _by_token(out, q.shape[2])[..., : v.shape[-1]]
@@ -122,22 +118,6 @@ class FusedDense:
             return backward_of_multiplied(
                 self, grad_out, grad_lse, q, k, v, key_bias, out, lse, hood, scale, needs_key_bias
             )
-        if key_bias is not None and q.device.type == "cpu" and reaches_too_far(lse):
-            return Reference().backward(
-                grad_out,
-                grad_lse,
-                q,
-                k,
-                v,
-                key_bias,
-                out,
-                lse,
-                hood,
-                scale,
-                needs_key_bias,
-                needs_scale,
-            )
-        k, v = (_shown(x, key_bias) for x in (k, v))
         heads, kv_heads, dim, dim_v = q.shape[2], k.shape[2], q.shape[3], v.shape[3]
         lse_channels = 0 if grad_lse is None else PIECES[q.dtype]
         q_wide, k_wide, v_wide = _extend(q, k, v, key_bias, scale, lse_channels)
@@ -171,11 +151,6 @@ def _beyond(key_bias: Tensor, dtype: torch.dtype, scale: float) -> Tensor:
     """Which batch entries have a finite largest bias beyond the bound ``[B or 1]``."""
     top = key_bias.amax(1)
     return (top.abs() > _bound(dtype, scale)) & top.isfinite()
-
-
-def _shown(x: Tensor, key_bias: Tensor | None) -> Tensor:
-    """Keys or values ``[B, Nk, Hkv, D]`` with zeros where a bias of −∞ hides them."""
-    return x if key_bias is None else x.masked_fill((key_bias == float("-inf"))[..., None, None], 0.0)
 
 
 def _extend(

@@ -202,14 +202,16 @@ void land(const std::vector<Copy>& copies) {
 // first of the largest term, and the sum at the 24th of its own. (Hopper keeps more, none keeps less.)
 float cut_off_sum(float start, const float* row, const float* column, int depth) {
     double terms[17], largest = std::fabs((double)start);
+    bool ordinary = largest <= 1e38;  // neither NaN nor infinity
     for (int k = 0; k < depth; ++k) {
         terms[k] = (double)row[k] * column[k];
         largest = std::max(largest, std::fabs(terms[k]));
+        ordinary = ordinary && std::fabs(terms[k]) <= 1e38;
     }
     terms[depth] = start;
-    if (largest == 0.) return start;
+    if (largest == 0. && ordinary) return start;
     double sum = 0.;
-    if (!(largest <= 1e38)) {  // NaN, infinity
+    if (!ordinary) {
         for (int k = 0; k <= depth; ++k) sum += terms[k];
         return (float)sum;
     }

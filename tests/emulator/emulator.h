@@ -77,6 +77,7 @@ inline float power_of_two(float x) {
 }
 inline float natural_log(float x) { return __builtin_logf(x); }
 inline float maximum(float a, float b) { return __builtin_fmaxf(a, b); }
+inline float magnitude(float x) { return __builtin_fabsf(x); }
 float from_lane_xor(float value, int mask);
 u32 from_first_lane(u32 value);
 bool any_lane(bool condition);

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geoattn.backends.base import Forward, Gradients, reaches_too_far, say_extreme
+from geoattn.backends.base import Forward, Gradients, say_extreme
 from geoattn.backends.cpu import threads
 from geoattn.backends.cpu.backward import add_runs, backward
 from geoattn.backends.cpu.forward import forward
@@ -41,12 +41,12 @@ class Cpu:
     way of the gradients, it may spread to other queries of the same tile of 32 and to the keys that these
     see, and no further; keys that a bias of −∞ hides may hold anything.
 
-    A query that sees only keys with huge biases (its log-sum-exp beyond ±2^13 going backward, beyond half of
-    the largest number going forward) needs its largest score taken off first: the reference computes such a
-    call, with a warning.
+    A query that sees only keys with biases beyond half of the largest number needs its largest score taken
+    off first: the reference computes such a call, with a warning.
     """
 
     name = "cpu"
+    skips_hidden = True
 
     def unavailable(self) -> str | None:
         return None
@@ -115,21 +115,6 @@ class Cpu:
         needs_key_bias: bool,
         needs_scale: bool = False,
     ) -> Gradients:
-        if key_bias is not None and reaches_too_far(lse):
-            return Reference().backward(
-                grad_out,
-                grad_lse,
-                q,
-                k,
-                v,
-                key_bias,
-                out,
-                lse,
-                hood,
-                scale,
-                needs_key_bias,
-                needs_scale,
-            )
         dtype = q.dtype
         grad_out, q, k, v, out = (_readable(x) for x in (grad_out, q, k, v, out))
         work = _schedule(hood)

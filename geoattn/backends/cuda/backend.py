@@ -23,10 +23,17 @@ ALIGNMENT = 16
 MOST_TOKEN_STRIDE = 2**32 - 1
 
 LOG2_E = math.log2(math.e)
+#: exponents of 2 beyond this are bent back, so that all finite biases have finite ones, in their order
+BEND = 2.0**125
 
 
 class Cuda:
-    """Block-sparse attention with running softmax on tensor cores, float32 inputs in split precision."""
+    """Block-sparse attention with running softmax on tensor cores, float32 inputs in split precision.
+
+    What is not a number reaches the queries that see it. In ``v``, in infinite numbers of ``k``, and going
+    backward it may spread to other queries of the same tile of 64, and to the keys of their tiles, and no
+    further.
+    """
 
     name = "cuda"
     device_type = "cuda"
@@ -208,8 +215,12 @@ def _near(x: Tensor) -> bool:
 
 
 def _exponents(key_bias: Tensor | None) -> Tensor | None:
-    """The additive key vector side by side, for powers of two instead of e."""
-    return None if key_bias is None else (key_bias * LOG2_E).contiguous()
+    """The additive key vector side by side, as exponents of 2: ``exponent`` of ``numbers.cuh``."""
+    if key_bias is None:
+        return None
+    size = key_bias.abs()
+    bent = (BEND + (size - BEND / LOG2_E) / 2).copysign(key_bias)
+    return torch.where(size > BEND / LOG2_E, bent, key_bias * LOG2_E).contiguous()
 
 
 def _bias(key_bias: Tensor | None) -> tuple[int | None, int]:
