@@ -344,7 +344,7 @@ def test_labels_are_taken_not_averaged(method, target):
     ds = ds.assign_coords(ga.xarray.coordinates(source).coords)
     for refused in ("auto", "average", "interpolation"):
         with pytest.raises(
-            ValueError, match=r"'cover' has flag values.*method='nearest' or method='majority'"
+            ValueError, match=r"ds\['cover'\] has flag values.*method='nearest' or method='majority'"
         ):
             ga.xarray.regrid(ds, target, method=refused)
     found = ga.xarray.regrid(ds, target, method=method).cover
@@ -372,7 +372,7 @@ def test_the_majority_is_by_area():
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64])
 def test_integers_and_bools_are_not_averaged(dtype):
     values = field((LAND * 3).astype(dtype), name="soil")
-    with pytest.raises(ValueError, match=r"'soil': the field holds .*method='nearest' or method='majority'"):
+    with pytest.raises(ValueError, match=r"field: the field holds .*method='nearest' or method='majority'"):
         ga.xarray.regrid(values, TARGETS[1])
     assert ga.xarray.regrid(values, TARGETS[1], method="majority").dtype == dtype
     assert ga.xarray.regrid(values.astype(float), TARGETS[1]).dtype == np.float64

@@ -202,7 +202,7 @@ def test_dask_arrays_are_regridded_when_they_are_computed():
 def test_mistakes_are_named():
     ds = dataset(G.gaussian(24, 48))
     holes = ds.where(ds.latitude > 0)
-    with pytest.raises(ValueError, match=r"'t': \d+ of \d+ values are missing"):
+    with pytest.raises(ValueError, match=r"ds\['t'\]: \d+ of \d+ values are missing"):
         regrid(holes, G.healpix(4))
     assert regrid(holes, G.healpix(4), missing="renormalise").t.isnull().any()
     with pytest.raises(ValueError, match=r"missing must be one of .* got 'skip'"):

@@ -351,7 +351,9 @@ def test_variables_that_make_no_channels_are_refused_by_name():
     refuses(ds, r"'zonal' has the dimensions .* without \['longitude'\] of the grid's", ["t", "zonal"])
     refuses(ds, r"no variable 'q' in the data set", ["q"])
     refuses(
-        ds.assign(when=ds.time + 0 * ds.t2m.astype("timedelta64[ns]")), r"'when' holds datetime", ["when"]
+        ds.assign(when=ds.time + 0 * ds.t2m.astype("timedelta64[ns]")),
+        r"ds\['when'\] holds datetime",
+        ["when"],
     )
     refuses(ds[["zonal"]].assign_coords(longitude=ds.longitude), r"no variable lies on the grid's dimensions")
     with pytest.raises(TypeError, match="read off an xarray Dataset, got DataArray"):
@@ -403,12 +405,12 @@ def test_data_sets_that_do_not_fit_the_schema_are_refused():
     ds = era5()
     schema = Schema.of(ds)
     for wrong, match in (
-        (ds.drop_vars("t2m"), r"the schema has a variable 't2m', the data set \['t', 'z'\]"),
+        (ds.drop_vars("t2m"), r"the data set lacks \['t2m'\] of the schema, it has \['t', 'z'\]"),
         (ds.isel(level=[0]), r"'t' lacks the levels \[850\]: there are \[500\]"),
         (ds.isel(level=0), r"'t' has dimensions .*without the schema's 'level'"),
-        (ds.isel(latitude=slice(None, None, -1)), r"the points of the schema's .* in another order"),
+        (ds.isel(latitude=slice(None, None, -1)), r"the points of the schema, .* in another order"),
         (ds.assign_coords(longitude=ds.longitude + 5), r"lies on the .*the schema on the"),
-        (weatherbench2(), r"lies on the equiangular grid 32×64"),
+        (weatherbench2(), r"the data set lacks \['t', 't2m', 'z'\]"),
     ):
         with pytest.raises(ValueError, match=match):
             to_tensor(wrong, schema)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -111,6 +112,15 @@ def _check(name: str, windows: Windows, forecaster: Forecaster) -> None:
         raise ValueError(
             f"the windows for {name} are of the {windows.schema!r}, the forecaster's statistics of the "
             f"{forecaster.schema!r}"
+        )
+    length = windows.length
+    if length is not None and length != forecaster.step:
+        seconds = length / np.timedelta64(1, "s")
+        raise ValueError(
+            f"the windows for {name} step by {seconds:g} s, the forecaster by "
+            f"{forecaster.step / np.timedelta64(1, 's'):g} s: make it of their step, "
+            "ga.xarray.Forecaster(network, "
+            f"statistics, np.timedelta64({seconds:.0f}, 's')), or the windows of its own, Windows(…, step=…)"
         )
     if windows.statistics is not None:
         raise ValueError(f"the windows for {name} are normalised: leave it to the forecaster, normalise=None")

@@ -9,7 +9,7 @@ import xarray
 
 from geoattn.grids import Recognition, recognise
 from geoattn.plot import lat_lon_map
-from geoattn.xarray.schema.fit import fit_mask
+from geoattn.xarray.schema.fit import check_numbers, fit_mask, fit_variables, refuse_labels
 from geoattn.xarray.schema.schema import on_grid
 
 
@@ -52,13 +52,31 @@ def mean(ds: Any, *, mask: Any = None, **recognition: Any) -> Any:
     report = recognise(ds, **recognition)
     area = _weights(ds, report)
     if isinstance(ds, xarray.DataArray):
-        return area_mean(ds, area, None if mask is None else fit_mask(mask, ds), str(ds.name))
-    means = {}
-    for name in on_grid(ds, report.dims):
-        of_this = mask[name] if isinstance(mask, xarray.Dataset) else mask
-        fitting = None if of_this is None else fit_mask(of_this, ds[name])
-        means[name] = area_mean(ds[name], area, fitting, name)
+        return _mean(ds, area, mask, "field", "mask")
+    names = on_grid(ds, report.dims)
+    several = isinstance(mask, xarray.Dataset)
+    if several:
+        fit_variables(mask, dict.fromkeys(names, ""), "mask", "data set")
+    means = {
+        name: _mean(
+            ds[name],
+            area,
+            mask[name] if several else mask,
+            f"ds[{name!r}]",
+            f"mask[{name!r}]" if several else "mask",
+        )
+        for name in names
+    }
     return xarray.Dataset(means, attrs=ds.attrs)
+
+
+def _mean(array: xarray.DataArray, area: xarray.DataArray, mask: Any, call: str, mask_call: str) -> Any:
+    """The mean of one variable, which is called ``call`` where it was given."""
+    check_numbers(array, call)
+    refuse_labels(array, call, f"Take the share of each: ga.xarray.mean({call} == …)")
+    dims = [str(dim) for dim in area.dims]
+    fitting = None if mask is None else fit_mask(mask, array, dims, mask_call)
+    return area_mean(array, area, fitting, str(array.name))
 
 
 def plot(array: Any, ax: Any = None, **options: Any) -> Any:

@@ -17,7 +17,8 @@ from geoattn.grids import SphericalGrid, named, recognise
 from geoattn.grids.interpolation import interpolation
 from geoattn.nn.resampling import WeightedSum
 from geoattn.xarray.schema.coordinates import coordinates
-from geoattn.xarray.schema.schema import on_grid
+from geoattn.xarray.schema.fit import check_numbers, refuse_labels
+from geoattn.xarray.schema.schema import describes_grid, on_grid
 
 METHODS = ("auto", "average", "interpolation", "nearest", "majority")
 #: methods that give values of the source only, as labels need
@@ -85,6 +86,12 @@ class Regridder:
         """
         if missing not in MISSING:
             raise ValueError(f"missing must be one of {MISSING}, got {missing!r}")
+        if hasattr(field, "dims"):
+            raise TypeError(
+                f"field must be a numpy array or a torch tensor, got {type(field).__name__}, whose "
+                "coordinates "
+                "would not be looked at: ga.xarray.regrid(field, target) looks, or pass field.values"
+            )
         rank = len(self.source.shape)
         if tuple(field.shape[field.ndim - rank :]) != self.source.shape:
             raise ValueError(
@@ -217,19 +224,28 @@ def regrid(ds: Any, target: Any, *, method: str = "auto", missing: str = "refuse
     operator = Regridder(report.grid, grid, method)
     sizes = tuple(int(coords.sizes[dim]) for dim in dims)
 
-    def one(array: xarray.DataArray) -> xarray.DataArray:
-        return _regrid_array(array, operator, missing, report.dims, dims, sizes)
+    def one(array: xarray.DataArray, call: str) -> xarray.DataArray:
+        return _regrid_array(array, operator, missing, report.dims, dims, sizes, call)
 
     note = {"regridding": repr(operator)}
     if isinstance(ds, xarray.DataArray):
-        moved = one(ds.drop_vars([n for n, c in ds.coords.items() if set(c.dims) & set(report.dims)]))
+        bare = ds.drop_vars([n for n, c in ds.coords.items() if set(c.dims) & set(report.dims)])
+        moved = one(bare, "field")
         return moved.assign_coords(coords.coords).assign_attrs(note)
     names = on_grid(ds, report.dims)
+    for name, variable in ds.data_vars.items():
+        if set(variable.dims) & set(report.dims) and name not in names and not describes_grid(ds, name):
+            raise ValueError(
+                f"ds[{name!r}], {variable.dtype} over {variable.dims}, is no field of real numbers on the "
+                f"grid's {report.dims}: leave it out, ds.drop_vars({name!r})"
+            )
     old = [n for n, v in ds.variables.items() if set(v.dims) & set(report.dims) and n not in names]
     old += [n for n, v in ds.variables.items() if "grid_mapping_name" in v.attrs]
     rest = ds.drop_vars([*old, *names])
     bare = ds.drop_vars([n for n in old if n in ds.coords])
-    moved = rest.assign({name: one(bare[name]) for name in names}).assign_coords(coords.coords)
+    moved = rest.assign({name: one(bare[name], f"ds[{name!r}]") for name in names}).assign_coords(
+        coords.coords
+    )
     moved = moved.assign(coords.data_vars)
     order = [n for n in ds.data_vars if n in moved.data_vars]
     return moved[[*order, *coords.data_vars]].assign_attrs({**ds.attrs, **note})
@@ -242,23 +258,20 @@ def _regrid_array(
     old: tuple[str, ...],
     new: tuple[str, ...],
     sizes: tuple[int, ...],
+    call: str,
 ) -> xarray.DataArray:
     if not set(old) <= set(map(str, array.dims)):
-        raise ValueError(f"{array.name!r} has the dimensions {array.dims}, without the grid's {old}")
-
-    labels = "flag_values" in array.attrs or "flag_meanings" in array.attrs
-    if labels and operator.method not in OF_LABELS:
-        raise ValueError(
-            f"{array.name!r} has flag values: labels, whose average is another label. Regrid them by "
-            "method='nearest' or method='majority'"
-        )
+        raise ValueError(f"{call} has the dimensions {array.dims}, without the grid's {old}")
+    check_numbers(array, call)
+    if operator.method not in OF_LABELS:
+        refuse_labels(array, call, "Regrid them by method='nearest' or method='majority'")
 
     def move(values: NDArray[Any]) -> NDArray[Any]:
         lead = values.shape[: values.ndim - len(old)]
         try:
             moved = operator(values.reshape(*lead, *operator.source.shape), missing)
         except ValueError as reason:
-            raise ValueError(f"{array.name!r}: {reason}") from None
+            raise ValueError(f"{call}: {reason}") from None
         result: NDArray[Any] = moved.reshape(*lead, *sizes)
         return result
 

@@ -341,7 +341,10 @@ def _open(schema: Schema, input: Any, checkpoint: Any) -> Reader:
         whose = "the forecaster" if isinstance(checkpoint, Forecaster) else repr(str(checkpoint))
         raise ValueError(f"the input {str(input)!r} does not fit {whose}: {reason}") from reason
     if not (reader.times.dtype.kind == "M" or hasattr(reader.times[0], "calendar")):
-        raise ValueError(f"{reader.dim!r} of {str(input)!r} holds {reader.times.dtype}, not dates")
+        raise ValueError(
+            f"{reader.dim!r} of {str(input)!r} holds {reader.times.dtype}, not dates: give the numbers their "
+            f"units, ds[{reader.dim!r}].attrs['units'] = 'hours since …', and save them, ds.to_zarr(path)"
+        )
     return reader
 
 

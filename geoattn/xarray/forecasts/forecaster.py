@@ -75,6 +75,11 @@ class Forecaster(nn.Module):
             raise ValueError(f"a network predicts 'state' or 'change', got {predicts!r}")
         self.predicts, self.conserve, self.bound_variance = predicts, conserve, bound_variance
         self.network, self.statistics = network, statistics
+        if np.datetime_data(np.timedelta64(step))[0] in "YM":
+            raise ValueError(
+                f"{step} are calendar months, of no one length: give the step in days, np.timedelta64(30, "
+                "'D')"
+            )
         self.step = np.timedelta64(step, "ns")
         if self.step <= np.timedelta64(0, "ns"):
             raise ValueError(f"a step leads forward in time, got {step}")

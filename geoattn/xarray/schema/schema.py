@@ -12,8 +12,7 @@ import numpy as np
 from geoattn._value import Value
 from geoattn.grids import SphericalGrid, recognise
 from geoattn.grids.coordinates import AREA_NAMES
-from geoattn.xarray.schema.attributes import from_text, to_text
-from geoattn.xarray.schema.fit import why_other_points
+from geoattn.xarray.schema.attributes import to_text
 from geoattn.xarray.schema.variable import ENCODING as ENCODING
 from geoattn.xarray.schema.variable import Variable, read_variable
 
@@ -212,28 +211,6 @@ class Schema(Value, kind="schema"):
         """Whether values may be missing."""
         return any(variable.mask != "none" for variable in self.variables)
 
-    # --- the grid of other data sets ----------------------------------------------------------------
-
-    def dims_in(self, ds: Any) -> tuple[str, ...]:
-        """The dimensions of ``ds`` that the grid's shape follows, once its points are known to be the same.
-
-        Raises
-        ------
-        ValueError
-            If the data set lies on another grid, or on the same points in another order.
-        """
-        report = recognise(ds, **from_text(self.recognition_text))
-        why = why_other_points(report, self.grid)
-        if why == "order":
-            raise ValueError(
-                f"the data set has the points of the schema's {self.grid!r} in another order, "
-                f"{report.grid!r}. Bring them into that order, such as by ds.sortby or ds.roll, or make a "
-                "schema of this data set: Schema.of(ds)"
-            )
-        if why:
-            raise ValueError(f"the data set lies on the {report.grid!r}, the schema on the {self.grid!r}")
-        return report.dims
-
     def __repr__(self) -> str:
         lead = "".join(f"{dim}, " for dim in self.sample_dims)
         variables = "; ".join(map(repr, self.variables))
@@ -242,14 +219,23 @@ class Schema(Value, kind="schema"):
 
 
 def on_grid(ds: Any, grid_dims: tuple[str, ...]) -> list[str]:
-    """The numeric variables on the grid, but for cell areas and coordinates' bounds."""
-    bounds = {c.attrs.get("bounds", c.encoding.get("bounds")) for c in ds.coords.values()}
+    """The numeric variables on the grid, but for what describes it."""
     return [
         str(name)
         for name, variable in ds.data_vars.items()
         if set(grid_dims) <= set(map(str, variable.dims))
         and variable.dtype.kind in "biuf"
-        and name not in bounds
-        and variable.attrs.get("standard_name") not in ("cell_area", "latitude", "longitude")
-        and str(name).lower() not in AREA_NAMES
+        and not describes_grid(ds, name)
     ]
+
+
+def describes_grid(ds: Any, name: Any) -> bool:
+    """Whether a variable tells of the grid: a cell area, a coordinate or its bounds, a grid mapping."""
+    bounds = {c.attrs.get("bounds", c.encoding.get("bounds")) for c in ds.coords.values()}
+    attributes = ds[name].attrs
+    return (
+        name in bounds
+        or attributes.get("standard_name") in ("cell_area", "latitude", "longitude")
+        or str(name).lower() in AREA_NAMES
+        or "grid_mapping_name" in attributes
+    )

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geoattn.xarray.schema.attributes import from_text
+from geoattn.xarray.schema.fit import fit_schema
 from geoattn.xarray.schema.schema import Schema
 from geoattn.xarray.schema.times import stamp
-from geoattn.xarray.schema.units import check_units
 from geoattn.xarray.schema.variable import OWN_LEVELS, Variable, channel_values
 
 
@@ -56,8 +56,7 @@ def to_tensor(
         If the data set lies on another grid, lacks a variable or level, or holds a value that is not
         finite where the schema declares no mask.
     """
-    dims = schema.dims_in(ds)
-    check_there(ds, schema)
+    dims = fit_schema(ds, schema)
     leading = _leading(ds, schema, dims)
     sizes = tuple(int(ds.sizes[dim]) for dim in leading)
     natural = np.result_type(np.float32, *(variable.dtype for variable in schema.variables))
@@ -211,27 +210,6 @@ def fill_missing(
     values[~finite] = variable.fill
     if mask is not None:
         mask[...] = finite
-
-
-def check_there(ds: Any, schema: Schema) -> None:
-    """Refuse a data set that lacks variables or levels of the schema, or holds them in other units."""
-    for variable in schema.variables:
-        if variable.name not in ds.variables:
-            raise ValueError(
-                f"the schema has a variable {variable.name!r}, the data set {list(ds.data_vars)}"
-            )
-        found = str(ds[variable.name].attrs.get("units", ""))
-        check_units(variable.name, found, variable.units, "the data set", "the schema")
-        if not variable.level_dim:
-            continue
-        if variable.level_dim not in ds[variable.name].dims:
-            raise ValueError(
-                f"variable {variable.name!r} has dimensions {ds[variable.name].dims}, without the schema's "
-                f"{variable.level_dim!r}"
-            )
-        there = ds[variable.level_dim].values.tolist()
-        if absent := [level for level in variable.levels if level not in there]:
-            raise ValueError(f"variable {variable.name!r} lacks the levels {absent}: there are {there}")
 
 
 def _leading(ds: Any, schema: Schema, grid_dims: tuple[str, ...]) -> tuple[str, ...]:

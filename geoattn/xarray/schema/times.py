@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 GAPS = ("error", "split")
+#: what the calendar of numpy's dates is called; cftime's dates of that calendar are others to compare
+NUMPY = "standard"
 
 
 def stamp(time: Any) -> str:
@@ -41,6 +43,43 @@ def check_times(times: NDArray[Any], dim: str) -> None:
             f"{dim!r} is not sorted: {stamp(times[i])} is followed by {stamp(times[i + 1])}. Sort it first: "
             f"ds.sortby({dim!r})"
         )
+
+
+def check_calendars(
+    mine: NDArray[Any], theirs: NDArray[Any], dim: str, what: str, other: str, call: str
+) -> None:
+    """Refuse times ``mine`` of one thing, ``what``, in another calendar than ``theirs`` of the ``other``.
+
+    Raises
+    ------
+    ValueError
+        Naming both, and the call that converts the first, which ``call`` names.
+    """
+    ours, wanted = _calendar(mine), _calendar(theirs)
+    if ours == wanted or not (len(mine) and len(theirs)):
+        return
+    if not ours or not wanted:
+        numbers = mine if not ours else theirs
+        raise ValueError(
+            f"{dim!r} holds {'dates' if ours else mine.dtype} in {what}, "
+            f"{'dates' if wanted else theirs.dtype} "
+            f"in {other}: give the {numbers.dtype} numbers their units, ds[{dim!r}].attrs['units'] = 'hours "
+            "since …', and decode them, ds = xarray.decode_cf(ds)"
+        )
+    options = "'standard', use_cftime=False" if wanted == NUMPY else f"{wanted!r}, use_cftime=True"
+    raise ValueError(
+        f"{dim!r} is in the calendar {ours!r} in {what}, in {wanted!r} in {other}: bring one to the other, "
+        f"{call}.convert_calendar({options}, dim={dim!r})"
+    )
+
+
+def _calendar(times: NDArray[Any]) -> str:
+    """Of dates, "" if they are none."""
+    if times.dtype.kind == "M":
+        return NUMPY
+    if not len(times) or not hasattr(times[0], "calendar"):
+        return ""
+    return {"standard": "gregorian"}.get(times[0].calendar, str(times[0].calendar))
 
 
 def settled(times: NDArray[Any]) -> NDArray[Any]:
@@ -108,6 +147,23 @@ def segments(times: NDArray[Any], dim: str, gaps: str) -> list[tuple[int, int]]:
         )
     borders = [0, *(breaks + 1).tolist(), len(times)]
     return list(pairwise(borders))
+
+
+def crossing(steps: int, stretches: list[tuple[int, int]], span: int, stride: int = 1) -> int:
+    """How many of the windows of ``span`` steps, one each ``stride`` steps, cross a gap."""
+    starts = np.arange(0, max(0, steps - span + 1), stride)
+    ends = np.array([stop for _, stop in stretches])
+    return int(
+        (np.searchsorted(ends, starts, "right") != np.searchsorted(ends, starts + span - 1, "right")).sum()
+    )
+
+
+def length_of_step(times: NDArray[Any]) -> np.timedelta64 | None:
+    """The time between neighbours in dates; None if it varies, or they are no dates or fewer than two."""
+    if len(times) < 2 or not _calendar(times):
+        return None
+    steps = np.asarray(np.diff(times), dtype="timedelta64[ns]")
+    return None if (steps != steps[0]).any() else np.timedelta64(steps[0])
 
 
 def _months(times: NDArray[Any]) -> NDArray[np.int64] | None:

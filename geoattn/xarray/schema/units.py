@@ -66,7 +66,7 @@ def same_units(one: str, other: str) -> bool:
     return not one or not other or _canonical(one) == _canonical(other)
 
 
-def check_units(name: str, found: str, wanted: str, here: str, there: str) -> None:
+def check_units(name: str, found: str, wanted: str, here: str, there: str, call: str = "ds") -> None:
     """Refuse a variable in other units.
 
     Parameters
@@ -77,6 +77,8 @@ def check_units(name: str, found: str, wanted: str, here: str, there: str) -> No
         Its units, and those that it must have; an empty one says nothing.
     here, there
         Who has the one and who has the other, such as ``"the data set"`` and ``"the schema"``.
+    call
+        What the one is called where it was given.
 
     Raises
     ------
@@ -85,14 +87,15 @@ def check_units(name: str, found: str, wanted: str, here: str, there: str) -> No
     """
     if same_units(found, wanted):
         return
+    variable = f"{call}[{name!r}]"
     raise ValueError(
-        f"{name!r} is in {found!r} in {here}, but in {wanted!r} in {there}: convert it, ds[{name!r}] = "
-        f"({_converted(name, found, wanted)}).assign_attrs(units={wanted!r}); if only the attribute is "
-        f"wrong, ds[{name!r}].attrs['units'] = {wanted!r}"
+        f"{name!r} is in {found!r} in {here}, but in {wanted!r} in {there}: convert it, {variable} = "
+        f"({_converted(variable, found, wanted)}).assign_attrs(units={wanted!r}); if only the attribute is "
+        f"wrong, {variable}.attrs['units'] = {wanted!r}"
     )
 
 
-def _converted(name: str, found: str, wanted: str) -> str:
+def _converted(variable: str, found: str, wanted: str) -> str:
     """The expression that converts the variable, as far as it is known."""
     pair = _canonical(found), _canonical(wanted)
     if pair in _CONVERSIONS:
@@ -103,7 +106,7 @@ def _converted(name: str, found: str, wanted: str) -> str:
         steps = f" - {offset:g}" * (offset != 0) + f" / {factor:g}" * (factor != 1)
     else:
         return "…"
-    return f"ds[{name!r}]{steps}"
+    return f"{variable}{steps}"
 
 
 def _canonical(units: str) -> str:

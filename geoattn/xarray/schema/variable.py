@@ -13,6 +13,7 @@ from geoattn._value import Value
 from geoattn.grids import Recognition
 from geoattn.xarray.schema.attributes import from_text, to_text
 from geoattn.xarray.schema.dimensions import sort_dimensions
+from geoattn.xarray.schema.fit import check_numbers
 
 #: what of a variable's encoding is kept: how its numbers are stored, not how they are chunked
 ENCODING = (
@@ -116,8 +117,7 @@ def read_variable(
             f"variable {name!r} has the dimensions {dims}, without {missing} of the grid's {report.dims}. "
             "Leave it out, Schema.of(ds, variables=[…]), or put it on the grid: one schema has one grid"
         )
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"variable {name!r} holds {array.dtype}, not real numbers: it makes no channel")
+    check_numbers(array, f"ds[{name!r}]")
     if mask not in MASKS:
         raise ValueError(f"the mask of {name!r} must be 'static' or 'changing', got {mask!r}")
     if mask != "none" and array.dtype.kind != "f":

@@ -14,13 +14,14 @@ LEAD = ("prediction_timedelta", "lead_time", "step", "forecast_period")
 _MICROSECONDS = {
     spelling: length
     for length, spellings in (
+        (7 * 86_400e6, "week weeks"),
         (86_400e6, "d day days"),
         (3_600e6, "h hr hrs hour hours"),
         (60e6, "min mins minute minutes"),
         (1e6, "s sec secs second seconds"),
-        (1e3, "ms msec msecs millisecond milliseconds"),
-        (1.0, "us microsecond microseconds"),
-        (1e-3, "ns nanosecond nanoseconds"),
+        (1e3, "ms msec msecs millisec millisecs millisecond milliseconds"),
+        (1.0, "us usec µs microsec microsecs microsecond microseconds"),
+        (1e-3, "ns nanosec nanosecs nanosecond nanoseconds"),
     )
     for spelling in spellings.split()
 }
@@ -31,8 +32,13 @@ def first_of(names: tuple[str, ...], ds: xarray.Dataset) -> str | None:
     return next((name for name in names if name in ds.dims), None)
 
 
-def decoded(forecast: xarray.Dataset) -> xarray.Dataset:
+def decoded(forecast: xarray.Dataset, call: str = "forecast") -> xarray.Dataset:
     """A data set with its times rounded to what they stand for, and its lead times as lengths of time.
+
+    Parameters
+    ----------
+    call
+        What the data set is called where it was given.
 
     Raises
     ------
@@ -43,7 +49,8 @@ def decoded(forecast: xarray.Dataset) -> xarray.Dataset:
     since = str(forecast[time].attrs.get("units", "")) if time and time in forecast.coords else ""
     if time and " since " in since and forecast[time].dtype.kind in "iuf":
         raise ValueError(
-            f"{time!r} holds numbers in {since!r}, not dates: decode them first, xarray.decode_cf(forecast)"
+            f"{time!r} holds numbers in {since!r}, not dates: decode them first, "
+            f"{call} = xarray.decode_cf({call})"
         )
     if time and time in forecast.coords:
         forecast = forecast.assign_coords({time: forecast[time].copy(data=settled(forecast[time].values))})
@@ -56,7 +63,7 @@ def decoded(forecast: xarray.Dataset) -> xarray.Dataset:
     if lead.dtype.kind not in "iuf" or length is None:
         raise ValueError(
             f"{name!r} holds {lead.dtype} in the units {units!r}, not lengths of time: say which they are, "
-            f"forecast[{name!r}].attrs['units'] = 'hours'"
+            f"{call}[{name!r}].attrs['units'] = 'hours'"
         )
     microseconds = np.round(lead.values * length).astype("timedelta64[us]")
     lengths = lead.copy(data=microseconds.astype("timedelta64[ns]"))

@@ -239,11 +239,21 @@ def climatology(ds: Any, *, hours: bool = True, time: str = "time") -> Any:
     ValueError
         If there is no such time, or a day of the year lacks an hour that others have.
     """
-    if time not in ds.dims or ds[time].dtype.kind not in "MO":
-        raise ValueError(f"a climatology needs dates along {time!r}; the dimensions are {tuple(ds.dims)}")
-    whole = _as_dataset(ds)
+    whole = decoded(_as_dataset(ds), "ds")
+    if time not in whole.dims or whole[time].dtype.kind not in "MO":
+        held = (
+            f"it holds {whole[time].dtype}"
+            if time in whole.dims
+            else f"the dimensions are {tuple(whole.dims)}"
+        )
+        raise ValueError(
+            f"a climatology needs dates along {time!r}; {held}: name the dimension, climatology(ds, "
+            "time='…'), or "
+            f"give numbers their units, ds[{time!r}].attrs['units'] = 'hours since …', and decode them, "
+            "ds = xarray.decode_cf(ds)"
+        )
     changing = whole[[name for name in whole.data_vars if time in whole[name].dims]]
-    days, clock = ds[time].dt.dayofyear.values, ds[time].dt.hour.values
+    days, clock = whole[time].dt.dayofyear.values, whole[time].dt.hour.values
     of_hours = []
     for hour in np.unique(clock) if hours else [None]:
         of_days = []
@@ -273,7 +283,13 @@ def _score(
     if isinstance(forecast, xarray.DataArray) != isinstance(truth, xarray.DataArray):
         raise TypeError(
             "forecast and truth must be of one type, "
-            f"got {type(forecast).__name__} and {type(truth).__name__}"
+            f"got {type(forecast).__name__} and {type(truth).__name__}; of an array make a data set, "
+            "truth.to_dataset(name='…')"
+        )
+    if isinstance(forecast, xarray.DataArray) and forecast.name != truth.name:
+        raise ValueError(
+            f"the forecast is of {forecast.name!r}, the truth of {truth.name!r}: if they are of one kind, "
+            f"truth.rename({forecast.name!r})"
         )
     pairing = Pairing(_as_dataset(forecast), _as_dataset(truth), area=weights, mask=mask, **options)
 

@@ -13,9 +13,16 @@ import xarray
 from geoattn.grids import RegionError, recognise
 from geoattn.xarray.fields import weights
 from geoattn.xarray.schema.dimensions import SAMPLES
-from geoattn.xarray.schema.fit import as_mask, check_axis, why_other_points
+from geoattn.xarray.schema.fit import (
+    check_axis,
+    check_numbers,
+    check_points,
+    fit_mask,
+    fit_points,
+    fit_variables,
+)
 from geoattn.xarray.schema.schema import on_grid
-from geoattn.xarray.schema.units import check_units
+from geoattn.xarray.schema.times import check_calendars
 from geoattn.xarray.schema.variable import OWN_LEVELS
 from geoattn.xarray.scores.lead_times import LEAD, TIME, decoded, first_of, valid_times
 from geoattn.xarray.scores.region import slice_weights
@@ -69,6 +76,11 @@ class Pairing:
         ensemble_dim: str = "",
     ) -> None:
         by_name = area is not None
+        if by_name and not isinstance(area, xarray.DataArray):
+            raise TypeError(
+                f"weights must be an xarray DataArray, got {type(area).__name__}: those of a data set are "
+                "ga.xarray.weights(ds)"
+            )
         if area is None:
             try:
                 area = weights(forecast)
@@ -76,15 +88,16 @@ class Pairing:
                 by_name, area = True, slice_weights(forecast)
                 if area is None:
                     raise
-        self.area = area
-        dims = tuple(map(str, self.area.dims))
+        dims = tuple(map(str, area.dims))
         self.names = on_grid(forecast, dims)
         if not self.names:
-            raise ValueError(f"no variable of the forecast lies on {dims}: {list(forecast.data_vars)}")
-        if absent := [name for name in self.names if name not in truth]:
-            raise ValueError(
-                f"the forecast has {absent}, the truth only {list(truth.data_vars)}: choose, forecast[[…]]"
+            kinds = ", ".join(
+                f"{name!r} of {v.dtype} over {v.dims}" for name, v in forecast.data_vars.items()
             )
+            raise ValueError(f"no variable of the forecast holds real numbers over {dims}: there is {kinds}")
+        self.area = _given_weights(area, forecast[self.names[0]]) if by_name else area
+        for name in self.names:
+            check_numbers(forecast[name], f"forecast[{name!r}]")
         self.ensemble_dim = ensemble_dim
         if ensemble_dim and any(ensemble_dim not in forecast[name].dims for name in self.names):
             raise ValueError(
@@ -95,18 +108,15 @@ class Pairing:
         self.time = first_of(TIME, self.forecast)
         self.lead = first_of(LEAD, self.forecast)
         same_grid = _same_names if by_name else _same_grid
-        self.truth = self._comparable(decoded(truth[self.names]), same_grid, forecast, "truth")
+        units = {name: str(forecast[name].attrs.get("units", "")) for name in self.names}
+        fit_variables(truth, units, "truth", "forecast")
+        self.truth = self._comparable(decoded(truth[self.names], "truth"), same_grid, forecast, "truth")
         self.climatology = xarray.Dataset()
         if climatology is not None:
-            if absent := [name for name in self.names if name not in climatology]:
-                raise ValueError(f"the climatology lacks {absent}: it has {list(climatology.data_vars)}")
+            fit_variables(climatology, units, "climatology", "forecast")
             chosen = climatology[self.names]
             self.climatology = self._comparable(chosen, same_grid, forecast, "climatology")
-        for what, other in (("truth", self.truth), ("climatology", self.climatology)):
-            for name in other.data_vars:
-                found, wanted = (str(ds[name].attrs.get("units", "")) for ds in (other, self.forecast))
-                check_units(str(name), found, wanted, f"the {what}", "the forecast")
-        self.mask, self.truth_decides = self._masks(mask, same_grid, forecast)
+        self.mask, self.truth_decides = self._masks(mask, forecast)
         #: name → the dimension of its levels and those it has, where other variables have more
         self.levels = {name: own for name in self.names if (own := self._own_levels(name)) is not None}
         self.area = _bare(self.area.to_dataset(name="area"), dims)["area"]
@@ -175,6 +185,14 @@ class Pairing:
         own = {*dims, self.time, self.lead, self.ensemble_dim, *TIME, "dayofyear", "hour"}
         for dim in {dim for name in self.names for dim in self.forecast[name].dims} - own:
             other = self._called_alike(other, dim, own)
+            named = [ds for ds in (self.forecast, other) if dim in ds.coords]
+            if len(named) == 1 and dim in other.dims and dim not in SAMPLES:
+                one, two = ("forecast", what) if named[0] is other else (what, "forecast")
+                raise ValueError(
+                    f"the {one} has no coordinate along {dim!r} that tells which values these are, the {two} "
+                    f"has {named[0][dim].values}: {one} = {one}.assign_coords({dim}={two}[{dim!r}]) if "
+                    "they are"
+                )
             if dim in self.forecast.coords and dim in other.coords:
                 other = other.sel({dim: matched(other, str(dim), self.forecast[dim], what)})
             elif dim not in other.dims and (what == "mask" or dim in SAMPLES):
@@ -201,20 +219,28 @@ class Pairing:
         twins = [d for d in twins if np.isin(levels, other[d].values).all()]
         return other.rename({twins[0]: dim}) if len(twins) == 1 else other
 
-    def _masks(self, mask: Any, same_grid: Any, forecast: xarray.Dataset) -> tuple[xarray.Dataset, bool]:
+    def _masks(self, mask: Any, forecast: xarray.Dataset) -> tuple[xarray.Dataset, bool]:
         if mask is None or (isinstance(mask, str) and mask == "truth"):
             return xarray.Dataset(), mask is not None
         several = isinstance(mask, xarray.Dataset)
-        if isinstance(mask, xarray.DataArray):
-            mask = mask.reset_coords(drop=True) if mask.name in mask.coords else mask
-            mask = xarray.Dataset(dict.fromkeys(self.names, mask), mask.coords)
-        if not isinstance(mask, xarray.Dataset):
-            raise TypeError(f"mask must be None, 'truth', a DataArray or a Dataset, got {mask!r}")
-        if absent := [name for name in self.names if name not in mask]:
-            raise ValueError(f"the mask lacks the variables {absent}: it has {list(mask.data_vars)}")
+        if several:
+            fit_variables(mask, dict.fromkeys(self.names, ""), "mask", "forecast")
+        dims, fitting = [str(dim) for dim in self.area.dims], {}
         for name in self.names:
-            as_mask(mask[name], f"mask[{name!r}]" if several else "mask")
-        return self._comparable(mask[self.names], same_grid, forecast, "mask"), False
+            own, call = (mask[name], f"mask[{name!r}]") if several else (mask, "mask")
+            fitting[name] = fit_mask(own, forecast[name], dims, call, "forecast", others=False)
+        ds = decoded(xarray.Dataset(fitting), "mask")
+        return self._comparable(ds, lambda ds, *_: ds, forecast, "mask"), False
+
+
+def _given_weights(area: Any, field: xarray.DataArray) -> xarray.DataArray:
+    """Weights that replace the grid's, once they are known to be such, at the points of the field."""
+    if area.dtype.kind not in "biuf" or not bool((np.isfinite(area) & (area >= 0)).all()):
+        raise ValueError(
+            f"weights must be finite numbers of at least 0, got {area.dtype} from {area.values.min()} to "
+            f"{area.values.max()}: leave points out by weights.where(counts, 0.0)"
+        )
+    return fit_points(area, field, [str(dim) for dim in area.dims], "weights", "forecast")
 
 
 def _same_grid(
@@ -222,11 +248,7 @@ def _same_grid(
 ) -> xarray.Dataset:
     """``other`` with its grid's dimensions named as the forecast's, once the grids are known to be one."""
     mine, theirs = recognise(forecast), recognise(other)
-    if why_other_points(theirs, mine.grid):
-        raise ValueError(
-            f"the forecast lies on the {mine.grid!r}, the {what} on the {theirs.grid!r}: bring one to the "
-            f"other, ga.xarray.regrid(forecast, {what}), or to the same order"
-        )
+    check_points(theirs, mine.grid, what, "forecast", "forecast")
     return _renamed(other, dict(zip(theirs.dims, dims, strict=True)))
 
 
@@ -265,6 +287,7 @@ def _at_times(ds: xarray.Dataset, valid: xarray.DataArray | None, what: str) -> 
         raise ValueError(
             f"the {what} has the dimension {dim!r}, the forecast no time: select one, {what}.sel(…)"
         )
+    check_calendars(ds[dim].values, valid.values.ravel(), dim, f"the {what}", "the forecast", what)
     return _without_labels(ds.sel({dim: matched(ds, dim, valid, what)}))
 
 

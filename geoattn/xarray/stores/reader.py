@@ -13,9 +13,10 @@ import numpy as np
 import xarray
 from numpy.typing import NDArray
 
+from geoattn.xarray.schema.fit import fit_schema
 from geoattn.xarray.schema.schema import Schema
-from geoattn.xarray.schema.tensors import check_there, fill_missing
-from geoattn.xarray.schema.times import check_times, settled, stamp
+from geoattn.xarray.schema.tensors import fill_missing
+from geoattn.xarray.schema.times import check_calendars, check_times, settled, stamp
 from geoattn.xarray.schema.variable import Variable
 from geoattn.xarray.stores.store import Store
 
@@ -73,9 +74,11 @@ class Reader:
                 raise ValueError(
                     f"dimension {self.dim!r} of the {store} has no coordinate: ds.assign_coords({self.dim}=…)"
                 )
-            check_there(ds, schema)
-            self._grid_dims.append(schema.dims_in(ds))
+            self._grid_dims.append(fit_schema(ds, schema))
+            _check_dimensions(ds, schema, self.dim, self._grid_dims[-1])
             axes.append(ds[self.dim].values)
+        for store, axis in zip(self.stores[1:], axes[1:], strict=True):
+            check_calendars(axis, axes[0], self.dim, f"the {store}", f"the {self.stores[0]}", "ds")
         whole = settled(np.concatenate(axes))
         check_times(whole, self.dim)
         index = xarray.Dataset(coords={self.dim: whole}).indexes[self.dim]
@@ -203,6 +206,23 @@ class Reader:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_static": None}
+
+
+def _check_dimensions(ds: Any, schema: Schema, dim: str, grid_dims: tuple[str, ...]) -> None:
+    """Refuse variables with dimensions that neither channels nor steps come from."""
+    for variable in schema.variables:
+        wanted = {variable.level_dim, *grid_dims, *([] if variable.static else [dim])} - {""}
+        found = set(map(str, ds[variable.name].dims))
+        if extra := sorted(found - wanted):
+            raise ValueError(
+                f"{variable.name!r} has the dimensions {ds[variable.name].dims}, and {extra[0]!r} is not "
+                "among "
+                f"the schema's: select one value of it and save that, ds.isel({extra[0]}=0)"
+            )
+        if absent := sorted(wanted - found):
+            raise ValueError(
+                f"{variable.name!r} has the dimensions {ds[variable.name].dims}, without {absent}"
+            )
 
 
 def _runs(store: Store, schema: Schema) -> Iterator[_Run]:

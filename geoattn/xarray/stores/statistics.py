@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from geoattn._value import Value
 from geoattn.xarray.schema.schema import Schema
-from geoattn.xarray.schema.times import segments, stamp
+from geoattn.xarray.schema.times import crossing, segments, stamp
 from geoattn.xarray.stores.files import refuse_existing, write_zarr
 from geoattn.xarray.stores.reader import Masked, Reader
 
@@ -226,7 +227,8 @@ def statistics(
     lag
         Steps over which tendencies are taken. Static variables have none.
     gaps
-        ``"error"`` refuses gaps in time; ``"split"`` takes no tendency across them.
+        ``"error"`` refuses gaps in time; ``"split"`` takes no tendency across them, and says how
+        many it leaves out.
     output
         Where to save the result; see :meth:`Statistics.save`.
     overwrite
@@ -248,8 +250,15 @@ def statistics(
     reader = Reader(stores, schema, times)
     fingerprint = reader.fingerprint()  # of the state before: a change while reading is noticed later
     segment = np.zeros(len(reader), np.int64)
-    for start, _ in segments(reader.times, reader.dim, gaps)[1:]:
+    stretches = segments(reader.times, reader.dim, gaps)
+    for start, _ in stretches[1:]:
         segment[start:] += 1
+    if dropped := crossing(len(reader), stretches, lag + 1):
+        warnings.warn(
+            f"gaps='split' leaves out {dropped} changes that would cross one of {len(stretches) - 1} gaps; "
+            f"{max(0, len(reader) - lag - dropped)} remain",
+            stacklevel=2,
+        )
     both = [_of_variable(reader.select([name]), segment, lag, block_bytes) for name in schema.names]
     states, tendencies = (
         Moments(*(np.concatenate(arrays) for arrays in zip(*map(_arrays, moments), strict=True)))

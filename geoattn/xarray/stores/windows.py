@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from geoattn.xarray.schema.schema import Schema
-from geoattn.xarray.schema.times import segments, stamp
+from geoattn.xarray.schema.times import crossing, length_of_step, segments, stamp
 from geoattn.xarray.stores.reader import Masked, Reader
 from geoattn.xarray.stores.statistics import Statistics
 
@@ -103,7 +103,7 @@ class Windows(Dataset[dict[str, Tensor]]):
             [np.arange(start, max(start, stop - span + 1), stride) for start, stop in stretches]
         )
         #: windows that would cross a gap, and are left out
-        self.dropped = max(0, (len(self.reader) - span) // stride + 1 - len(self._starts))
+        self.dropped = crossing(len(self.reader), stretches, span, stride)
         if not len(self._starts):
             longest = max(stop - start for start, stop in stretches)
             raise ValueError(
@@ -138,6 +138,11 @@ class Windows(Dataset[dict[str, Tensor]]):
                 sample["input" + name] = whole[: self.input_steps]
                 sample["target" + name] = whole[self.input_steps :, self.target_channels]
         return sample
+
+    @property
+    def length(self) -> np.timedelta64 | None:
+        """The time from one step of a window to the next; None between calendar months, and without dates."""
+        return length_of_step(self.reader.times[self._steps(0)])
 
     def name_of(self, index: int) -> str:
         """For error messages."""
