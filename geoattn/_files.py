@@ -99,8 +99,11 @@ def write_json(content: Any, path: str | os.PathLike[str], *, durable: bool = Fa
     write_text(json.dumps(content, indent=2) + "\n", path, durable=durable)
 
 
-def sync(path: Path) -> None:
-    """Have the disk itself hold a file, or a folder and all below it."""
+def sync(path: Path, *, up_to: Path | None = None) -> None:
+    """Have the disk itself hold a file, or a folder and all below it, and its names in those above.
+
+    ``up_to`` is the last of the folders above; by default none.
+    """
     if path.is_dir():
         for folder, _, names in os.walk(path):
             for name in names:
@@ -108,6 +111,11 @@ def sync(path: Path) -> None:
             _sync_one(Path(folder))
     else:
         _sync_one(path)
+    if up_to is not None:
+        for above in path.parents:
+            _sync_one(above)
+            if above == up_to:
+                break
 
 
 def _sync_one(path: Path) -> None:

@@ -15,6 +15,13 @@ Item = TypeVar("Item")
 _all: weakref.WeakSet[BoundedCache[Any, Any]] = weakref.WeakSet()
 
 
+class _Making:
+    """An item being made: who makes it holds the lock, and it lasts as long as anyone waits for it."""
+
+    def __init__(self) -> None:
+        self.lock, self.callers = RLock(), 0
+
+
 class BoundedCache(Generic[Key, Item]):
     """Keeps items until their sizes exceed ``max_bytes``; the least recently used go first.
 
@@ -32,13 +39,14 @@ class BoundedCache(Generic[Key, Item]):
     def __init__(self, max_bytes: int, *, keep_newest: bool = False) -> None:
         self.max_bytes, self.keep_newest = max_bytes, keep_newest
         self._items: OrderedDict[Key, tuple[Item, int]] = OrderedDict()
+        self._clears = 0
         self._start_over()
         _all.add(self)
 
     def _start_over(self) -> None:
         """Locks that nobody holds."""
         self._lock = RLock()  # an item's end may come back here from within
-        self._making: dict[Key, RLock] = {}  # type: ignore[valid-type]
+        self._making: dict[Key, _Making] = {}
 
     def get(self, key: Key) -> Item | None:
         with self._lock:
@@ -59,27 +67,35 @@ class BoundedCache(Generic[Key, Item]):
     def get_or_make(self, key: Key, make: Callable[[], Item], size: Callable[[Item], int]) -> Item:
         """The item, made if need be: once, by one thread, while others that ask for the same key wait.
 
-        Those that ask for another key do not wait.
+        Those that ask for another key do not wait. If making fails, its own caller gets the error, and
+        those that waited try in turn. What was begun before :meth:`clear` is returned, but not kept.
         """
         found = self.get(key)
         if found is not None:
             return found
         with self._lock:
-            own = self._making.setdefault(key, RLock())
+            making = self._making.setdefault(key, _Making())
+            making.callers += 1
         try:
-            with own:
-                found = self.get(key)  # another thread may have made it meanwhile
+            with making.lock:
+                with self._lock:
+                    found, clears = self.get(key), self._clears  # another may have made it meanwhile
                 if found is None:
                     found = make()
-                    self.put(key, found, size(found))
+                    with self._lock:
+                        if clears == self._clears:
+                            self.put(key, found, size(found))
                 return found
         finally:
             with self._lock:
-                self._making.pop(key, None)
+                making.callers -= 1
+                if not making.callers and self._making.get(key) is making:  # a forked child has begun anew
+                    del self._making[key]
 
     def clear(self) -> None:
         with self._lock:
             self._items.clear()
+            self._clears += 1
 
     @property
     def nbytes(self) -> int:

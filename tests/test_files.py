@@ -216,6 +216,57 @@ def test_a_cache_in_memory_makes_each_item_once_and_different_ones_at_once():
     assert found == ["aa", "bb"] * 4
 
 
+def test_while_one_caller_fails_another_waits_and_no_two_make_at_once():
+    cache, begun, go_on = BoundedCache(max_bytes=100), threading.Event(), threading.Event()
+    making, most, errors = [], [], []
+
+    def make(fails):
+        making.append(fails)
+        most.append(len(making))
+        begun.set()
+        go_on.wait(60)
+        time.sleep(0.05)
+        making.pop()
+        if fails:
+            raise OSError("full")
+        return "made"
+
+    def ask(fails):
+        try:
+            cache.get_or_make("key", lambda: make(fails), len)
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=ask, args=(fails,)) for fails in (True, False, False)]
+    threads[0].start()
+    begun.wait(60)
+    threads[1].start()
+    while cache._making["key"].callers != 2:
+        time.sleep(0.001)
+    go_on.set()
+    threads[0].join(60)  # it has left, and the second is making
+    threads[2].start()
+    for thread in threads[1:]:
+        thread.join(60)
+    assert most == [1, 1]
+    assert len(errors) == 1
+    assert cache.get("key") == "made"
+    assert not cache._making
+
+
+def test_what_was_begun_before_a_cache_was_cleared_is_not_kept():
+    cache = BoundedCache(max_bytes=100)
+
+    def make():
+        cache.clear()
+        return "old"
+
+    assert cache.get_or_make("key", make, len) == "old"
+    assert "key" not in cache
+    assert cache.get_or_make("key", lambda: "new", len) == "new"
+    assert cache.get("key") == "new"
+
+
 @POSIX
 def test_a_forked_child_finds_no_lock_of_a_cache_held():
     cache, making, go_on = BoundedCache(max_bytes=100), threading.Event(), threading.Event()

@@ -481,11 +481,19 @@ def test_a_forecast_stopped_anywhere_continues_to_the_same_bits(
         with pytest.raises(Stopped):
             run(**STOPPED)
     assert not (tmp_path / "out.zarr").exists()
-    with pytest.raises(FileExistsError, match="unfinished forecast: continue it by --resume"):
-        run(**STOPPED)
+    unfinished = (tmp_path / "out.zarr.unfinished").exists()
+    assert unfinished == ((method, after) != ("_write_record", 0))  # before, it has no name
+    if unfinished:
+        with pytest.raises(FileExistsError, match="unfinished forecast: continue it by --resume"):
+            run(**STOPPED)
     run(**STOPPED, resume=True)
     assert same_bits(tmp_path / "out.zarr", whole)
     assert not (tmp_path / "out.zarr.unfinished").exists()
+
+
+def reached(record):
+    """Lead times that are finished, over all batches."""
+    return sum(map(len, json.loads(record.read_text())["done"]))
 
 
 def test_a_forecast_killed_at_a_random_moment_continues_to_the_same_bits(folder, tmp_path):
@@ -500,19 +508,118 @@ def test_a_forecast_killed_at_a_random_moment_continues_to_the_same_bits(folder,
         [*command, "--output", str(output)], env=environment, stderr=subprocess.DEVNULL
     )
     while process.poll() is None:
-        if record.exists() and sum(json.loads(record.read_text())["done"]):
+        if record.exists() and reached(record):
             time.sleep(np.random.default_rng().uniform(0, 0.3))
             process.send_signal(signal.SIGKILL)
             break
         time.sleep(0.005)
     assert process.wait() == -signal.SIGKILL, "the forecast ended before it was killed"
     assert not output.exists()
-    assert 0 < sum(json.loads(record.read_text())["done"]) < 2 * 60
+    assert 0 < reached(record) < 2 * 60
     assert main([*arguments, "--output", str(output), "--resume"]) == 0
     assert main([*arguments, "--output", str(tmp_path / "whole.zarr")]) == 0
     assert same_bits(output, tmp_path / "whole.zarr")
     assert not list(tmp_path.rglob("*.partial"))
     assert not (tmp_path / "out.zarr.unfinished").exists()
+
+
+@pytest.fixture
+def stopped(run, tmp_path, monkeypatch):
+    """The folder of a forecast that stopped after six lead times."""
+    original, count = RolloutStore.write, [0]
+
+    def write(self, *arguments):
+        if count[0] == 6:
+            raise Stopped
+        count[0] += 1
+        original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RolloutStore, "write", write)
+        with pytest.raises(Stopped):
+            run(**STOPPED)
+    return tmp_path / "out.zarr.unfinished"
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def a_chunk(folder):
+    """A file of the first batch's second lead time."""
+    files = [path for path in (folder / "store.zarr" / "t" / "c").rglob("*") if path.is_file()]
+    (first, *_) = (path for path in sorted(files) if path.relative_to(folder).parts[-4] == "1")
+    return first
+
+
+@pytest.mark.parametrize("damage", [flip, Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_damaged_lead_time_is_made_again(run, whole, stopped, tmp_path, damage):
+    before = reached(stopped / "progress.json")
+    damage(a_chunk(stopped))
+    with pytest.warns(UserWarning, match="lead time 2 of batch 1 .* is damaged: it and the later ones"):
+        run(**STOPPED, resume=True)
+    assert before == 6
+    assert same_bits(tmp_path / "out.zarr", whole)
+
+
+def test_damaged_coordinates_are_made_again(run, whole, stopped, tmp_path):
+    flip(next(path for path in (stopped / "store.zarr" / "latitude" / "c").rglob("*") if path.is_file()))
+    with pytest.warns(UserWarning, match="damaged: the forecast is made again from its start"):
+        run(**STOPPED, resume=True)
+    assert same_bits(tmp_path / "out.zarr", whole)
+
+
+@pytest.mark.filterwarnings("error:.*made again")
+def test_what_is_recorded_is_on_the_disk_before(run, whole, stopped, tmp_path, monkeypatch):
+    synced, original, known = set(), os.fsync, []
+
+    def fsync(handle):
+        synced.add(os.readlink(f"/proc/self/fd/{handle}"))
+        original(handle)
+
+    write_record = RolloutStore._write_record
+
+    def record(self, *arguments):
+        files = {str(path) for path in self.store.rglob("*") if "c" in path.parts and path.is_file()}
+        known.append({path for path in files - before if path not in synced})
+        write_record(self, *arguments)
+
+    before = {str(path) for path in stopped.rglob("*")}
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(RolloutStore, "_write_record", record)
+    run(**STOPPED, resume=True)
+    assert known
+    assert not any(known)
+    assert same_bits(tmp_path / "out.zarr", whole)
+
+
+def test_a_second_process_is_refused(run, tmp_path):
+    holder = "import sys, pathlib, geoattn._files as f\n"
+    holder += "with f.lock(pathlib.Path(sys.argv[1])): print(flush=True); input()"
+    command = [sys.executable, "-c", holder, str(tmp_path / "out.zarr")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(ga.__file__).parents[1]), *sys.path])}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        process.stdout.readline()
+        with pytest.raises(BlockingIOError, match=r"another process is working on .*out\.zarr"):
+            run(resume=True)
+        process.communicate(b"\n")
+    run(resume=True)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "progress.json"])
+def test_a_folder_without_our_mark_is_left_alone(run, tmp_path, name):
+    folder = tmp_path / "out.zarr.unfinished"
+    folder.mkdir()
+    (folder / name).write_text('{"done": 3}')
+    with pytest.raises(FileExistsError, match="is no unfinished forecast of this version"):
+        run(resume=True)
+    assert (folder / name).read_text() == '{"done": 3}'
+    run("other.zarr")
+    os.replace(tmp_path / "other.zarr", tmp_path / "out.zarr")
+    run(resume=True)  # finished: what lies beside it is no business of ours
+    assert (folder / name).read_text() == '{"done": 3}'
 
 
 def test_resuming_a_finished_forecast_leaves_it_as_it_is(run, tmp_path):

@@ -18,6 +18,7 @@ import xarray
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geoattn._files import lock
 from geoattn._version import installed
 from geoattn.grids import LatLonGrid
 from geoattn.xarray.forecasts.forecaster import Forecaster
@@ -79,7 +80,8 @@ def forecast(
         Where to compute: ``"cpu"``, ``"cuda"``. By default where a given forecaster is; of a file, a GPU if
         there is one.
     resume
-        Continue an unfinished forecast of the same request; a finished one is left as it is.
+        Continue an unfinished forecast of the same request; a finished one is left as it is. What was
+        written is compared with its checksums, and what is damaged or gone is made again, with a warning.
     progress
         Whether to show a progress bar.
 
@@ -94,6 +96,8 @@ def forecast(
     ValueError
         If checkpoint and input do not fit, a time is not in the input, or what exists is the forecast of
         another request.
+    BlockingIOError
+        If another process is making this output.
     FloatingPointError
         If the forecast leaves the finite numbers: nothing of that lead time is written.
     """
@@ -126,12 +130,13 @@ def forecast(
         "names": names,
         "device": device,
     }
-    store = RolloutStore(output, request, resume)
-    if not store.complete:
-        rollout = _Rollout(forecaster.to(device), reader, chosen, members, perturbation, seed, device)
-        standard = _standard_names(rollout.written) if names == "weatherbench2" else {}
-        with _evaluating(forecaster):
-            rollout.run(store, steps, batch_size, standard, progress)
+    with lock(Path(output), wait=False):
+        store = RolloutStore(output, request, resume)
+        if not store.complete:
+            rollout = _Rollout(forecaster.to(device), reader, chosen, members, perturbation, seed, device)
+            standard = _standard_names(rollout.written) if names == "weatherbench2" else {}
+            with _evaluating(forecaster):
+                rollout.run(store, steps, batch_size, standard, progress)
     options: dict[str, Any] = {"chunks": None, "consolidated": False, "decode_timedelta": True}
     ds: xarray.Dataset = xarray.open_zarr(str(output), **options)
     return ds
@@ -181,7 +186,9 @@ class _Rollout:
         from tqdm import tqdm
 
         batches = [self.samples[i : i + batch_size] for i in range(0, len(self.samples), batch_size)]
-        if not store.allocated:
+        if store.allocated:
+            store.verify(self.written.names, [self._places(batch) for batch in batches])
+        else:
             self._allocate(store, steps, len(batches), names)
         done = sum(store.done(b) * len(batch) for b, batch in enumerate(batches))
         whole = steps * len(self.samples)
@@ -198,7 +205,7 @@ class _Rollout:
         if reached == steps:
             return
         fields, mask = self._initial(batch)
-        places = [(t, m) if self.members > 1 else (t,) for t, m in batch]
+        places = self._places(batch)
         if reached:
             fields = self._continue(fields, store.read(self.written.names, places, reached))
         rollout = self.forecaster.rollout(fields, steps - reached, mask)
@@ -213,6 +220,10 @@ class _Rollout:
             )
             store.write(number, places, lead, {name: ds[name].values for name in self.written.names})
             bar.update(len(batch))
+
+    def _places(self, batch: list[tuple[int, int]]) -> list[tuple[int, ...]]:
+        """Where samples lie along the dimensions of the store ahead of the lead time."""
+        return [(t, m) if self.members > 1 else (t,) for t, m in batch]
 
     def _initial(self, batch: list[tuple[int, int]]) -> tuple[Tensor, Tensor | None]:
         """Initial states ``[B, C, *grid.shape]``, perturbed, and where they have values."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy as np
 import xarray
 from numpy.typing import NDArray
 
-from geoattn._files import differences, write_json
+from geoattn._files import differences, sync, whole, write_json
 
 #: attribute of a finished store that says what was asked for
 REQUEST = "geoattn_forecast"
@@ -23,9 +25,11 @@ REQUEST = "geoattn_forecast"
 class RolloutStore:
     """A store being filled by batches of samples, each from its first lead time to its last.
 
-    Until it is complete it lies beside its place, in ``<path>.unfinished``, with a record of the lead
-    times that each batch has reached. The record follows the data: a run that was killed at any moment
-    repeats at most the lead time it was writing, and writes the same values again.
+    Until it is complete it lies beside its place, in ``<path>.unfinished``, with a record of the checksums
+    of the lead times that each batch has reached. The record follows the data, once the disk holds them: a
+    run that was killed at any moment repeats at most the lead time it was writing, and writes the same
+    values again. The record is also the mark by which a folder is known as one that may be deleted. One
+    process at a time works on a store: the caller holds the lock of ``path``.
 
     Parameters
     ----------
@@ -39,7 +43,7 @@ class RolloutStore:
     Raises
     ------
     FileExistsError
-        If there is a store, or an unfinished one, and ``resume`` is False.
+        If there is a store, or an unfinished one, and ``resume`` is False; or a folder that is neither.
     ValueError
         If there is one of another request.
     """
@@ -58,14 +62,30 @@ class RolloutStore:
                     f"{str(self.folder)!r} holds an unfinished forecast: continue it by --resume "
                     "(resume=True), or delete it"
                 )
-        self._done: list[int] = []
+        #: of each batch, the checksums of the lead times that it has reached
+        self._done: list[list[str]] = []
+        #: checksums of the coordinates and descriptions, which no lead time changes
+        self._fixed: dict[str, str] = {}
         if self.complete:
             self._check(self._finished_request(), str(self.path))
-            shutil.rmtree(self.folder, ignore_errors=True)
-        elif self._record.exists():
-            record = json.loads(self._record.read_text())
-            self._check(record["request"], str(self.folder))
-            self._done = record["done"]
+            if self._read_record() is not None:  # killed after the store got its name
+                shutil.rmtree(self.folder)
+        elif self.folder.exists():
+            record = self._read_record()
+            if record is None:
+                raise FileExistsError(
+                    f"{str(self.folder)!r} is no unfinished forecast of this version: give another output, "
+                    "or move it away"
+                )
+            self._check(record[REQUEST], str(self.folder))
+            if record["fixed"] == _checksums(self.store, record["fixed"]):
+                self._done, self._fixed = record["done"], record["fixed"]
+            else:
+                warnings.warn(
+                    f"coordinates or descriptions in {str(self.store)!r} are damaged: the forecast is made "
+                    "again from its start",
+                    stacklevel=3,
+                )
 
     @property
     def allocated(self) -> bool:
@@ -92,33 +112,57 @@ class RolloutStore:
         """
         import zarr
 
-        shutil.rmtree(self.folder, ignore_errors=True)  # an allocation that was cut short
-        self.folder.mkdir(parents=True)
-        attrs = {**coords.attrs, REQUEST: json.dumps(self.request)}
-        coords.assign_attrs(attrs).to_zarr(self.store, mode="w-", consolidated=False)
-        group = zarr.open_group(self.store, mode="r+")
         leading = ("time", "realization", "prediction_timedelta")
-        for name, (dims, attributes) in arrays.items():
-            group.create_array(
-                name,
-                shape=tuple(int(coords.sizes[dim]) for dim in dims),
-                chunks=tuple(1 if dim in leading else int(coords.sizes[dim]) for dim in dims),
-                dtype="float32",
-                fill_value=np.float32(np.nan),
-                dimension_names=dims,
-                attributes=attributes,
-            )
-        self._done = [0] * batches
-        self._write_record()
+        attrs = {**coords.attrs, REQUEST: json.dumps(self.request)}
+        with whole(self.folder, durable=True) as partial:
+            store = partial / self.store.name
+            coords.assign_attrs(attrs).to_zarr(store, mode="w-", consolidated=False)
+            group = zarr.open_group(store, mode="r+")
+            for name, (dims, attributes) in arrays.items():
+                group.create_array(
+                    name,
+                    shape=tuple(int(coords.sizes[dim]) for dim in dims),
+                    chunks=tuple(1 if dim in leading else int(coords.sizes[dim]) for dim in dims),
+                    dtype="float32",
+                    fill_value=np.float32(np.nan),
+                    dimension_names=dims,
+                    attributes=attributes,
+                )
+            self._done = [[] for _ in range(batches)]
+            files = [path for path in store.rglob("*") if path.is_file()]
+            self._fixed = _checksums(store, [path.relative_to(store).as_posix() for path in files])
+            self._write_record(partial)
 
     def done(self, batch: int) -> int:
         """Lead times that a batch has reached."""
-        return self._done[batch]
+        return len(self._done[batch])
+
+    def verify(self, names: Sequence[str], places: Sequence[Sequence[tuple[int, ...]]]) -> None:
+        """Read all that was written, and forget each batch from its first lead time that is damaged.
+
+        Missing files are damage too: where nothing was known, values are missing by their checksum.
+        ``places`` are those of each batch. A warning says what is made again.
+        """
+        for batch, own in enumerate(places):
+            for lead, expected in enumerate(self._done[batch], 1):
+                try:
+                    sound = _checksum(self.read(names, own, lead)) == expected
+                except Exception:  # each of zarr's codecs has errors of its own
+                    sound = False
+                if not sound:
+                    warnings.warn(
+                        f"lead time {lead} of batch {batch + 1} in {str(self.folder)!r} is damaged: it and "
+                        "the later ones of its batch are made again",
+                        stacklevel=2,
+                    )
+                    del self._done[batch][lead - 1 :]
+                    self._write_record()
+                    break
 
     def write(
         self, batch: int, places: Sequence[tuple[int, ...]], lead: int, values: Mapping[str, NDArray[Any]]
     ) -> None:
-        """Write one lead time (counted from 1) of a batch, then record it.
+        """Write one lead time (counted from 1) of a batch, then record it when the disk holds it.
 
         ``values[name]`` has one entry per place, the index along the dimensions before the lead time.
         """
@@ -126,7 +170,10 @@ class RolloutStore:
         for name, samples in values.items():
             for place, sample in zip(places, samples, strict=True):
                 arrays[name][(*place, lead - 1)] = sample
-        self._done[batch] = lead
+                chunk = self.store / name / "c" / "/".join(map(str, (*place, lead - 1)))
+                if chunk.exists():  # zarr writes no file where all values are missing
+                    sync(chunk, up_to=self.store / name)
+        self._done[batch][lead - 1 :] = [_checksum(values)]
         self._write_record()
 
     def read(
@@ -141,6 +188,7 @@ class RolloutStore:
         for junk in self.store.rglob("*.partial"):  # files that zarr was writing when it was killed
             junk.unlink()
         os.replace(self.store, self.path)
+        sync(self._record, up_to=self.path.parent)
         shutil.rmtree(self.folder)
         self.complete = True
 
@@ -153,8 +201,18 @@ class RolloutStore:
     def _arrays(self, names: Iterable[str]) -> dict[str, Any]:
         return {name: self._group[name] for name in names}
 
-    def _write_record(self) -> None:
-        write_json({"request": self.request, "done": self._done}, self._record)
+    def _write_record(self, folder: Path | None = None) -> None:
+        record = {REQUEST: self.request, "fixed": self._fixed, "done": self._done}
+        write_json(record, (folder or self.folder) / self._record.name, durable=True)
+
+    def _read_record(self) -> dict[str, Any] | None:
+        """What is recorded in the folder; None if it does not carry our mark."""
+        try:
+            record = json.loads(self._record.read_bytes())
+        except (OSError, ValueError):
+            return None
+        known = isinstance(record, dict) and record.keys() == {REQUEST, "fixed", "done"}
+        return record if known else None
 
     def _finished_request(self) -> Any:
         import zarr
@@ -174,3 +232,24 @@ class RolloutStore:
             f"{where!r} is another forecast: {differences(found, self.request)}. "
             "Give another output, or delete it"
         )
+
+
+def _checksum(values: Mapping[str, NDArray[Any]]) -> str:
+    """Of one lead time of a batch; all that is not a number counts as missing."""
+    digest = hashlib.sha256()
+    for name in sorted(values):
+        array = np.ascontiguousarray(values[name], "<f4")
+        digest.update(f"{name} {array.shape}".encode())
+        digest.update(np.where(np.isnan(array), np.float32(np.nan), array).tobytes())
+    return digest.hexdigest()
+
+
+def _checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Of files in a folder; those that are missing are left out."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except OSError:
+            continue
+    return found
