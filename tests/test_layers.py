@@ -115,3 +115,9 @@ def test_importing_geoattn_loads_nothing_heavy():
 def test_every_public_name_resolves():
     for name in geoattn.__all__:
         assert getattr(geoattn, name) is not None
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_nobody_inside_imports_the_face(name):
+    """``import geoattn`` names everything, so that whoever imports it stands above everything."""
+    assert "geoattn" not in imported_by(name)

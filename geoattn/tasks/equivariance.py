@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import geoattn as ga
-from geoattn.grids import SphericalGrid, real_spherical_harmonics
+from geoattn.functional import attention
+from geoattn.grids import SphericalGrid, gaussian, icosahedral, points, real_spherical_harmonics
 from geoattn.grids.sphere import Floats, lat_lon
-from geoattn.neighborhoods import Neighborhood
+from geoattn.neighborhoods import Neighborhood, everything, geodesic
 
 Weights = Literal["quadrature"] | None
 
@@ -70,10 +70,10 @@ class BandLimitedAttention:
         """
         turned = np.eye(3) if rotation is None else rotation  # x @ turned is the inverse's x
         lat, lon = lat_lon(queries)
-        places = ga.grids.points(lat, lon, areas=np.ones(len(queries)))
-        hood: Neighborhood = ga.everything(places, keys)
+        places = points(lat, lon, areas=np.ones(len(queries)))
+        hood: Neighborhood = everything(places, keys)
         if self.radius is not None:
-            hood = ga.geodesic(places, keys, radius=self.radius)
+            hood = geodesic(places, keys, radius=self.radius)
         random = np.random.default_rng([self.seed, 1])
         project = torch.from_numpy(random.standard_normal((3, self.channels, self.channels)))
         query_tokens = self.tokens(queries @ turned)
@@ -84,7 +84,7 @@ class BandLimitedAttention:
         )
         k, v = (t.reshape(1, *keys.shape, *t.shape[1:]) for t in (k, v))
         scale = self.sharpness * (self.heads / self.channels) ** 0.5
-        return ga.attention(q[None], k, v, hood, scale=scale, key_weights=key_weights)[0].flatten(1)
+        return attention(q[None], k, v, hood, scale=scale, key_weights=key_weights)[0].flatten(1)
 
 
 def equivariance_error(
@@ -99,9 +99,9 @@ def equivariance_error(
     Turning the field and then attending at x is compared with attending at the point that x was turned
     from. On the continuous sphere the two are one.
     """
-    points = _points(queries)
-    turned_first = layer.at(points, grid, rotation, key_weights)
-    turned_last = layer.at(points @ rotation, grid, None, key_weights)
+    places = _points(queries)
+    turned_first = layer.at(places, grid, rotation, key_weights)
+    turned_last = layer.at(places @ rotation, grid, None, key_weights)
     return relative_error(turned_first, turned_last)
 
 
@@ -125,7 +125,7 @@ def continuous(layer: BandLimitedAttention, nlat: int, queries: SphericalGrid | 
     Over the whole sphere some tens of rows are exact to rounding. A disc's edge cuts cells, whatever the
     rule, so that discs need many more rows than the grids that are measured.
     """
-    return layer.at(_points(queries), ga.grids.gaussian(nlat, 2 * nlat))
+    return layer.at(_points(queries), gaussian(nlat, 2 * nlat))
 
 
 def order_of_convergence(sizes: Sequence[int], errors: Sequence[float]) -> float:
@@ -142,7 +142,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 def _points(queries: SphericalGrid | None) -> Floats:
     """Nearly even points that no lat-lon or HEALPix grid shares."""
-    grid = ga.grids.icosahedral(2) if queries is None else queries
+    grid = icosahedral(2) if queries is None else queries
     tilt, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))
     points: Floats = grid.xyz.reshape(-1, 3) @ tilt
     return points

@@ -9,8 +9,9 @@ import xarray
 
 from geoattn.grids import Recognition, recognise
 from geoattn.plot import lat_lon_map
-from geoattn.xarray.schema.fit import check_numbers, fit_mask, fit_variables, refuse_labels
+from geoattn.xarray.schema.fit import fit_mask, fit_variables
 from geoattn.xarray.schema.schema import on_grid
+from geoattn.xarray.schema.values import check_numbers, refuse_labels
 
 
 def weights(ds: Any, **recognition: Any) -> xarray.DataArray:

@@ -17,8 +17,8 @@ from geoattn.grids import SphericalGrid, named, recognise
 from geoattn.grids.interpolation import interpolation
 from geoattn.nn.resampling import WeightedSum
 from geoattn.xarray.schema.coordinates import coordinates
-from geoattn.xarray.schema.fit import check_numbers, refuse_labels
 from geoattn.xarray.schema.schema import describes_grid, on_grid
+from geoattn.xarray.schema.values import check_numbers, refuse_labels
 
 METHODS = ("auto", "average", "interpolation", "nearest", "majority")
 #: methods that give values of the source only, as labels need

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics import Metric
 
-import geoattn as ga
 from geoattn import models
 from geoattn._files import write_json
-from geoattn.grids import LatLonGrid
+from geoattn.grids import LatLonGrid, equiangular
 from geoattn.plot import curves
 from geoattn.tasks.panoramas import RenderedRooms, Sample, Stanford2D3DS
 from geoattn.tasks.panoramas.learning import PanoramaTask
@@ -54,7 +53,7 @@ class DataSettings:
 
     @property
     def grid(self) -> LatLonGrid:
-        return ga.grids.equiangular(self.nlat, self.nlon, poles=False)
+        return equiangular(self.nlat, self.nlon, poles=False)
 
     def part(self, split: str, **attitude: Any) -> Dataset[Sample]:
         """The samples of "train", "val" or "test"; ``pitch`` and ``roll`` hold the cameras."""

@@ -15,9 +15,9 @@ import torch
 import xarray
 from torch import Tensor, nn
 
-import geoattn as ga
 from geoattn._files import claim, write_json
-from geoattn.grids import LatLonGrid
+from geoattn._version import installed
+from geoattn.grids import LatLonGrid, gaussian
 from geoattn.plot import curves, forecast_picture
 from geoattn.tasks.settings import ModelSettings
 from geoattn.tasks.shallow_water import (
@@ -54,7 +54,7 @@ class DataSettings:
 
     @property
     def grid(self) -> LatLonGrid:
-        return ga.grids.gaussian(self.nlat, self.nlon)
+        return gaussian(self.nlat, self.nlon)
 
     @property
     def step(self) -> np.timedelta64:
@@ -127,7 +127,7 @@ def stores(data: DataSettings) -> dict[str, Path]:
 
 def _store(fields: Tensor, data: DataSettings, first: int, path: Path) -> None:
     ds = to_dataset(fields, data.grid, data.step_hours, first=first)
-    write_zarr(ds.assign_attrs(title="shallow water", source=f"geoattn {ga.__version__}"), path)
+    write_zarr(ds.assign_attrs(title="shallow water", source=f"geoattn {installed()}"), path)
 
 
 def load(path: Path) -> xarray.Dataset:

@@ -20,17 +20,13 @@ from geoattn.grids.from_declaration import from_declaration
 from geoattn.xarray.schema.attributes import from_text
 from geoattn.xarray.schema.times import check_calendars, settled
 from geoattn.xarray.schema.units import check_units
+from geoattn.xarray.schema.values import check_numbers
 
 if TYPE_CHECKING:
     from geoattn.xarray.schema.schema import Schema
 
 #: deviation of coordinates, in steps of their axis, up to which they are the same
 TOLERANCE = 1e-3
-#: attributes of stored numbers that decoding takes away
-PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value")
-#: attributes and endings of standard names that tell labels
-FLAGS = ("flag_values", "flag_masks", "flag_meanings")
-LABELS = ("area_type", "status_flag", "land_cover_lccs")
 
 
 def fit_schema(ds: Any, schema: Schema) -> tuple[str, ...]:
@@ -94,65 +90,6 @@ def fit_variables(ds: Any, units: Mapping[str, str], what: str, other: str) -> N
 
 def _said(what: str) -> str:
     return "the data set" if what == "ds" else f"the {what}"
-
-
-def check_numbers(array: Any, call: str) -> None:
-    """Refuse an array that holds no real numbers, or the packed ones of a file in place of those meant.
-
-    Parameters
-    ----------
-    array
-        DataArray.
-    call
-        What it is called where it was given, such as ``ds['t']``.
-
-    Raises
-    ------
-    ValueError
-        Naming the dtype or the packing, and the call that makes numbers of them.
-    """
-    if array.dtype.kind not in "biuf":
-        numbers = f"{call}.real" if array.dtype.kind == "c" else f"{call}.astype(float)"
-        raise ValueError(
-            f"{call} holds {array.dtype}, not real numbers: make some of them, {numbers}, or leave it out"
-        )
-    if packed := {key: array.attrs[key] for key in PACKING if _says(key, array.attrs)}:
-        owner, _, name = call.partition("[")
-        decoded = (
-            f"{owner} = xarray.decode_cf({owner})"
-            if name
-            else (f"{call} = xarray.decode_cf({call}.to_dataset(name='…'))['…']")
-        )
-        named = ", ".join(f"{key} {value}" for key, value in packed.items())
-        raise ValueError(
-            f"{call} holds numbers as a file stores them, with {named} yet to be applied: decode them, "
-            f"{decoded}"
-        )
-
-
-def _says(key: str, attributes: Mapping[str, Any]) -> bool:
-    """Whether an attribute of packing says anything: a fill value that is NaN does not."""
-    value = attributes.get(key)
-    if value is None or isinstance(value, str):
-        return value is not None
-    return not (key in PACKING[2:] and bool(np.isnan(np.asarray(value, float)).all()))
-
-
-def refuse_labels(array: Any, call: str, remedy: str) -> None:
-    """Refuse an array whose attributes say that its numbers stand for classes; where one is, is no label.
-
-    Raises
-    ------
-    ValueError
-        With the ``remedy``.
-    """
-    flags = [key for key in FLAGS if key in array.attrs]
-    standard = str(array.attrs.get("standard_name", ""))
-    if array.dtype.kind != "b" and (flags or standard.endswith(LABELS)):
-        why = "flag values" if flags else f"the standard name {standard!r}"
-        raise ValueError(
-            f"{call} has {why}: its numbers are labels, whose average is another label. {remedy}"
-        )
 
 
 def check_points(report: Recognition, grid: SphericalGrid, what: str, other: str, target: str) -> None:

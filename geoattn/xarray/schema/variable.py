@@ -13,7 +13,7 @@ from geoattn._value import Value
 from geoattn.grids import Recognition
 from geoattn.xarray.schema.attributes import from_text, to_text
 from geoattn.xarray.schema.dimensions import sort_dimensions
-from geoattn.xarray.schema.fit import check_numbers
+from geoattn.xarray.schema.values import check_numbers
 
 #: what of a variable's encoding is kept: how its numbers are stored, not how they are chunked
 ENCODING = (

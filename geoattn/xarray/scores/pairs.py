@@ -15,7 +15,6 @@ from geoattn.xarray.fields import weights
 from geoattn.xarray.schema.dimensions import SAMPLES
 from geoattn.xarray.schema.fit import (
     check_axis,
-    check_numbers,
     check_points,
     fit_mask,
     fit_points,
@@ -23,6 +22,7 @@ from geoattn.xarray.schema.fit import (
 )
 from geoattn.xarray.schema.schema import on_grid
 from geoattn.xarray.schema.times import check_calendars
+from geoattn.xarray.schema.values import check_numbers
 from geoattn.xarray.schema.variable import OWN_LEVELS
 from geoattn.xarray.scores.lead_times import LEAD, TIME, decoded, first_of, valid_times
 from geoattn.xarray.scores.region import slice_weights
