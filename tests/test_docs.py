@@ -7,9 +7,11 @@ import pytest
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
+#: a table of tests, without examples
+KINDS = DOCS / "kinds.md"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [p for p in PAGES if p != KINDS], ids=lambda page: page.stem)
 def test_examples_run_in_order(page, tmp_path, monkeypatch):
     for module in ("xarray", "lightning", "matplotlib"):
         pytest.importorskip(module, reason="the pages read and write data sets, and train")
@@ -25,3 +27,15 @@ def test_examples_run_in_order(page, tmp_path, monkeypatch):
 def test_links_to_files_lead_somewhere(page):
     for target in re.findall(r"\]\(((?!https?:)[^)#]+)\)", page.read_text()):
         assert (DOCS / target).exists(), target
+
+
+def test_every_kind_of_fault_is_held_by_tests_that_exist():
+    lines = KINDS.read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| ") and "held by" not in line]
+    assert len(rows) > 30
+    for row in rows:
+        named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", row)
+        assert named, row
+        for file, test in named:
+            text = (Path(__file__).parent / file).read_text()
+            assert re.search(rf"^def {test}\(", text, flags=re.MULTILINE), f"{file} has no {test}"
