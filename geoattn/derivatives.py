@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from geoattn import ops, programs
-from geoattn.backends import reference
+from geoattn.backends.chunks import second_derivatives
 from geoattn.backends.torch_private import below_autograd, is_legacy_batched, with_autograd
 from geoattn.backends.torch_private import in_functorch as in_functorch
 
@@ -111,7 +111,7 @@ def _second(*arguments: Any) -> list[Tensor | None]:
     additive = ops.additive(q, key_bias, hood, quadrature)
     k, v = (ops.zero_hidden(x, key_bias, additive, hood) for x in (k, v))
     with ops.full_precision(q):
-        gradients = reference.second_derivatives(
+        gradients = second_derivatives(
             wanted, grad_out, grad_lse, q, k, v, additive, hood, scale if scales is None else scales
         )
     if key_bias is None:

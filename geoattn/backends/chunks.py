@@ -1,0 +1,246 @@
+"""A neighborhood in dense chunks: what the reference computes on, and second derivatives for every backend.
+
+Queries are taken in chunks that lie together. A chunk and the union of its keys form one small
+dense problem with a mask, so that the work is matrix products and the memory is that of a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geoattn._lru import BoundedCache
+from geoattn.backends.base import accumulation_dtype
+from geoattn.grids.orders import order
+from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.rows import Index
+
+#: queries per chunk; chunks that see more than MAX_PAIRS pairs are halved
+CHUNK_QUERIES = 64
+MAX_PAIRS = 2**22
+#: query–key pairs of all heads and batch entries that are held at once
+MAX_SCORES = 2**25
+
+
+class Chunk(NamedTuple):
+    """Some queries ``[n]``, all keys that any of them sees ``[m]``, and who does not see whom."""
+
+    queries: Tensor
+    keys: Tensor
+    #: True where the query does not see the key ``[n, m]``; None where all see all
+    hidden: Tensor | None
+
+
+_chunks: BoundedCache[tuple[str, torch.device], list[Chunk]] = BoundedCache(max_bytes=2**29)
+
+
+def second_derivatives(
+    cotangents: Sequence[Tensor | None],
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_bias: Tensor | None,
+    hood: Neighborhood,
+    scale: float | Tensor,
+) -> list[Tensor | None]:
+    """Gradients of ``Σ cotangent · gradient`` for those of q, k, v, the key vector and a tensor of scales.
+
+    Returns one for each of grad_out, grad_lse, q, k, v, key_bias and scale. Each chunk is differentiated
+    twice by autograd on its own. With gradients enabled the result is differentiable again.
+    """
+    scales = scale if isinstance(scale, Tensor) else None
+    operands = (grad_out, grad_lse, q, k, v, key_bias, scales)
+    dtype, kv_heads = accumulation_dtype(q.dtype), k.shape[2]
+    totals = [None if x is None else x.new_zeros(x.shape, dtype=dtype) for x in operands]
+    keep = torch.is_grad_enabled()
+    for chunk, part in work(hood, q):
+
+        def of_queries(x: Tensor, chunk: Chunk = chunk, part: slice = part) -> Tensor:
+            return group(x[part].index_select(1, chunk.queries), kv_heads, dtype)
+
+        def of_keys(x: Tensor, chunk: Chunk = chunk, part: slice = part) -> Tensor:
+            return x[part].index_select(1, chunk.keys).to(dtype)
+
+        def of_bias(x: Tensor, chunk: Chunk = chunk, part: slice = part) -> Tensor:
+            return (x if x.shape[0] == 1 else x[part]).index_select(1, chunk.keys)
+
+        def of_scale(x: Tensor, part: slice = part) -> Tensor:
+            return (x if x.shape[0] == 1 else x[part]).clone()
+
+        def of_lse(x: Tensor, take: Callable[[Tensor], Tensor] = of_queries) -> Tensor:
+            return take(x.unsqueeze(-1))
+
+        takes: tuple[Callable[[Tensor], Tensor], ...] = (
+            of_queries,
+            of_lse,
+            of_queries,
+            of_keys,
+            of_keys,
+            of_bias,
+            of_scale,
+        )
+        with torch.enable_grad():
+            # fresh tensors of the chunk: a gradient for one never runs through the history of another
+            parts = [None if x is None else take(x) for x, take in zip(operands, takes, strict=True)]
+            parts = [x if x is None or x.requires_grad else x.detach().requires_grad_() for x in parts]
+            do, dlse, q_part, k_part, v_part, b_part, s_part = parts
+            assert do is not None
+            assert q_part is not None
+            assert k_part is not None
+            assert v_part is not None
+            factor = of_heads(scale if s_part is None else s_part, slice(None), kv_heads)
+            out, lse = attend(
+                q_part, k_part.transpose(1, 2), v_part.transpose(1, 2), b_part, chunk.hidden, factor
+            )
+            wanted = [
+                (x, take(c))
+                for x, c, take in zip(parts[2:], cotangents, takes[2:], strict=False)
+                if x is not None and c is not None
+            ]
+            outputs, upstream = [out], [do]
+            if dlse is not None:
+                outputs, upstream = [out, lse.unsqueeze(-1)], [do, dlse]
+            first = torch.autograd.grad(outputs, [x for x, _ in wanted], upstream, create_graph=True)
+            second = torch.autograd.grad(
+                first,
+                [x for x in parts if x is not None],
+                [c for _, c in wanted],
+                create_graph=keep,
+                allow_unused=True,
+            )
+        remaining = iter(second)
+        for place, total in enumerate(totals):
+            change = None if total is None else next(remaining)
+            if total is None or change is None:
+                continue
+            if place == 6:
+                rows = total if total.shape[0] == 1 else total[part]
+                rows += change
+                continue
+            if place == 5:
+                rows, index = (total if total.shape[0] == 1 else total[part]), chunk.keys
+            else:
+                rows, index = total[part], chunk.keys if place in (3, 4) else chunk.queries
+            if place in (0, 2):
+                change = ungroup(change)
+            elif place == 1:
+                change = ungroup(change).squeeze(-1)
+            rows.index_add_(1, index, change)
+    return [None if t is None or x is None else t.to(x.dtype) for t, x in zip(totals, operands, strict=True)]
+
+
+def of_heads(scale: float | Tensor, part: slice, kv_heads: int) -> float | Tensor:
+    """A number, or a part of the batch's ``[B or 1, H]`` as ``[B or 1, Hkv, H / Hkv, 1, 1]``."""
+    if not isinstance(scale, Tensor):
+        return scale
+    rows = scale if scale.shape[0] == 1 else scale[part]
+    return rows.reshape(len(rows), kv_heads, -1, 1, 1)
+
+
+def scores(q: Tensor, k: Tensor, bias: Tensor | None, hidden: Tensor | None, scale: float | Tensor) -> Tensor:
+    """``scale · q·k + bias``, −inf where hidden: ``[B, Hkv, G, n, m]``."""
+    score = (q * scale) @ k.mT.unsqueeze(2)
+    # only a bias hides; a product that is −∞ is not a number
+    score = score.masked_fill(score == float("-inf"), float("nan"))
+    if bias is not None:
+        score = score + bias[:, None, None, None, :]
+    return score if hidden is None else score.masked_fill(hidden, float("-inf"))
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, hidden: Tensor | None, scale: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """Attention of one chunk, differentiable to any order.
+
+    q ``[B, Hkv, G, n, D]``, k ``[B, Hkv, m, D]``, v ``[B, Hkv, m, Dv]``, bias ``[B or 1, m]``;
+    returns out ``[B, Hkv, G, n, Dv]`` and lse ``[B, Hkv, G, n]``.
+    """
+    p, total, top, dead = softmax(scores(q, k, bias, hidden, scale))
+    out = p @ v.unsqueeze(2) / total
+    lse = (total.log() + top).masked_fill(dead, float("-inf"))
+    return out, lse.squeeze(-1)
+
+
+def softmax(score: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights, their sum, the largest score that was taken from all of them, and where no key is visible."""
+    top = score.detach().amax(-1, keepdim=True)
+    dead = top == float("-inf")
+    top = top.masked_fill(dead, 0.0)
+    p = (score - top).exp()
+    return p, p.sum(-1, keepdim=True).masked_fill(dead, 1.0), top, dead
+
+
+def group(x: Tensor, kv_heads: int, dtype: torch.dtype) -> Tensor:
+    """``[B, n, H, D]`` → ``[B, Hkv, H / Hkv, n, D]``: query heads beside the key head they share."""
+    batch, tokens, heads, dim = x.shape
+    return x.to(dtype).reshape(batch, tokens, kv_heads, heads // kv_heads, dim).permute(0, 2, 3, 1, 4)
+
+
+def ungroup(x: Tensor) -> Tensor:
+    """``[B, Hkv, G, n, D]`` → ``[B, n, H, D]``."""
+    return x.permute(0, 3, 1, 2, 4).flatten(2, 3)
+
+
+def gather(
+    chunk: Chunk, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, part: slice
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """The chunk's rows of every operand, in the accumulation dtype and in the layout of :func:`attend`."""
+    dtype = accumulation_dtype(q.dtype)
+    k_chunk, v_chunk = (x.index_select(1, chunk.keys).to(dtype).transpose(1, 2) for x in (k, v))
+    if bias is not None:
+        bias = (bias if bias.shape[0] == 1 else bias[part]).index_select(1, chunk.keys)
+    return group(q.index_select(1, chunk.queries), k.shape[2], dtype), k_chunk, v_chunk, bias
+
+
+def work(hood: Neighborhood, q: Tensor) -> Iterator[tuple[Chunk, slice]]:
+    """Chunks of the neighborhood × parts of the batch, each within the memory budget."""
+    batch, _, heads, _ = q.shape
+    for chunk in chunks(hood, q.device):
+        pairs = max(1, len(chunk.queries) * len(chunk.keys) * heads)
+        step = max(1, MAX_SCORES // pairs)
+        for start in range(0, batch, step):
+            yield chunk, slice(start, min(start + step, batch))
+
+
+def chunks(hood: Neighborhood, device: torch.device) -> Iterator[Chunk]:
+    """The chunks of a neighborhood; those of recent calls are kept while they are small enough."""
+    key = (hood.identity, device)
+    kept = _chunks.get(key)
+    if kept is not None:
+        yield from kept
+        return
+    built: list[Chunk] = []
+    size = 0
+    along = order(hood.query_grid).astype(np.int64)  # neighbors on the curve share most of their keys
+    for start in range(0, len(along), CHUNK_QUERIES):
+        for chunk in _build(hood, along[start : start + CHUNK_QUERIES], device):
+            size += sum(x.numel() * x.element_size() for x in chunk if x is not None)
+            if size <= _chunks.max_bytes:
+                built.append(chunk)
+            else:
+                built.clear()  # too large to keep: chunks are built anew at every call
+            yield chunk
+    _chunks.put(key, built, size)
+
+
+def _build(hood: Neighborhood, queries: Index, device: torch.device) -> Iterator[Chunk]:
+    rows = hood.rows(queries)
+    keys, column = np.unique(rows.indices, return_inverse=True)
+    if len(queries) > 1 and len(queries) * len(keys) > MAX_PAIRS:
+        half = len(queries) // 2
+        yield from _build(hood, queries[:half], device)
+        yield from _build(hood, queries[half:], device)
+    elif len(keys):
+        hidden = np.ones((len(queries), len(keys)), dtype=bool)
+        hidden[np.repeat(np.arange(len(queries)), np.diff(rows.indptr)), column] = False
+        yield Chunk(
+            torch.as_tensor(queries, device=device),
+            torch.as_tensor(keys.astype(np.int64), device=device),
+            torch.as_tensor(hidden, device=device) if hidden.any() else None,
+        )
