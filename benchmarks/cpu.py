@@ -31,6 +31,8 @@ import torch
 from cpu_cases import CASES, QUICK, Case
 
 import geoattn as ga
+from geoattn._files import write_text
+from geoattn.plot import figures
 
 RESULTS = Path(__file__).parent / "results"
 #: seconds after which an implementation sits out the remaining rounds of a case
@@ -259,7 +261,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     handles = [plt.Rectangle((0, 0), 1, 1, color=f"C{place}") for place in range(len(names))]
     axes[1].legend(handles, names, loc="lower right", fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    figures.save(figure, path, dpi=120)
 
 
 def main() -> None:
@@ -296,7 +298,7 @@ def main() -> None:
         print("\nPeak memory of forward and backward")
         report["peak memory"] = peak_memory()
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "cpu.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", RESULTS / "cpu.json")
         draw(results, RESULTS / "cpu.png")
 
 

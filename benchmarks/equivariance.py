@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 import geoattn as ga
+from geoattn._files import write_text
+from geoattn.plot import figures
 from geoattn.tasks.equivariance import (
     BandLimitedAttention,
     continuous,
@@ -89,7 +91,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     panels[0, 0].set_ylabel("equivariance error")
     panels[1, 0].set_ylabel("error against the continuous layer")
     panels[0, 0].legend(fontsize="small")
-    figure.savefig(path, dpi=90)
+    figures.save(figure, path, dpi=90)
 
 
 def main() -> None:
@@ -111,7 +113,7 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%d"),
         "rows": rows,
     }
-    RESULTS.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", RESULTS)
     draw(rows, RESULTS.with_suffix(".png"))
 
 

@@ -35,6 +35,7 @@ import geoattn as ga
 from geoattn._files import write_text
 from geoattn.plans import plan
 from geoattn.plans.cost import statistics as plan_statistics
+from geoattn.plot import figures
 
 RESULTS = Path(__file__).parent / "results"
 #: seconds spent on timing one implementation in one direction
@@ -326,7 +327,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     axes[1].legend(handles, names, fontsize=8)
     figure.suptitle(f"{report['device']}, bfloat16, {report['date']}")
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    figures.save(figure, path, dpi=120)
     plt.close(figure)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numba
 
 import geoattn as ga
+from geoattn._files import write_text
 from geoattn.plot import Column, table
 from geoattn.tasks.panoramas import LEGEND, random_room, render_rooms
 
@@ -77,7 +78,7 @@ def main() -> None:
         "rows": rows,
     }
     draw(RESULTS.with_suffix(".png"))
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+    write_text(json.dumps(content, indent=1) + "\n", RESULTS)
 
 
 if __name__ == "__main__":

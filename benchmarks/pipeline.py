@@ -35,6 +35,7 @@ import zarr
 from torch.utils.data import DataLoader
 
 import geoattn as ga
+from geoattn._files import write_text
 
 RESULTS = Path(__file__).parent / "results" / "pipeline.json"
 SURFACE = ["msl", "t2m", "u10", "v10"]
@@ -202,7 +203,7 @@ def main() -> None:
         "workers_ms_per_sample": workers,
     }
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", RESULTS)
     print(f"written to {RESULTS}")
 
 

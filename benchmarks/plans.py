@@ -27,6 +27,7 @@ import numpy as np
 
 import geoattn as ga
 from geoattn import plans
+from geoattn._files import write_text
 from geoattn.neighborhoods import Neighborhood
 
 RESULTS = Path(__file__).parent / "results" / "plans.json"
@@ -172,7 +173,7 @@ def main() -> None:
         "statistics": measure_statistics(),
     }
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    write_text(json.dumps(result, indent=1) + "\n", RESULTS)
     print(f"\nwritten to {RESULTS}")
 
 

@@ -74,6 +74,21 @@ def interpreter(version: str) -> str | None:
     return None
 
 
+def write(text: str, path: Path) -> None:
+    """Whole or not at all. The Python that runs this need not have what geoattn stands on."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def commit() -> str:
+    """What is tested: the commit, and whether files differ from it."""
+    said = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True
+    )
+    return said.stdout.strip() or "not a git checkout"
+
+
 def install(cell: str) -> Path:
     """The cell's environment; its Python."""
     wanted = CELLS[cell]
@@ -92,7 +107,7 @@ def install(cell: str) -> Path:
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, *pins, *EXTRAS, *TOOLS], check=True)
     subprocess.run([*pip, "--no-deps", "--editable", str(ROOT)], check=True)
-    ready.write_text(json.dumps(wanted))
+    write(json.dumps(wanted), ready)
     return python
 
 
@@ -124,7 +139,7 @@ def run(cell: str, tests: list[str]) -> dict[str, object]:
     failed, skipped = names("failure") + names("error"), names("skipped")
     passed = len(cases) - len(failed) - len(skipped)
     counts = {"passed": passed, "failed": len(failed), "skipped": len(skipped)}
-    return {"date": today, "versions": versions, **counts, "failures": failed}
+    return {"date": today, "commit": commit(), "versions": versions, **counts, "failures": failed}
 
 
 def main() -> int:
@@ -139,7 +154,7 @@ def main() -> int:
         print(f"{cell} …", flush=True)
         found = run(cell, options.tests) | {"tests": options.tests}
         results["cells"][cell] = found
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        write(json.dumps(results, indent=1) + "\n", RESULTS)
         shown = {name: found[name] for name in ("passed", "failed", "skipped", "not run") if name in found}
         print(f"  {shown}", flush=True)
     bad = [

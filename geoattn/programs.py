@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geoattn._after import after_import
 from geoattn.backends.torch_private import FakeTensor
 from geoattn.neighborhoods.base import Neighborhood
 
@@ -67,10 +68,13 @@ def encoded(hood: Neighborhood) -> Tensor:
     return torch.from_numpy(np.frombuffer(zlib.compress(text), np.uint8).copy())
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def carried(identity: str) -> Tensor:
     """The content of a living neighborhood, as a constant of the program that is being exported."""
     return encoded(Neighborhood.alive(identity))
+
+
+# marked in place, once the compiler is there: importing it takes longer than all of this package
+after_import("torch._dynamo", lambda dynamo: dynamo.assume_constant_result(carried))
 
 
 def decoded(content: Tensor) -> Neighborhood:

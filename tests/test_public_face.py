@@ -181,3 +181,16 @@ print(xarray.Dataset.geoattn.__doc__.splitlines()[0])
     first, second = run.stdout.splitlines()
     assert first == "No module named 'xarray'"
     assert second.startswith("What the grid of a Dataset or DataArray gives")
+
+
+def test_the_first_call_does_not_wait_for_the_compiler() -> None:
+    """torch's compiler takes longer to import than all of this package, and an eager call has no use for it."""
+    program = (
+        "import sys, torch, geoattn as ga\n"
+        "grid = ga.grids.equiangular(4, 8)\n"
+        "q = torch.randn(1, 4, 8, 1, 16)\n"
+        "ga.attention(q, q, q, ga.geodesic(grid, grid, radius=60.0), backend='reference')\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
