@@ -179,10 +179,14 @@ class Refused(Exception):
     """A file of a cache that others could have written; the message names it, and what helps."""
 
 
-def write_checked(content: bytes, path: Path) -> None:
-    """Write a file of a cache, with a checksum ahead of its content, for this user alone.
+def write_checked(content: bytes | memoryview, path: Path, *, own: bool = True) -> None:
+    """Write a file of a cache, with a checksum ahead of its content.
 
-    Folders that must be made are this user's alone too.
+    Parameters
+    ----------
+    own
+        Whether the content will be executed or unpickled: the file, and folders that must be made, are
+        then this user's alone. Otherwise the process's umask decides.
 
     Raises
     ------
@@ -191,11 +195,12 @@ def write_checked(content: bytes, path: Path) -> None:
     """
     for folder in reversed([path.parent, *path.parent.parents]):
         if not folder.exists():
-            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(mode=0o700 if own else 0o777, exist_ok=True)
     with whole(path) as partial:
-        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(content).digest() + content)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(partial, flags, 0o600 if own else 0o666), "wb") as file:
+            file.write(hashlib.sha256(content).digest())
+            file.write(content)
 
 
 def read_checked(path: Path, *, own: bool = True) -> bytes | None:
@@ -223,10 +228,9 @@ def read_checked(path: Path, *, own: bool = True) -> bytes | None:
             _refuse_foreign(path.parent, os.stat(path.parent))
             _refuse_foreign(path, os.fstat(file.fileno()))  # of the open file: none can take its place now
         try:
-            found = file.read()
+            digest, content = file.read(32), file.read()
         except OSError:
             return None
-    digest, content = found[:32], found[32:]
     return content if hashlib.sha256(content).digest() == digest else None
 
 

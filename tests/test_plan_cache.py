@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import shutil
 import subprocess
@@ -17,7 +18,8 @@ import pytest
 import torch
 
 import geoattn as ga
-from geoattn import plans
+from geoattn import _files, plans
+from geoattn._files import read_checked, write_checked
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.plans import cache, sources
 
@@ -92,7 +94,9 @@ def test_damaged_files_are_built_anew(folder: Path, damage: object) -> None:
 def test_a_file_of_other_arrays_is_built_anew(folder: Path) -> None:
     built = plans.plan(a_hood())
     (path,) = folder.iterdir()
-    np.savez(path, something=np.arange(3))
+    written = io.BytesIO()
+    np.savez(written, something=np.arange(3))
+    write_checked(written.getvalue(), path)
     forget()
     assert same(plans.plan(a_hood()), built)
 
@@ -106,8 +110,8 @@ cache.WORTH_KEEPING = 0.0
 hood = ga.geodesic(ga.grids.equiangular(13, 24), radius=25)
 sys.stdout.write("ready"); sys.stdout.flush(); sys.stdin.readline()
 for _ in range(20):
-    cache.write(cache.cache_folder("plans") / "shared.npz", cache.plan(hood))
-    assert cache.read(cache.cache_folder("plans") / "shared.npz", hood) is not None
+    cache.write(cache.cache_folder("plans") / "shared.plan", cache.plan(hood))
+    assert cache.read(cache.cache_folder("plans") / "shared.plan", hood) is not None
 """
     writers = [
         subprocess.Popen(
@@ -126,7 +130,7 @@ for _ in range(20):
         writer.communicate("go\n", timeout=120)
         assert writer.returncode == 0
     assert not list(folder.glob("*.partial"))
-    found = cache.read(folder / "shared.npz", a_hood())
+    found = cache.read(folder / "shared.plan", a_hood())
     assert found is not None
     assert same(found, plans.build(a_hood()))
 
@@ -168,9 +172,13 @@ def test_the_cache_lies_in_the_users_cache_folder(
 
 def rewritten(path: Path, **arrays: object) -> None:
     """The file with other arrays, whole and with right checksums; None leaves one out."""
-    with np.load(path) as file:
+    checked = read_checked(path)
+    assert checked is not None
+    with np.load(io.BytesIO(checked)) as file:
         content = {name: file[name] for name in file.files} | arrays
-    np.savez(path, **{name: value for name, value in content.items() if value is not None})
+    written = io.BytesIO()
+    np.savez(written, **{name: value for name, value in content.items() if value is not None})
+    write_checked(written.getvalue(), path)
 
 
 @pytest.mark.parametrize("kind", [plans.LanePlan, plans.TilePlan])
@@ -207,14 +215,15 @@ def test_the_plan_of_other_edges_is_built_anew(folder: Path, kind: type[plans.Pl
 
 
 def test_a_full_disk_is_reported_and_survived(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+    class Full(io.FileIO):
+        def write(self, content: object) -> int:
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache.np, "savez", full)
+    monkeypatch.setattr(_files.os, "fdopen", Full)
     with pytest.warns(UserWarning, match="No space left on device.*GEOATTN_CACHE"):
         found = plans.plan(a_hood())
     assert same(found, plans.build(a_hood()))
-    assert not list(folder.iterdir())
+    assert not list(folder.iterdir())  # no half of a file either
 
 
 def test_the_disk_keeps_what_was_used_last(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,6 +249,29 @@ def test_clear_forgets_plans_in_memory_on_disk_and_what_was_made_of_them(folder:
     assert forgotten
     assert not list(folder.iterdir())
     assert plans.plan(a_hood()) is not first
+
+
+@pytest.mark.parametrize("moment", ["while it is built", "while it is written"])
+def test_what_was_begun_before_a_clearing_is_not_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    place = "build" if moment == "while it is built" else "write"
+    usual = getattr(cache, place)
+
+    def cleared_meanwhile(*arguments: object) -> object:
+        result = usual(*arguments)
+        plans.clear()
+        if place == "write":  # and written at the very end, after all files were deleted
+            usual(*arguments)
+        return result
+
+    monkeypatch.setattr(cache, place, cleared_meanwhile)
+    plans.plan(a_hood())
+    assert not list(folder.glob("*"))
+    monkeypatch.setattr(cache, place, usual)
+    forget()
+    plans.plan(a_hood())
+    assert list(folder.glob("*"))
 
 
 def test_a_slow_plan_does_not_stop_the_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,7 +372,7 @@ grid = ga.grids.cartesian(70)
 hood = Shifted(grid, grid)
 found = ga.plans.edges(ga.plans.plan(hood))
 assert np.array_equal(found.indices, hood.to_csr().indices), "the old edges"
-print(hood.digest, len(list(cache.cache_folder("plans").glob("*.npz"))))
+print(hood.digest, len(list(cache.cache_folder("plans").glob("*.plan"))))
 """
     files, digests = [], set()
     for shift in (3, 3, 5):

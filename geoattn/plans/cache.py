@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import time
 import warnings
 import zipfile
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from geoattn._files import cache_folder, whole
+from geoattn._files import cache_folder, read_checked, write_checked
 from geoattn._lru import BoundedCache
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.reach import doubts
@@ -42,6 +43,8 @@ _held: BoundedCache[tuple[str, type[Plan]], Plan] = BoundedCache(MEMORY, keep_ne
 _derived: list[Callable[[], object]] = []
 #: neighborhoods that were asked whether their discs reach anything
 _doubted: set[str] = set()
+#: how often all was forgotten: what was begun before must not be kept after
+_clearings = 0
 
 
 def plan(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> LanePlan | TilePlan:
@@ -67,7 +70,12 @@ def tile_plan(hood: Neighborhood) -> TilePlan:
 
 
 def clear() -> None:
-    """Forget all plans, in memory and on disk, and what was made of them."""
+    """Forget all plans, in memory and on disk, and what was made of them.
+
+    A plan that another thread is building meanwhile is that caller's alone, and is not kept.
+    """
+    global _clearings
+    _clearings += 1
     _held.clear()
     for forget in _derived:
         forget()
@@ -103,17 +111,19 @@ def _say_doubts(hood: Neighborhood) -> None:
 def _from_disk_or_built(hood: Neighborhood, kind: type[AnyPlan]) -> AnyPlan:
     _say_doubts(hood)
     sources = source_digest(hood)
-    name = f"{hood.digest}-{kind.query_tile}x{kind.key_tile}-{sources}.npz"
+    name = f"{hood.digest}-{kind.query_tile}x{kind.key_tile}-{sources}.plan"
     path = cache_folder("plans") / name
     if sources is not None and isinstance(kept := read(path, hood), kind):
         return kept
-    start = time.perf_counter()
+    start, clearings = time.perf_counter(), _clearings
     built = build(hood, kind.query_tile, kind.key_tile)
     assert isinstance(built, kind)  # as its shape says
     if sources is not None and time.perf_counter() - start > WORTH_KEEPING:
         try:
             write(path, built)
             _make_room(path)
+            if clearings != _clearings:  # perhaps after all files were deleted
+                path.unlink(missing_ok=True)
         except OSError as error:
             warnings.warn(
                 f"the plan of {hood!r} is not kept on disk: {error}; "
@@ -125,8 +135,9 @@ def _from_disk_or_built(hood: Neighborhood, kind: type[AnyPlan]) -> AnyPlan:
 
 def write(path: Path, plan: Plan) -> None:
     """Write a plan so that readers see all of it or nothing, whatever else writes meanwhile."""
-    with whole(path) as partial, open(partial, "wb") as file:
-        np.savez(file, **{field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)})
+    content = io.BytesIO()
+    np.savez(content, **{field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)})
+    write_checked(content.getbuffer(), path, own=False)
 
 
 def read(path: Path, hood: Neighborhood | None = None) -> LanePlan | TilePlan | None:
@@ -134,9 +145,12 @@ def read(path: Path, hood: Neighborhood | None = None) -> LanePlan | TilePlan | 
 
     With ``hood``, also None if it is not a plan of that neighborhood: sizes and some tiles are compared.
     """
+    content = read_checked(path, own=False)  # numbers only, and all of them looked at below
+    if content is None:
+        return None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays: dict[str, Any] = {name: file[name] for name in file.files}  # checksums are compared
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays: dict[str, Any] = {name: file[name] for name in file.files}
         arrays["ring"] = arrays["ring"].item()
         found = LanePlan(**arrays) if "lanes" in arrays else TilePlan(**arrays)
         if hood is None:
@@ -173,7 +187,9 @@ def _agrees(plan: Plan, hood: Neighborhood) -> bool:
 
 def _files() -> list[Path]:
     folder = cache_folder("plans")
-    return list(folder.glob("*.npz")) if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if path.suffix in (".plan", ".npz")]  # .npz: of version 0.1
 
 
 def _make_room(newest: Path) -> None:
