@@ -26,6 +26,7 @@ ALLOWED = {
     "geoattn/_files.py:write_text": "calls write_bytes",
     "geoattn/_files.py:write_json": "calls write_text",
     "geoattn/backends/cuda/compiler.py:compile": "a temporary folder that is gone at the end",
+    "geoattn/plans/cache.py:write": "into memory, for write_checked",
     "benchmarks/versions.py:write": "renames, where geoattn may not be installed",
 }
 
