@@ -236,7 +236,29 @@ def test_windows_say_how_many_a_gap_costs(tmp_path):
     assert (len(windows), windows.dropped) == (4, 2)
 
 
+def test_windows_that_are_left_out_are_counted_among_those_that_the_stride_takes(tmp_path):
+    time = np.datetime64("2001-01-01", "ns") + 6 * HOUR * np.array([0, 1, 2, 3, 6, 7, 8, 9])
+    ds = xr.Dataset({"t": field().expand_dims(time=time)})
+    ds.to_netcdf(tmp_path / "a.nc")
+    # starts 0, 2, 4 of windows of three steps: the one from 2 crosses
+    with pytest.warns(UserWarning, match=r"leaves out 1 windows that would cross one of 1 gaps; 2 remain"):
+        ga.xarray.Windows(tmp_path / "a.nc", ga.xarray.Schema.of(ds), target_steps=2, stride=2, gaps="split")
+
+
+@pytest.mark.parametrize("levels", [[500.0, 850.0], 2])
+def test_a_truth_without_the_levels_of_a_forecast_is_refused_by_a_call_that_works(levels):
+    time = np.datetime64("2001-01-01", "ns") + 6 * HOUR * np.arange(4)
+    truth = xr.Dataset({"t": field().expand_dims(time=time)})
+    forecast = truth.expand_dims(level=levels).expand_dims(lead_time=[0 * HOUR.astype("m8[ns]")]) + 1
+    with pytest.raises(ValueError, match="has no such dimension: ") as refusal:
+        metrics.bias(forecast, truth)
+    names = {"truth": truth, "forecast": forecast}
+    exec(str(refusal.value).split(": ", 1)[1].split(" if ")[0], names)
+    np.testing.assert_allclose(metrics.bias(forecast, names["truth"]).t, np.ones((1, 2)))
+
+
 LENGTHS = [("hour", 6.0), ("hours", 6), ("h", 6), ("hr", 6), ("day", 0.25), ("minutes", 360), ("s", 21600)]
+LENGTHS += [("hrs", 6), ("week", 1 / 28), ("mins", 360), ("secs", 21600), ("msecs", 21.6e6), ("µs", 21.6e9)]
 
 
 @pytest.mark.parametrize(("units", "step"), LENGTHS)

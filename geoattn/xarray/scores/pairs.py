@@ -197,10 +197,17 @@ class Pairing:
                 other = other.sel({dim: matched(other, str(dim), self.forecast[dim], what)})
             elif dim not in other.dims and (what == "mask" or dim in SAMPLES):
                 continue  # the same for all
-            elif other.sizes.get(dim) != self.forecast.sizes[dim]:
+            elif dim not in other.dims:
+                size = self.forecast.sizes[dim]
+                values = f"forecast[{dim!r}]" if dim in self.forecast.coords else size
+                raise ValueError(
+                    f"the forecast has {size} values along {dim!r}, the {what} has no such dimension: "
+                    f"{what} = {what}.expand_dims({{{dim!r}: {values}}}) if it is the same for all"
+                )
+            elif other.sizes[dim] != self.forecast.sizes[dim]:
                 raise ValueError(
                     f"the forecast has {self.forecast.sizes[dim]} values along {dim!r}, the {what} "
-                    f"{other.sizes.get(dim, 'no such dimension')}"
+                    f"{other.sizes[dim]}"
                 )
         for name in other.data_vars:
             if extra := [d for d in other[name].dims if d not in {*self.forecast[name].dims, *own}]:
