@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import SphericalVoronoi
-from scipy.special import sph_harm_y
+from scipy_versions import sph_harm_y
 
 import geoattn as ga
 from geoattn._shipped import shipped

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from scipy.special import eval_legendre, sph_harm_y
+from scipy.special import eval_legendre
+from scipy_versions import sph_harm_y
 
 import geoattn as ga
 from geoattn.nn.position import resolve

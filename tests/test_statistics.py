@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ xr = pytest.importorskip("xarray", reason="the bridge needs xarray")
 pytest.importorskip("zarr", reason="stores are zarr")
 
 from zarr.storage import LocalStore  # noqa: E402
+
+from geoattn.xarray.stores.reader import Reader  # noqa: E402
 
 Schema, Statistics, statistics = ga.xarray.Schema, ga.xarray.Statistics, ga.xarray.statistics
 
@@ -127,6 +131,79 @@ def test_every_chunk_is_read_once(tmp_path):
     assert chunks == sorted(
         f"{name}/c/{i}/0/0" + "/0" * (name == "t") for name in ("t", "sst", "ice") for i in range(4)
     )
+
+
+def reads(monkeypatch):
+    """The steps that are read from now on, by variable."""
+    steps, read = {}, Reader.read
+
+    def noting(self, chosen):
+        for name in self.schema.names:
+            steps.setdefault(name, []).extend(range(chosen.start, chosen.stop))
+        return read(self, chosen)
+
+    monkeypatch.setattr(Reader, "read", noting)
+    return steps
+
+
+KILLED = """
+import os, signal, sys
+import xarray as xr
+import geoattn as ga
+from geoattn.xarray.stores import statistics as module
+
+store, output, blocks = sys.argv[1], sys.argv[2], int(sys.argv[3])
+keep = module._Progress.keep
+
+def keep_and_die(*arguments):
+    global blocks
+    keep(*arguments)
+    blocks -= 1
+    if not blocks:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+module._Progress.keep = keep_and_die
+ds = xr.open_zarr(store, consolidated=False)
+schema = ga.xarray.Schema.of(ds, ["t", "sst", "ice", "z"], masked={"sst": "static", "ice": "changing"})
+ga.xarray.statistics(store, schema, lag=2, block_bytes=1, output=output)
+"""
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["whole", "damaged"])
+def test_statistics_survive_a_kill(tmp_path, monkeypatch, damaged):
+    """The blocks that are summed are not read again, and the bits are those of a run without a kill."""
+    path, output = save(fields(11), tmp_path / "s.zarr", chunk=1), tmp_path / "statistics.zarr"
+    command = [sys.executable, "-c", KILLED, str(path), str(output), "17"]  # all of t, six steps of sst
+    killed = subprocess.run(command, capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    assert not output.exists()
+    kept = sorted(tmp_path.glob("statistics.zarr.sums/*.part"), key=lambda p: p.stat().st_mtime_ns)
+    assert len(kept) == 2
+    if damaged:
+        content = kept[1].read_bytes()
+        kept[1].write_bytes(content[:50] + bytes([content[50] ^ 1]) + content[51:])
+    schema = Schema.of(xr.open_zarr(path, consolidated=False), NAMES, masked=MASKED)
+    read = reads(monkeypatch)
+    found = statistics(path, schema, lag=2, block_bytes=1, output=output)
+    # the last two steps before the block that comes next are needed for its tendencies
+    assert "t" not in read
+    assert read["sst"] == list(range(0 if damaged else 4, 11))
+    assert read["ice"] == list(range(11))
+    usual = statistics(path, schema, lag=2, block_bytes=1)
+    assert json.dumps(found.to_dict()) == json.dumps(usual.to_dict())
+    assert json.dumps(Statistics.open(output).to_dict()) == json.dumps(usual.to_dict())
+    assert not list(tmp_path.glob("*.sums"))
+
+
+def test_sums_of_other_settings_are_not_gone_on_with(tmp_path, monkeypatch):
+    path, output = save(fields(11), tmp_path / "s.zarr", chunk=1), tmp_path / "statistics.zarr"
+    command = [sys.executable, "-c", KILLED, str(path), str(output), "17"]
+    assert subprocess.run(command, capture_output=True).returncode == -9
+    schema = Schema.of(xr.open_zarr(path, consolidated=False), NAMES, masked=MASKED)
+    read = reads(monkeypatch)
+    found = statistics(path, schema, lag=3, block_bytes=1, output=output)
+    assert read["t"] == list(range(11))
+    assert json.dumps(found.to_dict()) == json.dumps(statistics(path, schema, lag=3).to_dict())
 
 
 def test_no_tendency_crosses_a_gap(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import xarray
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, diags_array
+from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 
 from geoattn.grids import SphericalGrid, named, recognise
@@ -158,7 +158,7 @@ class Regridder:
     @cached_property
     def _positive(self) -> csr_array:
         positive = self.matrix.maximum(0.0).tocsr()
-        return csr_array(diags_array(1.0 / positive.sum(axis=1)) @ positive)
+        return csr_array(positive.multiply(1.0 / positive.sum(axis=1)[:, None]))
 
     @cached_property
     def _modules(self) -> dict[int, WeightedSum]:
@@ -328,9 +328,9 @@ def _averaging(source: SphericalGrid, target: SphericalGrid, otherwise: Any = _i
     shares = (source.weights.ravel() / tied.sum(axis=1))[points]
     sums = csr_array((shares, (near[points, choices], points)), shape=(len(places), source.size))
     areas = sums.sum(axis=1)
-    means = csr_array(diags_array(1.0 / np.where(areas > 0, areas, 1.0)) @ sums)[place_of]
-    empty = diags_array((areas[place_of] == 0).astype(float))
-    matrix = csr_array(means + empty @ otherwise(source, target))
+    means = csr_array(sums.multiply(1.0 / np.where(areas > 0, areas, 1.0)[:, None]))[place_of]
+    empty = areas[place_of] == 0
+    matrix = csr_array(means + otherwise(source, target).multiply(empty[:, None]))
     matrix.eliminate_zeros()
     return matrix
 

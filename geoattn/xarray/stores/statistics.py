@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,7 @@ import xarray
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geoattn._files import read_checked, write_checked
 from geoattn._value import Value
 from geoattn.xarray.schema.schema import Schema
 from geoattn.xarray.schema.times import crossing, segments, stamp
@@ -192,11 +197,65 @@ class _Sums:
         shown = np.ones((0, 0, 0), bool) if mask is None else mask.reshape(later.shape)
         accumulate(self.moments, self.pivot, self.count, later, before, shown, weights)
 
+    def to_bytes(self) -> bytes:
+        """All that was gathered; counts below 2^53 are exact as float64."""
+        return np.concatenate((self.moments, [self.pivot], [self.count])).tobytes()
+
+    def take(self, content: bytes) -> None:
+        """Go on from what :meth:`to_bytes` gave, of as many channels."""
+        rows = np.frombuffer(content).reshape(8, -1)
+        self.moments[:], self.pivot[:], self.count[:] = rows[:6], rows[6], rows[7]
+
     def result(self) -> Moments:
         found = np.where(self.count > 0, self.moments, np.nan)
         with np.errstate(invalid="ignore"):
             std = np.sqrt(found[2] / found[0])
         return Moments(found[1] + self.pivot, std, found[3], found[4], found[5], self.count)
+
+
+class _Progress:
+    """Sums of the blocks that are read, in a folder beside the output, so that a killed run goes on.
+
+    A file for each variable, named by a digest of all that decides the sums, and checked when it is read.
+    """
+
+    def __init__(self, output: str | os.PathLike[str] | None, decides: list[Any]) -> None:
+        self._folder = None if output is None else Path(f"{os.fspath(output)}.sums")
+        self._decides = decides
+        self._written: set[Path] = set()
+
+    def _path(self, variable: str) -> Path | None:
+        if self._folder is None:
+            return None
+        key = hashlib.sha256(json.dumps([*self._decides, variable]).encode()).hexdigest()
+        return self._folder / f"{key}.part"
+
+    def take(self, variable: str, *sums: _Sums) -> int:
+        """Fill in what is there of a variable; how many of its blocks that were."""
+        path = self._path(variable)
+        content = None if path is None else read_checked(path, own=False)
+        if path is None or content is None:
+            return 0
+        self._written.add(path)
+        length = (len(content) - 8) // len(sums)
+        for place, each in enumerate(sums):
+            each.take(content[8 + place * length : 8 + (place + 1) * length])
+        return int.from_bytes(content[:8], "little")
+
+    def keep(self, variable: str, blocks: int, *sums: _Sums) -> None:
+        """Note that so many blocks of a variable are summed."""
+        if (path := self._path(variable)) is not None:
+            self._written.add(path)
+            content = blocks.to_bytes(8, "little") + b"".join(each.to_bytes() for each in sums)
+            write_checked(content, path, own=False)
+
+    def forget(self) -> None:
+        """Delete the files of this run, and the folder if nothing else is in it."""
+        for path in self._written:
+            path.unlink(missing_ok=True)
+        if self._folder is not None:
+            with contextlib.suppress(OSError):
+                self._folder.rmdir()
 
 
 def statistics(
@@ -230,7 +289,10 @@ def statistics(
         ``"error"`` refuses gaps in time; ``"split"`` takes no tendency across them, and says how
         many it leaves out.
     output
-        Where to save the result; see :meth:`Statistics.save`.
+        Where to save the result; see :meth:`Statistics.save`. The sums of the blocks read so far are
+        kept beside it, in a folder of this name and ``.sums``: called again after it was stopped or
+        killed, with the same arguments on unchanged stores, it goes on there, to the same bits. Not so
+        for remote stores, which do not tell whether their values changed.
     overwrite
         Whether ``output`` may be replaced.
     block_bytes
@@ -259,7 +321,13 @@ def statistics(
             f"{max(0, len(reader) - lag - dropped)} remain",
             stacklevel=2,
         )
-    both = [_of_variable(reader.select([name]), segment, lag, block_bytes) for name in schema.names]
+    span = [stamp(reader.times[0]), stamp(reader.times[-1]), len(reader)]
+    begins = [start for start, _ in stretches]
+    progress = _Progress(
+        output if all(store.local for store in reader.stores) else None,
+        [version("geoattn"), fingerprint, schema.digest, span, begins, lag, block_bytes],
+    )
+    both = [_of_variable(reader.select([name]), segment, lag, block_bytes, progress) for name in schema.names]
     states, tendencies = (
         Moments(*(np.concatenate(arrays) for arrays in zip(*map(_arrays, moments), strict=True)))
         for moments in zip(*both, strict=True)
@@ -276,6 +344,7 @@ def statistics(
     )
     if output is not None:
         result.save(output, overwrite=overwrite)
+        progress.forget()
     return result
 
 
@@ -284,7 +353,7 @@ def _arrays(moments: Moments) -> list[NDArray[Any]]:
 
 
 def _of_variable(
-    reader: Reader, segment: NDArray[np.int64], lag: int, block_bytes: int
+    reader: Reader, segment: NDArray[np.int64], lag: int, block_bytes: int, progress: _Progress
 ) -> tuple[Moments, Moments]:
     """States and tendencies of the one variable that the reader reads."""
     (variable,) = reader.schema.variables
@@ -295,11 +364,16 @@ def _of_variable(
         values, mask = reader.read(slice(0, 1))
         states.add(values, nothing, mask, weights)
         return states.result(), tendencies.result()
-    held: Masked | None = None  # the last steps of the block before
     blocks = list(reader.blocks(block_bytes))
+    done = progress.take(variable.name, states, tendencies)
+    if done == len(blocks):
+        return states.result(), tendencies.result()
+    held: Masked | None = None  # the last steps of the block before
+    if done:
+        held = reader.read(slice(max(0, blocks[done].start - lag), blocks[done].start))
     with ThreadPoolExecutor(1) as ahead:  # the next block is read while this one is summed
-        coming = ahead.submit(reader.read, blocks[0])
-        for number, block in enumerate(blocks):
+        coming = ahead.submit(reader.read, blocks[done])
+        for number, block in enumerate(blocks[done:], done):
             values, mask = coming.result()
             if number + 1 < len(blocks):
                 coming = ahead.submit(reader.read, blocks[number + 1])
@@ -312,4 +386,5 @@ def _of_variable(
             both = None if mask is None else (mask[lag:] & mask[:-lag])[inside]
             tendencies.add(values[lag:][inside], values[:-lag][inside], both, weights)
             held = values[-lag:], None if mask is None else mask[-lag:]
+            progress.keep(variable.name, number + 1, states, tendencies)
     return states.result(), tendencies.result()
