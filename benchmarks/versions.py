@@ -29,7 +29,7 @@ CELLS: dict[str, dict[str, str]] = {
         "numpy": "==1.26.*",
         "scipy": "==1.11.*",
         "numba": "==0.61.*",
-        "xarray": "==2024.11.*",
+        "xarray": "==2025.6.*",
         "zarr": "==3.0.*",
     },
     "usual": {"python": "3.11", "torch": "==2.13.0"},

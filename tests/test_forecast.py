@@ -20,6 +20,7 @@ xr = pytest.importorskip("xarray", reason="forecasts are data sets")
 pytest.importorskip("zarr", reason="forecasts are zarr stores")
 
 from geoattn.xarray import Forecaster, Schema, forecast, statistics, to_tensor  # noqa: E402
+from geoattn.xarray.forecasts import rollout_store  # noqa: E402
 from geoattn.xarray.forecasts.rollout_store import RolloutStore  # noqa: E402
 
 STEP = np.timedelta64(6, "h")
@@ -454,36 +455,38 @@ def whole(folder):
 
 
 @pytest.mark.parametrize(
-    ("method", "after"),
+    ("place", "function", "after"),
     [
-        ("_write_record", 0),
-        ("_write_record", 1),
-        ("_write_record", 6),
-        ("_arrays", 0),
-        ("_arrays", 3),
-        ("_arrays", 4),
+        (rollout_store._Record, "write", 0),
+        (rollout_store._Record, "write", 1),
+        (rollout_store._Record, "write", 6),
+        (rollout_store, "sync", 0),
+        (rollout_store, "sync", 3),
+        (rollout_store, "sync", 4),
+        (rollout_store.shutil, "rmtree", 0),
     ],
 )
 def test_a_forecast_stopped_anywhere_continues_to_the_same_bits(
-    run, whole, tmp_path, monkeypatch, method, after
+    run, whole, tmp_path, monkeypatch, place, function, after
 ):
     count = [0]
-    original = getattr(RolloutStore, method)
+    original = getattr(place, function)
 
-    def stop(self, *arguments):
+    def stop(*arguments, **options):
         if count[0] == after:
             raise Stopped
         count[0] += 1
-        return original(self, *arguments)
+        return original(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RolloutStore, method, stop)
+        patch.setattr(place, function, stop)
         with pytest.raises(Stopped):
             run(**STOPPED)
-    assert not (tmp_path / "out.zarr").exists()
+    named = function == "rmtree"
+    assert (tmp_path / "out.zarr").exists() == named
     unfinished = (tmp_path / "out.zarr.unfinished").exists()
-    assert unfinished == ((method, after) != ("_write_record", 0))  # before, it has no name
-    if unfinished:
+    assert unfinished == ((function, after) != ("write", 0))  # before, it has no name
+    if unfinished and not named:
         with pytest.raises(FileExistsError, match="unfinished forecast: continue it by --resume"):
             run(**STOPPED)
     run(**STOPPED, resume=True)
@@ -547,17 +550,20 @@ def flip(path):
     path.write_bytes(content)
 
 
-def a_chunk(folder):
+def a_chunk(store):
     """A file of the first batch's second lead time."""
-    files = [path for path in (folder / "store.zarr" / "t" / "c").rglob("*") if path.is_file()]
-    (first, *_) = (path for path in sorted(files) if path.relative_to(folder).parts[-4] == "1")
+    files = [path for path in (store / "t" / "c").rglob("*") if path.is_file()]
+    (first, *_) = (path for path in sorted(files) if path.relative_to(store).parts[-4] == "1")
     return first
 
 
-@pytest.mark.parametrize("damage", [flip, Path.unlink, lambda path: path.write_bytes(b"")])
+DAMAGES = [flip, Path.unlink, lambda path: path.write_bytes(b"")]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_lead_time_is_made_again(run, whole, stopped, tmp_path, damage):
     before = reached(stopped / "progress.json")
-    damage(a_chunk(stopped))
+    damage(a_chunk(stopped / "store.zarr"))
     with pytest.warns(UserWarning, match="lead time 2 of batch 1 .* is damaged: it and the later ones"):
         run(**STOPPED, resume=True)
     assert before == 6
@@ -579,16 +585,17 @@ def test_what_is_recorded_is_on_the_disk_before(run, whole, stopped, tmp_path, m
         synced.add(os.readlink(f"/proc/self/fd/{handle}"))
         original(handle)
 
-    write_record = RolloutStore._write_record
+    write_record = rollout_store._Record.write
 
-    def record(self, *arguments):
-        files = {str(path) for path in self.store.rglob("*") if "c" in path.parts and path.is_file()}
+    def record(self, path):
+        store = stopped / "store.zarr"
+        files = {str(path) for path in store.rglob("*") if "c" in path.parts and path.is_file()}
         known.append({path for path in files - before if path not in synced})
-        write_record(self, *arguments)
+        write_record(self, path)
 
     before = {str(path) for path in stopped.rglob("*")}
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(RolloutStore, "_write_record", record)
+    monkeypatch.setattr(rollout_store._Record, "write", record)
     run(**STOPPED, resume=True)
     assert known
     assert not any(known)
@@ -622,11 +629,41 @@ def test_a_folder_without_our_mark_is_left_alone(run, tmp_path, name):
     assert (folder / name).read_text() == '{"done": 3}'
 
 
-def test_resuming_a_finished_forecast_leaves_it_as_it_is(run, tmp_path):
+def test_resuming_a_finished_forecast_leaves_it_as_it_is(run, tmp_path, monkeypatch):
     run()
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out.zarr").rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    # nothing is written, not even a lock: the folder may be read-only
+    monkeypatch.setattr(os, "open", lambda *_: pytest.fail("a file is opened to be written"))
     run(resume=True)
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out.zarr").rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.filterwarnings("error:.*not recognized as a component")
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_finished_forecast_that_was_damaged_is_made_again_from_there(run, whole, tmp_path, damage):
+    shutil.copytree(whole, tmp_path / "out.zarr")
+    untouched = next(p for p in (tmp_path / "out.zarr" / "t" / "c").rglob("0/0/0/0/0/0") if p.is_file())
+    before = untouched.stat().st_mtime_ns
+    damage(a_chunk(tmp_path / "out.zarr"))
+    with pytest.warns(UserWarning, match="lead time 2 of batch 1 .* is damaged: it and the later ones"):
+        run(**STOPPED, resume=True)
+    assert same_bits(tmp_path / "out.zarr", whole)
+    assert untouched.stat().st_mtime_ns == before, "sound lead times are not made again"
+
+
+def test_a_finished_forecast_with_damaged_descriptions_is_made_again(run, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "out.zarr")
+    flip(next(p for p in (tmp_path / "out.zarr" / "latitude" / "c").rglob("*") if p.is_file()))
+    with pytest.warns(UserWarning, match="damaged: the forecast is made again from its start"):
+        run(**STOPPED, resume=True)
+    assert same_bits(tmp_path / "out.zarr", whole)
+
+
+def test_a_finished_forecast_without_checksums_is_taken_as_it_is_with_a_warning(run, tmp_path):
+    run()
+    (tmp_path / "out.zarr" / rollout_store.RECORD).unlink()
+    with pytest.warns(UserWarning, match="carries no checksums: it is taken as it is"):
+        run(resume=True)
 
 
 # --- refusals ---------------------------------------------------------------------------------------

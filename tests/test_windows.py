@@ -219,7 +219,8 @@ def test_every_way_of_storing_is_read_right_and_the_common_ones_directly(format,
 def test_chunks_that_were_never_written_hold_the_fill_value(tmp_path):
     ds = era5()[["t2m"]]
     ds.t2m[4:8] = np.nan
-    ds.to_zarr(tmp_path / "s.zarr", encoding={"t2m": {"chunks": (2, 7, 12)}}, write_empty_chunks=False)
+    encoding = {"chunks": (2, 7, 12), "fill_value": np.nan}
+    ds.to_zarr(tmp_path / "s.zarr", encoding={"t2m": encoding}, zarr_format=3, write_empty_chunks=False)
     assert len(list((tmp_path / "s.zarr" / "t2m" / "c").iterdir())) == 4
     schema = Schema.of(ds, masked=["t2m"])
     sample = Windows(tmp_path / "s.zarr", schema, input_steps=12, target_steps=0)[0]

@@ -36,7 +36,7 @@ class Recognition:
         return (
             f"{self.grid}{named}\n"
             f"  from {self.basis}; fields end with dims {self.dims}\n"
-            f"  coordinates within {self.deviation:.2g}° (tolerance {self.tolerance:.2g}°); "
+            f"  coordinates within {max(self.deviation, 1e-10):.2g}° (tolerance {self.tolerance:.2g}°); "
             f"weights: {self.weights}"
         )
 

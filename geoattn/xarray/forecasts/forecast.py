@@ -80,8 +80,9 @@ def forecast(
         Where to compute: ``"cpu"``, ``"cuda"``. By default where a given forecaster is; of a file, a GPU if
         there is one.
     resume
-        Continue an unfinished forecast of the same request; a finished one is left as it is. What was
-        written is compared with its checksums, and what is damaged or gone is made again, with a warning.
+        Continue an unfinished forecast of the same request. What was written, by a finished one too, is read
+        and compared with its checksums, and what is damaged or gone is made again, with a warning; a finished
+        one that is sound is left as it is.
     progress
         Whether to show a progress bar.
 
@@ -130,9 +131,9 @@ def forecast(
         "names": names,
         "device": device,
     }
-    with lock(Path(output), wait=False):
-        store = RolloutStore(output, request, resume)
-        if not store.complete:
+    if not (resume and RolloutStore.is_finished(output, request)):
+        with lock(Path(output), wait=False):
+            store = RolloutStore(output, request, resume)
             rollout = _Rollout(forecaster.to(device), reader, chosen, members, perturbation, seed, device)
             standard = _standard_names(rollout.written) if names == "weatherbench2" else {}
             with _evaluating(forecaster):
@@ -186,10 +187,8 @@ class _Rollout:
         from tqdm import tqdm
 
         batches = [self.samples[i : i + batch_size] for i in range(0, len(self.samples), batch_size)]
-        if store.allocated:
-            store.verify(self.written.names, [self._places(batch) for batch in batches])
-        else:
-            self._allocate(store, steps, len(batches), names)
+        if not store.allocated:
+            self._allocate(store, steps, batches, names)
         done = sum(store.done(b) * len(batch) for b, batch in enumerate(batches))
         whole = steps * len(self.samples)
         with tqdm(total=whole, initial=done, unit="step", disable=not progress) as bar:
@@ -205,9 +204,8 @@ class _Rollout:
         if reached == steps:
             return
         fields, mask = self._initial(batch)
-        places = self._places(batch)
         if reached:
-            fields = self._continue(fields, store.read(self.written.names, places, reached))
+            fields = self._continue(fields, store.read(number, reached))
         rollout = self.forecaster.rollout(fields, steps - reached, mask)
         for lead, fields in enumerate(rollout, reached + 1):
             self._check_finite(fields, batch, lead)
@@ -218,12 +216,8 @@ class _Rollout:
                 dims=["sample"],
                 mask=None if mask is None else mask[:, changing],
             )
-            store.write(number, places, lead, {name: ds[name].values for name in self.written.names})
+            store.write(number, lead, {name: ds[name].values for name in self.written.names})
             bar.update(len(batch))
-
-    def _places(self, batch: list[tuple[int, int]]) -> list[tuple[int, ...]]:
-        """Where samples lie along the dimensions of the store ahead of the lead time."""
-        return [(t, m) if self.members > 1 else (t,) for t, m in batch]
 
     def _initial(self, batch: list[tuple[int, int]]) -> tuple[Tensor, Tensor | None]:
         """Initial states ``[B, C, *grid.shape]``, perturbed, and where they have values."""
@@ -277,7 +271,9 @@ class _Rollout:
         there = _levels(self.written)[variable.level_dim]
         return [there.index(level) for level in variable.levels]
 
-    def _allocate(self, store: RolloutStore, steps: int, batches: int, names: dict[str, str]) -> None:
+    def _allocate(
+        self, store: RolloutStore, steps: int, batches: list[list[tuple[int, int]]], names: dict[str, str]
+    ) -> None:
         source = self.reader.stores[0].dataset
         dim = self.reader.dim
         empty = torch.zeros(1, len(self.written), *self.schema.grid.shape)
@@ -314,7 +310,8 @@ class _Rollout:
             for variable in self.written.variables
         }
         there = {*coords.dims, *coords.variables}
-        store.allocate(coords.rename({n: new for n, new in names.items() if n in there}), arrays, batches)
+        places = [[(t, m) if self.members > 1 else (t,) for t, m in batch] for batch in batches]
+        store.allocate(coords.rename({n: new for n, new in names.items() if n in there}), arrays, places)
 
     def _check_finite(self, fields: Tensor, batch: list[tuple[int, int]], lead: int) -> None:
         wrong = (~torch.isfinite(fields)).flatten(2).any(2).nonzero()

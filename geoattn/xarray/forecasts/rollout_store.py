@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -22,14 +23,19 @@ from geoattn._files import differences, sync, whole, write_json
 REQUEST = "geoattn_forecast"
 
 
+#: where a finished store keeps its record: zarr warns of files it does not know, but not within an array
+RECORD = Path("prediction_timedelta", "geoattn_forecast.json")
+
+
 class RolloutStore:
     """A store being filled by batches of samples, each from its first lead time to its last.
 
     Until it is complete it lies beside its place, in ``<path>.unfinished``, with a record of the checksums
     of the lead times that each batch has reached. The record follows the data, once the disk holds them: a
     run that was killed at any moment repeats at most the lead time it was writing, and writes the same
-    values again. The record is also the mark by which a folder is known as one that may be deleted. One
-    process at a time works on a store: the caller holds the lock of ``path``.
+    values again. The record is also the mark by which a folder is known as one that may be deleted. A
+    finished store keeps it; one that was damaged since is unfinished again. One process at a time works on
+    a store: the caller holds the lock of ``path``.
 
     Parameters
     ----------
@@ -38,7 +44,7 @@ class RolloutStore:
     request
         What is asked for, in JSON types: an unfinished store of another request is not continued.
     resume
-        Whether an unfinished store is continued.
+        Whether a store that is there is continued.
 
     Raises
     ------
@@ -51,35 +57,29 @@ class RolloutStore:
     def __init__(self, path: str | os.PathLike[str], request: dict[str, Any], resume: bool) -> None:
         self.path, self.request = Path(path), request
         self.folder = self.path.with_name(self.path.name + ".unfinished")
-        self.store, self._record = self.folder / "store.zarr", self.folder / "progress.json"
-        #: whether there is nothing left to do
-        self.complete = self.path.exists()
+        self.store = self.folder / "store.zarr"
         if not resume:
-            if self.complete:
+            if self.path.exists():
                 raise FileExistsError(f"{str(self.path)!r} exists: give another output, or delete it")
             if self.folder.exists():
                 raise FileExistsError(
                     f"{str(self.folder)!r} holds an unfinished forecast: continue it by --resume "
                     "(resume=True), or delete it"
                 )
-        #: of each batch, the checksums of the lead times that it has reached
-        self._done: list[list[str]] = []
-        #: checksums of the coordinates and descriptions, which no lead time changes
-        self._fixed: dict[str, str] = {}
-        if self.complete:
-            self._check(self._finished_request(), str(self.path))
-            if self._read_record() is not None:  # killed after the store got its name
-                shutil.rmtree(self.folder)
-        elif self.folder.exists():
-            record = self._read_record()
+        self._record: _Record | None = None
+        if self.path.exists():
+            self._reopen()
+        if self.folder.exists():
+            record = _Record.read(self.folder / "progress.json")
             if record is None:
                 raise FileExistsError(
                     f"{str(self.folder)!r} is no unfinished forecast of this version: give another output, "
                     "or move it away"
                 )
-            self._check(record[REQUEST], str(self.folder))
-            if record["fixed"] == _checksums(self.store, record["fixed"]):
-                self._done, self._fixed = record["done"], record["fixed"]
+            _check(record.request, request, self.folder)
+            if record.fixed == _checksums(self.store, record.fixed):
+                self._record = record
+                self._forget_damaged()
             else:
                 warnings.warn(
                     f"coordinates or descriptions in {str(self.store)!r} are damaged: the forecast is made "
@@ -87,16 +87,45 @@ class RolloutStore:
                     stacklevel=3,
                 )
 
+    @staticmethod
+    def is_finished(path: str | os.PathLike[str], request: dict[str, Any]) -> bool:
+        """Whether a finished store of this request lies there, and every value in it is as it was written.
+
+        All of it is read; nothing is written, so that folders may be read-only. A store without a record
+        (of an earlier version, or copied by a tool that leaves it out) is taken as it is, with a warning.
+
+        Raises
+        ------
+        FileExistsError
+            If what lies there is no forecast.
+        ValueError
+            If it is another forecast.
+        """
+        path = Path(path)
+        leftover = _Record.read(path.with_name(path.name + ".unfinished") / "progress.json")
+        if not path.exists() or leftover is not None:
+            return False
+        record = _Record.read(path / RECORD)
+        _check(record.request if record else _request_of(path), request, path)
+        if record is None:
+            warnings.warn(
+                f"{str(path)!r} carries no checksums: it is taken as it is. To make it again, delete it",
+                stacklevel=3,
+            )
+            return True
+        sound = record.fixed == _checksums(path, record.fixed)
+        return sound and all(_sound_leads(path, record, b) == len(d) for b, d in enumerate(record.done))
+
     @property
     def allocated(self) -> bool:
         """Whether there is a store to write to."""
-        return bool(self._done)
+        return self._record is not None
 
     def allocate(
         self,
         coords: xarray.Dataset,
         arrays: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]],
-        batches: int,
+        batches: Sequence[Sequence[tuple[int, ...]]],
     ) -> None:
         """Write the coordinates and make the arrays, of missing values.
 
@@ -108,7 +137,7 @@ class RolloutStore:
             Name → dimensions and attributes. The leading dimensions, those without the grid and the
             levels, have chunks of length 1.
         batches
-            Number of batches that fill the store.
+            Of each batch, where its samples lie: indices along the dimensions before the lead time.
         """
         import zarr
 
@@ -128,69 +157,77 @@ class RolloutStore:
                     dimension_names=dims,
                     attributes=attributes,
                 )
-            self._done = [[] for _ in range(batches)]
             files = [path for path in store.rglob("*") if path.is_file()]
-            self._fixed = _checksums(store, [path.relative_to(store).as_posix() for path in files])
-            self._write_record(partial)
+            fixed = _checksums(store, [path.relative_to(store).as_posix() for path in files])
+            places = [[tuple(place) for place in batch] for batch in batches]
+            self._record = _Record(self.request, fixed, list(arrays), places, [[] for _ in batches])
+            self._record.write(partial / "progress.json")
 
     def done(self, batch: int) -> int:
         """Lead times that a batch has reached."""
-        return len(self._done[batch])
+        return len(self._known.done[batch])
 
-    def verify(self, names: Sequence[str], places: Sequence[Sequence[tuple[int, ...]]]) -> None:
-        """Read all that was written, and forget each batch from its first lead time that is damaged.
-
-        Missing files are damage too: where nothing was known, values are missing by their checksum.
-        ``places`` are those of each batch. A warning says what is made again.
-        """
-        for batch, own in enumerate(places):
-            for lead, expected in enumerate(self._done[batch], 1):
-                try:
-                    sound = _checksum(self.read(names, own, lead)) == expected
-                except Exception:  # each of zarr's codecs has errors of its own
-                    sound = False
-                if not sound:
-                    warnings.warn(
-                        f"lead time {lead} of batch {batch + 1} in {str(self.folder)!r} is damaged: it and "
-                        "the later ones of its batch are made again",
-                        stacklevel=2,
-                    )
-                    del self._done[batch][lead - 1 :]
-                    self._write_record()
-                    break
-
-    def write(
-        self, batch: int, places: Sequence[tuple[int, ...]], lead: int, values: Mapping[str, NDArray[Any]]
-    ) -> None:
+    def write(self, batch: int, lead: int, values: Mapping[str, NDArray[Any]]) -> None:
         """Write one lead time (counted from 1) of a batch, then record it when the disk holds it.
 
-        ``values[name]`` has one entry per place, the index along the dimensions before the lead time.
+        ``values[name]`` has one entry per sample of the batch.
         """
-        arrays = self._arrays(values)
+        record = self._known
         for name, samples in values.items():
-            for place, sample in zip(places, samples, strict=True):
-                arrays[name][(*place, lead - 1)] = sample
+            for place, sample in zip(record.places[batch], samples, strict=True):
+                self._group[name][(*place, lead - 1)] = sample
                 chunk = self.store / name / "c" / "/".join(map(str, (*place, lead - 1)))
                 if chunk.exists():  # zarr writes no file where all values are missing
                     sync(chunk, up_to=self.store / name)
-        self._done[batch][lead - 1 :] = [_checksum(values)]
-        self._write_record()
+        record.done[batch][lead - 1 :] = [_checksum(values)]
+        record.write(self.folder / "progress.json")
 
-    def read(
-        self, names: Sequence[str], places: Sequence[tuple[int, ...]], lead: int
-    ) -> dict[str, NDArray[np.float32]]:
+    def read(self, batch: int, lead: int) -> dict[str, NDArray[np.float32]]:
         """What :meth:`write` wrote."""
-        arrays = self._arrays(names)
-        return {name: np.stack([arrays[name][(*place, lead - 1)] for place in places]) for name in names}
+        return _read(self._group, self._known, batch, lead)
 
     def finish(self) -> None:
         """Give the store its name."""
         for junk in self.store.rglob("*.partial"):  # files that zarr was writing when it was killed
             junk.unlink()
+        self._known.write(self.store / RECORD)
         os.replace(self.store, self.path)
-        sync(self._record, up_to=self.path.parent)
+        sync(self.folder / "progress.json", up_to=self.path.parent)
         shutil.rmtree(self.folder)
-        self.complete = True
+
+    def _reopen(self) -> None:
+        """Make a finished store unfinished again, as one whose last lead times may be damaged."""
+        record = _Record.read(self.path / RECORD)
+        _check(record.request if record else _request_of(self.path), self.request, self.path)
+        if record is None:
+            raise FileExistsError(
+                f"{str(self.path)!r} carries no checksums: give another output, or delete it"
+            )
+        if self.folder.exists():
+            if _Record.read(self.folder / "progress.json") is None:
+                return  # none of ours
+            shutil.rmtree(self.folder)  # killed while the store was given its name, or lost it
+        with whole(self.folder, durable=True) as partial:
+            record.write(partial / "progress.json")
+        os.replace(self.path, self.store)
+
+    def _forget_damaged(self) -> None:
+        """Read all that was written, and forget each batch from its first lead time that is damaged."""
+        for batch, done in enumerate(self._known.done):
+            if (sound := _sound_leads(self.store, self._known, batch)) < len(done):
+                warnings.warn(
+                    f"lead time {sound + 1} of batch {batch + 1} in {str(self.folder)!r} is damaged: it and "
+                    "the later ones of its batch are made again",
+                    stacklevel=4,
+                )
+                del done[sound:]
+                self._known.write(self.folder / "progress.json")
+
+    @property
+    def _known(self) -> _Record:
+        if self._record is None:
+            raise RuntimeError("nothing is allocated yet: call allocate() first")
+        return self._record
 
     @cached_property
     def _group(self) -> Any:
@@ -198,40 +235,80 @@ class RolloutStore:
 
         return zarr.open_group(self.store, mode="r+")
 
-    def _arrays(self, names: Iterable[str]) -> dict[str, Any]:
-        return {name: self._group[name] for name in names}
 
-    def _write_record(self, folder: Path | None = None) -> None:
-        record = {REQUEST: self.request, "fixed": self._fixed, "done": self._done}
-        write_json(record, (folder or self.folder) / self._record.name, durable=True)
+@dataclasses.dataclass
+class _Record:
+    """What is known of a store that is being filled, or was."""
 
-    def _read_record(self) -> dict[str, Any] | None:
-        """What is recorded in the folder; None if it does not carry our mark."""
+    #: what was asked for
+    request: dict[str, Any]
+    #: checksums of the coordinates and descriptions, which no lead time changes
+    fixed: dict[str, str]
+    #: the forecast variables
+    names: list[str]
+    #: of each batch, where its samples lie along the dimensions before the lead time
+    places: list[list[tuple[int, ...]]]
+    #: of each batch, the checksums of the lead times that it has reached
+    done: list[list[str]]
+
+    def write(self, path: Path) -> None:
+        write_json(dataclasses.asdict(self), path, durable=True)
+
+    @classmethod
+    def read(cls, path: Path) -> _Record | None:
+        """None if the file is not there, or none of ours."""
         try:
-            record = json.loads(self._record.read_bytes())
-        except (OSError, ValueError):
+            found = json.loads(path.read_bytes())
+            if found.keys() != {field.name for field in dataclasses.fields(cls)}:
+                return None
+            places = [[tuple(place) for place in batch] for batch in found.pop("places")]
+            return cls(places=places, **found)
+        except (OSError, ValueError, AttributeError, TypeError):
             return None
-        known = isinstance(record, dict) and record.keys() == {REQUEST, "fixed", "done"}
-        return record if known else None
 
-    def _finished_request(self) -> Any:
-        import zarr
 
+def _read(group: Any, record: _Record, batch: int, lead: int) -> dict[str, NDArray[np.float32]]:
+    places = [(*place, lead - 1) for place in record.places[batch]]
+    return {name: np.stack([group[name][place] for place in places]) for name in record.names}
+
+
+def _sound_leads(store: Path, record: _Record, batch: int) -> int:
+    """How many lead times of a batch hold what was written, before the first that does not.
+
+    Missing files are damage too: where nothing was known, values are missing by their checksum.
+    """
+    import zarr
+
+    for number, expected in enumerate(record.done[batch]):
         try:
-            attributes = dict(zarr.open_group(self.path, mode="r").attrs)
-        except (FileNotFoundError, NotADirectoryError, KeyError):
-            attributes = {}
-        return json.loads(str(attributes.get(REQUEST, "null")))
+            group = zarr.open_group(store, mode="r")
+            sound = _checksum(_read(group, record, batch, number + 1)) == expected
+        except Exception:  # each of zarr's codecs has errors of its own
+            sound = False
+        if not sound:
+            return number
+    return len(record.done[batch])
 
-    def _check(self, found: Any, where: str) -> None:
-        if found == self.request:
-            return
-        if not isinstance(found, dict):
-            raise FileExistsError(f"{where!r} is no forecast to resume: give another output, or delete it")
-        raise ValueError(
-            f"{where!r} is another forecast: {differences(found, self.request)}. "
-            "Give another output, or delete it"
-        )
+
+def _request_of(path: Path) -> Any:
+    """What a finished store says was asked for, or None."""
+    import zarr
+
+    try:
+        attributes = dict(zarr.open_group(path, mode="r").attrs)
+    except (FileNotFoundError, NotADirectoryError, KeyError):
+        attributes = {}
+    return json.loads(str(attributes.get(REQUEST, "null")))
+
+
+def _check(found: Any, request: dict[str, Any], path: Path) -> None:
+    if found == request:
+        return
+    if not isinstance(found, dict):
+        raise FileExistsError(f"{str(path)!r} is no forecast to resume: give another output, or delete it")
+    raise ValueError(
+        f"{str(path)!r} is another forecast: {differences(found, request)}. Give another output, or delete it"
+    )
 
 
 def _checksum(values: Mapping[str, NDArray[Any]]) -> str:

@@ -17,7 +17,7 @@ import xarray
 from numpy.typing import NDArray
 
 from geoattn.xarray.stores.chunks import LocalArray, Task
-from geoattn.xarray.stores.zarr_private import run
+from geoattn.xarray.stores.zarr_private import asynchronous, run
 
 #: name of a variable, and what is read of each of its dimensions
 Selection = tuple[str, tuple[slice, ...]]
@@ -140,7 +140,7 @@ class Store:
         arrays = dict(group.arrays())
         return {
             "dataset": dataset,
-            "arrays": {name: array.async_array for name, array in arrays.items()},
+            "arrays": {name: asynchronous(array) for name, array in arrays.items()},
             "local": {name: LocalArray.of(array) for name, array in arrays.items()},
             "packed": {n: v.variable for n, v in stored.data_vars.items() if _is_packed(v, dataset[n])},
         }

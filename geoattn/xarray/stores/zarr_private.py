@@ -14,3 +14,8 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
     from zarr.core.sync import sync
 
     return sync(work)
+
+
+def asynchronous(array: Any) -> Any:
+    """The array whose reads can be awaited (public as ``async_array`` in releases after 3.1.3)."""
+    return array._async_array
