@@ -240,7 +240,9 @@ def test_several_stores_that_follow_one_another_are_one(tmp_path):
     assert len(joined) == len(single) == 3
     for a, b in zip((joined[i] for i in range(3)), (single[i] for i in range(3)), strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)
-    with pytest.raises(ValueError, match=r"'time' is not sorted: .*Sort it first"):
+    with pytest.raises(
+        ValueError, match=r"do not follow one another.*stores = \[stores\[i\] for i in \[2, 1, 0\]\]"
+    ):
         Windows(parts[::-1], schema)
 
 

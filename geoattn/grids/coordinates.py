@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from geoattn.grids.base import SphericalGrid
-from geoattn.grids.sphere import Floats
+from geoattn.grids.sphere import Floats, Ints
 
 #: what CF (section 4.1 and 4.2) accepts as units of latitude and longitude
 UNITS = {
@@ -55,6 +55,28 @@ class Coordinate:
     values: Floats
     #: spacing of the file's floating-point numbers at 360°: its values carry no more than this
     rounding: float
+    #: how the user reads these values off the data set
+    code: str
+    in_radians: bool = False
+
+    @property
+    def degrees(self) -> str:
+        """The code that gives degrees."""
+        return f"np.degrees({self.code})" if self.in_radians else self.code
+
+    @property
+    def sort(self) -> str:
+        """The call that sorts the data set along this axis."""
+        by = repr(self.name) if self.code == f"ds[{self.name!r}]" else self.code
+        return f"ds.sortby({by})"
+
+    def drop(self, repeats: Ints) -> str:
+        """The call that drops these places of this axis, which repeat others."""
+        (dim,) = self.dims
+        exact = len(np.unique(np.delete(self.values, repeats))) == len(np.unique(self.values))
+        if exact and dim == self.name:
+            return f"ds.drop_duplicates({dim!r})"
+        return f"ds.isel({dim}=np.delete(np.arange({self.values.size}), {repeats.tolist()}))"
 
 
 class Source:
@@ -79,10 +101,12 @@ class Source:
         variable = self.variables[name]
         stored = np.asarray(variable.values)
         values = stored.astype(np.float64)
-        if str(variable.attrs.get("units", "")).startswith("rad"):
+        in_radians = str(variable.attrs.get("units", "")).startswith("rad")
+        if in_radians:
             values = np.degrees(values)
         rounding = float(np.spacing(np.asarray(360.0, stored.dtype))) if stored.dtype.kind == "f" else 0.0
-        return Coordinate(name, tuple(map(str, variable.dims)), values, rounding)
+        dims = tuple(map(str, variable.dims))
+        return Coordinate(name, dims, values, rounding, f"ds[{name!r}]", in_radians)
 
     def areas(self, dims: tuple[str, ...]) -> tuple[str, Floats, str] | None:
         """Name, values ``[*dims]`` and units of the cell areas given for these dimensions, if any."""
@@ -171,8 +195,10 @@ def axes(lats: Coordinate, lons: Coordinate) -> tuple[Coordinate, Coordinate]:
                 "Pass the data set before the selection"
             )
     if set(lats.dims) == set(lons.dims):
-        order = [lons.dims.index(dim) for dim in lats.dims]
-        lons = dataclasses.replace(lons, dims=lats.dims, values=lons.values.transpose(order))
+        if lons.dims != lats.dims:
+            order = [lons.dims.index(dim) for dim in lats.dims]
+            code = f"{lons.code}.transpose{lats.dims}"
+            lons = dataclasses.replace(lons, dims=lats.dims, values=lons.values.transpose(order), code=code)
         if len(lats.dims) == 2:
             return _separated(lats, lons)
     elif len(lats.dims) != 1 or len(lons.dims) != 1:
@@ -192,23 +218,33 @@ def _separated(lats: Coordinate, lons: Coordinate) -> tuple[Coordinate, Coordina
             np.abs(lats.values - lat).max() <= lats.rounding + 1e-9
             and np.abs(lons.values - lon).max() <= lons.rounding + 1e-9
         ):
+            row, column = lats.dims[axis], lats.dims[1 - axis]
             return (
-                dataclasses.replace(lats, dims=lats.dims[axis : axis + 1], values=lat.ravel()),
-                dataclasses.replace(lons, dims=lons.dims[1 - axis : 2 - axis], values=lon.ravel()),
+                dataclasses.replace(
+                    lats, dims=(row,), values=lat.ravel(), code=f"{lats.code}.isel({column}=0)"
+                ),
+                dataclasses.replace(
+                    lons, dims=(column,), values=lon.ravel(), code=f"{lons.code}.isel({row}=0)"
+                ),
             )
     return lats, lons
 
 
-def check_finite(coordinate: Coordinate) -> None:
-    """Refuse missing coordinates."""
+def check_finite(coordinate: Coordinate, of_points: bool) -> None:
+    """Refuse missing coordinates; those of points can be dropped, an axis would have a gap."""
     bad = np.flatnonzero(~np.isfinite(coordinate.values))
     if len(bad):
         dims = coordinate.dims
         where = tuple(int(i) for i in np.unravel_index(bad[0], coordinate.values.shape))
-        drop = f"ds.dropna({dims[0]!r})" if len(dims) == 1 else f"ds.stack(point={dims}).dropna('point')"
+        if not of_points:
+            remedy = "Fill them in"
+        elif len(dims) == 1:
+            remedy = f"Drop these points: ds.isel({dims[0]}=np.isfinite({coordinate.code}))"
+        else:
+            flat = f".stack(point={dims})"
+            remedy = f"Drop these points: ds{flat}.isel(point=np.isfinite({coordinate.code}{flat}))"
         raise ValueError(
-            f"{coordinate.name!r} has {len(bad)} missing values, the first at index {where}. "
-            f"Fill them in, or drop these points, {drop}, and pass the rest to {POINTS_CALL}"
+            f"{coordinate.name!r} has {len(bad)} missing values, the first at index {where}. {remedy}"
         )
 
 

@@ -88,16 +88,17 @@ def _longitude_axis(lons: Coordinate, tolerance: float) -> tuple[float, float]:
     step = 360.0 / n
     steps = (np.diff(lon) + 180.0) % 360.0 - 180.0
     accepted = max(tolerance * step, lons.rounding)
-    for i in np.flatnonzero(np.abs(steps) <= accepted)[:1]:
+    repeated = np.flatnonzero(np.abs(steps) <= accepted)
+    for i in repeated[:1]:
         raise ValueError(
             f"longitude {lons.name!r} repeats {lon[i]:g} at indices {i} and {i + 1}; "
-            f"drop one of them: ds.drop_duplicates({lons.dims[0]!r})"
+            f"drop one of them: {lons.drop(repeated + 1)}"
         )
     if n > 2 and (steps < 0).any():
         i = int(np.flatnonzero(steps < 0)[0])
         raise ValueError(
             f"longitude {lons.name!r} does not run eastward: {lon[i]:g} is followed by {lon[i + 1]:g}. "
-            f"Sort it first: ds.sortby({lons.dims[0]!r})"
+            f"Sort it first: {lons.sort}"
         )
     offsets = (lon - lon[0] - step * np.arange(n) + 180.0) % 360.0 - 180.0
     deviation = float(np.abs(offsets).max())
@@ -180,14 +181,15 @@ def _row_areas(name: str, areas: Floats, units: str) -> Floats:
 def _check_monotonic(lats: Coordinate) -> None:
     lat = lats.values
     steps = np.diff(lat)
-    for i in np.flatnonzero(steps == 0)[:1]:
+    repeated = np.flatnonzero(steps == 0)
+    for i in repeated[:1]:
         raise ValueError(
             f"latitude {lats.name!r} repeats {lat[i]:g} at indices {i} and {i + 1}; "
-            f"drop one of them: ds.drop_duplicates({lats.dims[0]!r})"
+            f"drop one of them: {lats.drop(repeated + 1)}"
         )
     direction = np.sign(np.median(steps)) if len(steps) else 1.0
     for i in np.flatnonzero(np.sign(steps) != direction)[:1]:
         raise ValueError(
             f"latitude {lats.name!r} is not sorted: {lat[i]:g} is followed by {lat[i + 1]:g}. "
-            f"Sort it first: ds.sortby({lats.dims[0]!r})"
+            f"Sort it first: {lats.sort}"
         )

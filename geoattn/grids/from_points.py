@@ -138,7 +138,7 @@ def _check_not_repeated(lats: Coordinate, lons: Coordinate) -> None:
         f"{lats.values.size - len(keep)} of the {lats.values.size} points of {lats.name!r} and {lons.name!r} "
         f"repeat others, as where a mesh folds; the first is point {first}, at "
         f"{lats.values.flat[first]:g}°N, {lons.values.flat[first]:g}°E. Drop them: "
-        f"ds{flat}.isel({dim}=ga.grids.distinct(ds[{lats.name!r}], ds[{lons.name!r}]))"
+        f"ds{flat}.isel({dim}=ga.grids.distinct({lats.degrees}, {lons.degrees}))"
     )
 
 

@@ -80,8 +80,9 @@ def recognise(
     found = source.coordinate("latitude", lat), source.coordinate("longitude", lon)
     check_fixed(*found)
     lats, lons = axes(*found)
-    check_finite(lats)
-    check_finite(lons)
+    of_points = lats.dims == lons.dims
+    check_finite(lats, of_points)
+    check_finite(lons, of_points)
     if np.abs(lats.values).max() > 90.0 + 1e-3:
         worst = lats.values.flat[np.abs(lats.values).argmax()]
         raise ValueError(
@@ -89,7 +90,7 @@ def recognise(
             "other units? Say which variables are meant: ga.grids.recognise(ds, lat='…', lon='…')"
         )
     check_not_radians(lats, lons)
-    match = (from_points if lats.dims == lons.dims else from_axes)(source, lats, lons, tolerance, use_areas)
+    match = (from_points if of_points else from_axes)(source, lats, lons, tolerance, use_areas)
     return _report(match, f"coordinates {lats.name!r} and {lons.name!r}")
 
 

@@ -85,14 +85,13 @@ class EncoderDecoderConfig(ModelConfig, kind="encoder_decoder"):
             if hood.key_grid != hood.query_grid:
                 raise ValueError(f"the neighborhood of stage {stage} must lie on one grid, got {hood!r}")
         if self.patches is not None:
-            grid = self.grid
+            grid, call = self.grid, "grid"
             for stage, (hood, side) in enumerate(zip(self.hoods, self.patches, strict=True)):
-                grid = patches(grid, side).grid
+                grid, call = patches(grid, side).grid, f"ga.nn.patches({call}, {side}).grid"
                 if hood.query_grid != grid:
                     raise ValueError(
                         f"stage {stage} works on the {grid!r}, and its neighborhood lies on the "
-                        f"{hood.query_grid!r}: make it on ga.nn.patches(grid, {side}).grid, or "
-                        "pass patches=None"
+                        f"{hood.query_grid!r}: make it on {call}, or pass patches=None"
                     )
 
     def build(

@@ -104,7 +104,8 @@ class Regridder:
         if self.method not in OF_LABELS and not _is_real(flat):
             raise ValueError(
                 f"the field holds {flat.dtype}, labels or counts whose average is none of them: "
-                "method='nearest' or method='majority'; or make real numbers of it, field.astype(float)"
+                "method='nearest' or method='majority'; or make real numbers of it, "
+                f"field.{'astype(float)' if xp is np else 'double()'}"
             )
         there = xp.isfinite(flat)
         if missing == "refuse" and not bool(there.all()):
@@ -210,10 +211,10 @@ def regrid(ds: Any, target: Any, *, method: str = "auto", missing: str = "refuse
         coords = coordinates(target)
         dims = tuple(map(str, coords["latitude"].dims + coords["longitude"].dims))
         dims = tuple(dict.fromkeys(dims))
-        grid = target
+        grid, whole = target, coords
     else:
         found = recognise(target)
-        grid, dims = found.grid, found.dims
+        grid, dims, whole = found.grid, found.dims, target
         coords = target.coords.to_dataset().drop_vars(
             [n for n, c in target.coords.items() if c.dims and not set(c.dims) <= set(dims)]
         )
@@ -222,7 +223,7 @@ def regrid(ds: Any, target: Any, *, method: str = "auto", missing: str = "refuse
             extra = [n for n in extra if not set(target[n].dims) & (set(target.dims) - set(dims) - {"bnds"})]
             coords = coords.assign({n: target[n] for n in extra})
     operator = Regridder(report.grid, grid, method)
-    sizes = tuple(int(coords.sizes[dim]) for dim in dims)
+    sizes = tuple(int(whole.sizes[dim]) for dim in dims)
 
     def one(array: xarray.DataArray, call: str) -> xarray.DataArray:
         return _regrid_array(array, operator, missing, report.dims, dims, sizes, call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -64,9 +65,12 @@ def sort_dimensions(
                 f"Schema.of(ds, level_dims=[{dim!r}]) to make a channel of each of its values"
             )
     if len(levels) > 1:
+        one = next(free for free in ("level", *sorted(LEVELS)) if free not in {*ds.dims, *ds.variables})
+        number = math.prod(int(ds.sizes[dim]) for dim in levels)
         raise ValueError(
-            f"variable {name!r} has several level dimensions, {levels}: stack them into one, "
-            f"ds.stack(level={levels}), or select one value of the others"
+            f"variable {name!r} has several level dimensions, {levels}: stack them into one, ds.stack({one}="
+            f"{levels}, create_index=False).assign_coords({one}=range({number})), or select one value of the "
+            "others"
         )
     return tuple(samples), levels[0] if levels else ""
 

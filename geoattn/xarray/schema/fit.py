@@ -63,13 +63,15 @@ def fit_schema(ds: Any, schema: Schema) -> tuple[str, ...]:
     return report.dims
 
 
-def fit_variables(ds: Any, units: Mapping[str, str], what: str, other: str) -> None:
+def fit_variables(ds: Any, units: Mapping[str, str], what: str, other: str, of_array: bool = False) -> None:
     """Refuse a data set ``what`` that lacks variables of the ``other``, or has them in other units.
 
     Parameters
     ----------
     units
         Names of the variables, and the units of each in the other; an empty one says nothing.
+    of_array
+        Whether ``what`` was given as a DataArray, the one variable of the data set.
 
     Raises
     ------
@@ -83,9 +85,10 @@ def fit_variables(ds: Any, units: Mapping[str, str], what: str, other: str) -> N
             f"{_said(what)} lacks {absent} of {_said(other)}, it has {list(ds.data_vars)}{remedy}"
         )
     for name, wanted in units.items():
-        check_numbers(ds[name], f"{what}[{name!r}]")
+        call = what if of_array else f"{what}[{name!r}]"
+        check_numbers(ds[name], call)
         found = str(ds[name].attrs.get("units", ""))
-        check_units(name, found, wanted, _said(what), _said(other), what)
+        check_units(name, found, wanted, _said(what), _said(other), call)
 
 
 def _said(what: str) -> str:

@@ -31,7 +31,7 @@ def check_times(times: NDArray[Any], dim: str) -> None:
     if times.dtype.kind in "mM" and np.isnat(times).any():
         raise ValueError(
             f"{dim!r} has {np.isnat(times).sum()} missing values, the first at index "
-            f"{np.isnat(times).argmax()}: drop them, ds.dropna({dim!r})"
+            f"{np.isnat(times).argmax()}: drop them, ds.isel({dim}=ds[{dim!r}].notnull())"
         )
     for i in np.flatnonzero(times[1:] <= times[:-1])[:1]:
         if times[i + 1] == times[i]:
@@ -67,6 +67,8 @@ def check_calendars(
             "since …', and decode them, ds = xarray.decode_cf(ds)"
         )
     options = "'standard', use_cftime=False" if wanted == NUMPY else f"{wanted!r}, use_cftime=True"
+    if "360_day" in (ours, wanted):
+        options += ", align_on='date'"
     raise ValueError(
         f"{dim!r} is in the calendar {ours!r} in {what}, in {wanted!r} in {other}: bring one to the other, "
         f"{call}.convert_calendar({options}, dim={dim!r})"

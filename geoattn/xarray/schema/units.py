@@ -66,7 +66,7 @@ def same_units(one: str, other: str) -> bool:
     return not one or not other or _canonical(one) == _canonical(other)
 
 
-def check_units(name: str, found: str, wanted: str, here: str, there: str, call: str = "ds") -> None:
+def check_units(name: str, found: str, wanted: str, here: str, there: str, call: str = "") -> None:
     """Refuse a variable in other units.
 
     Parameters
@@ -78,7 +78,7 @@ def check_units(name: str, found: str, wanted: str, here: str, there: str, call:
     here, there
         Who has the one and who has the other, such as ``"the data set"`` and ``"the schema"``.
     call
-        What the one is called where it was given.
+        What the variable is called where it was given, ``ds['…']`` if empty.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def check_units(name: str, found: str, wanted: str, here: str, there: str, call:
     """
     if same_units(found, wanted):
         return
-    variable = f"{call}[{name!r}]"
+    variable = call or f"ds[{name!r}]"
     raise ValueError(
         f"{name!r} is in {found!r} in {here}, but in {wanted!r} in {there}: convert it, {variable} = "
         f"({_converted(variable, found, wanted)}).assign_attrs(units={wanted!r}); if only the attribute is "

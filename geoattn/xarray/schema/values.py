@@ -36,16 +36,19 @@ def check_numbers(array: Any, call: str) -> None:
         )
     if packed := {key: array.attrs[key] for key in PACKING if _says(key, array.attrs)}:
         owner, _, name = call.partition("[")
-        decoded = (
-            f"{owner} = xarray.decode_cf({owner})"
-            if name
-            else (f"{call} = xarray.decode_cf({call}.to_dataset(name='…'))['…']")
-        )
+        decoded = decoding(owner, of_array=not name)
         named = ", ".join(f"{key} {value}" for key, value in packed.items())
         raise ValueError(
             f"{call} holds numbers as a file stores them, with {named} yet to be applied: decode them, "
             f"{decoded}"
         )
+
+
+def decoding(call: str, of_array: bool) -> str:
+    """The statement that decodes a Dataset or DataArray by the attributes of its variables."""
+    if of_array:
+        return f"{call} = xarray.decode_cf({call}.to_dataset(name='…'))['…']"
+    return f"{call} = xarray.decode_cf({call})"
 
 
 def _says(key: str, attributes: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 import xarray
 
 from geoattn.xarray.schema.times import settled
+from geoattn.xarray.schema.values import decoding
 
 #: names in use for the dimensions of a forecast: its initial time, and the time since then
 TIME = ("time", "init_time", "forecast_reference_time", "valid_time")
@@ -32,13 +33,15 @@ def first_of(names: tuple[str, ...], ds: xarray.Dataset) -> str | None:
     return next((name for name in names if name in ds.dims), None)
 
 
-def decoded(forecast: xarray.Dataset, call: str = "forecast") -> xarray.Dataset:
+def decoded(forecast: xarray.Dataset, call: str, of_array: bool) -> xarray.Dataset:
     """A data set with its times rounded to what they stand for, and its lead times as lengths of time.
 
     Parameters
     ----------
     call
         What the data set is called where it was given.
+    of_array
+        Whether it was given as a DataArray.
 
     Raises
     ------
@@ -49,8 +52,7 @@ def decoded(forecast: xarray.Dataset, call: str = "forecast") -> xarray.Dataset:
     since = str(forecast[time].attrs.get("units", "")) if time and time in forecast.coords else ""
     if time and " since " in since and forecast[time].dtype.kind in "iuf":
         raise ValueError(
-            f"{time!r} holds numbers in {since!r}, not dates: decode them first, "
-            f"{call} = xarray.decode_cf({call})"
+            f"{time!r} holds numbers in {since!r}, not dates: decode them first, {decoding(call, of_array)}"
         )
     if time and time in forecast.coords:
         forecast = forecast.assign_coords({time: forecast[time].copy(data=settled(forecast[time].values))})

@@ -34,6 +34,7 @@ import numpy as np
 import xarray
 
 from geoattn.xarray.fields import area_mean
+from geoattn.xarray.schema.values import decoding
 from geoattn.xarray.scores.lead_times import LEAD, TIME, decoded, first_of
 from geoattn.xarray.scores.pairs import Pair, Pairing, matched
 
@@ -111,9 +112,7 @@ def acc(
             raise ValueError(f"anomalies of {vanishing} vanish at some time: it is the climatology")
         return average(ours * theirs, pair) / norms
 
-    return _score(
-        "the anomaly", correlation, forecast, truth, weights, mask, over, climatology=_as_dataset(climatology)
-    )
+    return _score("the anomaly", correlation, forecast, truth, weights, mask, over, climatology=climatology)
 
 
 def wind_vector_rmse(
@@ -200,7 +199,7 @@ def persistence(forecast: Any, truth: Any) -> Any:
     ValueError
         If the forecast has no initial or lead times, or the truth lacks a variable or an initial time.
     """
-    ours, theirs = decoded(_as_dataset(forecast)), decoded(_as_dataset(truth))
+    ours, theirs = _decoded(forecast, "forecast"), _decoded(truth, "truth")
     time, lead, there = first_of(TIME, ours), first_of(LEAD, ours), first_of(TIME, theirs)
     if time is None or lead is None:
         raise ValueError(
@@ -239,7 +238,7 @@ def climatology(ds: Any, *, hours: bool = True, time: str = "time") -> Any:
     ValueError
         If there is no such time, or a day of the year lacks an hour that others have.
     """
-    whole = decoded(_as_dataset(ds), "ds")
+    whole = _decoded(ds, "ds")
     if time not in whole.dims or whole[time].dtype.kind not in "MO":
         held = (
             f"it holds {whole[time].dtype}"
@@ -250,7 +249,7 @@ def climatology(ds: Any, *, hours: bool = True, time: str = "time") -> Any:
             f"a climatology needs dates along {time!r}; {held}: name the dimension, climatology(ds, "
             "time='…'), or "
             f"give numbers their units, ds[{time!r}].attrs['units'] = 'hours since …', and decode them, "
-            "ds = xarray.decode_cf(ds)"
+            f"{decoding('ds', isinstance(ds, xarray.DataArray))}"
         )
     changing = whole[[name for name in whole.data_vars if time in whole[name].dims]]
     days, clock = whole[time].dt.dayofyear.values, whole[time].dt.hour.values
@@ -277,21 +276,26 @@ def _score(
     weights: Any,
     mask: Any,
     over: str | Sequence[str] | None,
-    **options: Any,
+    climatology: Any = None,
+    ensemble_dim: str = "",
 ) -> Any:
     """Averages over the globe, block by block, then over ``over``; of the same type as the forecast."""
-    if isinstance(forecast, xarray.DataArray) != isinstance(truth, xarray.DataArray):
+    given = {"forecast": forecast, "truth": truth}
+    given |= {} if climatology is None else {"climatology": climatology}
+    arrays = [name for name, data in given.items() if isinstance(data, xarray.DataArray)]
+    if ("forecast" in arrays) != ("truth" in arrays):
         raise TypeError(
             "forecast and truth must be of one type, "
             f"got {type(forecast).__name__} and {type(truth).__name__}; of an array make a data set, "
-            "truth.to_dataset(name='…')"
+            f"{arrays[0]}.to_dataset(name='…')"
         )
     if isinstance(forecast, xarray.DataArray) and forecast.name != truth.name:
         raise ValueError(
             f"the forecast is of {forecast.name!r}, the truth of {truth.name!r}: if they are of one kind, "
             f"truth.rename({forecast.name!r})"
         )
-    pairing = Pairing(_as_dataset(forecast), _as_dataset(truth), area=weights, mask=mask, **options)
+    sets = {name: _as_dataset(data) for name, data in given.items()}
+    pairing = Pairing(**sets, area=weights, mask=mask, arrays=arrays, ensemble_dim=ensemble_dim)
 
     def average(values: xarray.Dataset, pair: Pair) -> xarray.Dataset:
         means = {}
@@ -335,6 +339,10 @@ def _as_dataset(data: Any) -> xarray.Dataset:
     if isinstance(data, xarray.Dataset):
         return data
     raise TypeError(f"scores compare xarray objects, got {type(data).__name__}")
+
+
+def _decoded(data: Any, call: str) -> xarray.Dataset:
+    return decoded(_as_dataset(data), call, isinstance(data, xarray.DataArray))
 
 
 def _as_given(ds: xarray.Dataset, like: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,8 @@ class Pairing:
         Dataset over ``dayofyear`` and perhaps ``hour``, or None.
     ensemble_dim
         A dimension that the forecast alone has, or ``""``.
+    arrays
+        Which of forecast, truth and climatology were given as DataArrays.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Pairing:
         mask: Any = None,
         climatology: xarray.Dataset | None = None,
         ensemble_dim: str = "",
+        arrays: Collection[str] = (),
     ) -> None:
         by_name = area is not None
         if by_name and not isinstance(area, xarray.DataArray):
@@ -97,23 +100,24 @@ class Pairing:
             raise ValueError(f"no variable of the forecast holds real numbers over {dims}: there is {kinds}")
         self.area = _given_weights(area, forecast[self.names[0]]) if by_name else area
         for name in self.names:
-            check_numbers(forecast[name], f"forecast[{name!r}]")
+            check_numbers(forecast[name], "forecast" if "forecast" in arrays else f"forecast[{name!r}]")
         self.ensemble_dim = ensemble_dim
         if ensemble_dim and any(ensemble_dim not in forecast[name].dims for name in self.names):
             raise ValueError(
                 f"the forecast has no ensemble dimension {ensemble_dim!r}: its dimensions are "
                 f"{tuple(forecast.dims)}. Name it: ensemble_dim=…"
             )
-        self.forecast = decoded(forecast[self.names])
+        self.forecast = decoded(forecast[self.names], "forecast", "forecast" in arrays)
         self.time = first_of(TIME, self.forecast)
         self.lead = first_of(LEAD, self.forecast)
         same_grid = _same_names if by_name else _same_grid
         units = {name: str(forecast[name].attrs.get("units", "")) for name in self.names}
-        fit_variables(truth, units, "truth", "forecast")
-        self.truth = self._comparable(decoded(truth[self.names], "truth"), same_grid, forecast, "truth")
+        fit_variables(truth, units, "truth", "forecast", "truth" in arrays)
+        whole = decoded(truth[self.names], "truth", "truth" in arrays)
+        self.truth = self._comparable(whole, same_grid, forecast, "truth")
         self.climatology = xarray.Dataset()
         if climatology is not None:
-            fit_variables(climatology, units, "climatology", "forecast")
+            fit_variables(climatology, units, "climatology", "forecast", "climatology" in arrays)
             chosen = climatology[self.names]
             self.climatology = self._comparable(chosen, same_grid, forecast, "climatology")
         self.mask, self.truth_decides = self._masks(mask, forecast)
@@ -236,7 +240,7 @@ class Pairing:
         for name in self.names:
             own, call = (mask[name], f"mask[{name!r}]") if several else (mask, "mask")
             fitting[name] = fit_mask(own, forecast[name], dims, call, "forecast", others=False)
-        ds = decoded(xarray.Dataset(fitting), "mask")
+        ds = decoded(xarray.Dataset(fitting), "mask", not several)
         return self._comparable(ds, lambda ds, *_: ds, forecast, "mask"), False
 
 

@@ -77,8 +77,10 @@ class Reader:
             self._grid_dims.append(fit_schema(ds, schema))
             _check_dimensions(ds, schema, self.dim, self._grid_dims[-1])
             axes.append(ds[self.dim].values)
-        for store, axis in zip(self.stores[1:], axes[1:], strict=True):
+        for store, axis in zip(self.stores, axes, strict=True):
             check_calendars(axis, axes[0], self.dim, f"the {store}", f"the {self.stores[0]}", "ds")
+            check_times(settled(axis), self.dim)
+        _check_order(axes, self.dim, self.stores)
         whole = settled(np.concatenate(axes))
         check_times(whole, self.dim)
         index = xarray.Dataset(coords={self.dim: whole}).indexes[self.dim]
@@ -206,6 +208,25 @@ class Reader:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_static": None}
+
+
+def _check_order(axes: Sequence[NDArray[Any]], dim: str, stores: Sequence[Store]) -> None:
+    """Refuse stores that do not follow one another, each after the end of the one before."""
+    order = sorted((i for i in range(len(axes)) if len(axes[i])), key=lambda i: axes[i][0])
+    for one, two in pairwise(order):
+        common = int(np.count_nonzero(axes[two] <= axes[one][-1]))
+        if common:
+            raise ValueError(
+                f"the {stores[one]} ends at {stamp(axes[one][-1])}, and the {stores[two]} begins at "
+                f"{stamp(axes[two][0])}: leave out what both have of the second and save that, "
+                f"ds.isel({dim}=slice({common}, None))"
+            )
+    if order != sorted(order):
+        starts = ", ".join(stamp(axis[0]) for axis in axes if len(axis))
+        raise ValueError(
+            f"the stores do not follow one another, they begin at {starts}. Sort them: "
+            f"stores = [stores[i] for i in {order}]"
+        )
 
 
 def _check_dimensions(ds: Any, schema: Schema, dim: str, grid_dims: tuple[str, ...]) -> None:

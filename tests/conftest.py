@@ -1,0 +1,19 @@
+"""Fixtures that all tests share."""
+
+import pytest
+
+
+@pytest.fixture
+def refused_by():
+    """``with refused_by(file, fragment) as said`` gives a message, all of whose code must be carried out."""
+    import remedies  # of no concern to other tests, some of which run without its packages
+
+    opened = []
+
+    def refused_by(file, fragment):
+        opened.append(remedies.Refused(file, fragment))
+        return opened[-1]
+
+    yield refused_by
+    for said in opened:
+        assert not said.left(), f"not carried out: {said.left()} of: {said.message}"

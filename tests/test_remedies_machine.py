@@ -1,0 +1,194 @@
+"""What caches, folders, packages and tasks refuse: each remedy that a message names is carried out."""
+
+import os
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+import geoattn as ga
+from geoattn import _files, ops
+from geoattn.__main__ import main
+from geoattn.backends.cuda import compiler
+from geoattn.grids import recognisers
+from geoattn.plans import cache
+from geoattn.tasks.depth.metrics import DepthScores
+
+GRID = ga.grids.gaussian(6, 12)
+EXTRAS = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"][
+    "optional-dependencies"
+]
+
+
+def brings(message, package):
+    """The extras that a message installs bring the package."""
+    (extras,) = [part.split("]")[0] for part in message.split('pip install "geoattn[')[1:]]
+    return any(line.startswith(package) for extra in extras.split(",") for line in EXTRAS[extra])
+
+
+# ---------------------------------------------------------------- caches and folders
+
+
+def test_caches_that_others_could_have_written(refused_by, tmp_path, monkeypatch):
+    path = tmp_path / "cache" / "file"
+    _files.write_checked(b"content", path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+        with refused_by("_files.py", "belongs to another user") as said:
+            _files.read_checked(path)
+    said.says("GEOATTN_CACHE")
+    monkeypatch.setenv("GEOATTN_CACHE", str(tmp_path / "own"))
+    assert _files.cache_folder("plans").is_relative_to(tmp_path / "own")
+
+
+def test_caches_that_cannot_be_written(refused_by, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("GEOATTN_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(cache, "WORTH_KEEPING", 0.0)
+    with refused_by("plans/cache.py", "is not kept on disk") as said:
+        ga.plans.plan(ga.geodesic(GRID, radius=41.0))
+    said.says("GEOATTN_CACHE")
+    with refused_by("backends/cuda/compiler.py", "compiled CUDA kernels cannot be kept in") as said:
+        compiler._keep(_files.cache_folder("kernels") / "a.cubin", b"kernel")
+    said.says("GEOATTN_CACHE")
+    monkeypatch.setenv("GEOATTN_CACHE", str(tmp_path / "own"))
+    ga.plans.plan(ga.geodesic(GRID, radius=42.0))
+    assert list((tmp_path / "own").rglob("*.plan"))
+    compiler._keep(_files.cache_folder("kernels") / "a.cubin", b"kernel")
+    assert compiler._kept(tmp_path / "own" / "kernels" / "a.cubin") == b"kernel"
+
+
+def test_folders_of_other_settings(refused_by, tmp_path):
+    _files.claim(tmp_path, {"a": 1})
+    for damage in (None, "{"):
+        if damage:
+            (tmp_path / "config.json").write_text(damage)
+            with refused_by("_files.py", "is damaged ({error})") as said:
+                _files.claim(tmp_path, {"a": 2})
+        else:
+            with refused_by("_files.py", "with other settings") as said:
+                _files.claim(tmp_path, {"a": 2})
+        said.says("Give another folder")
+        other = tmp_path / f"other {damage}"
+        other.mkdir()
+        _files.claim(other, {"a": 2})
+
+
+# ---------------------------------------------------------------- the op and recognisers
+
+
+def test_the_op_adds_no_bias_for_pairs(refused_by):
+    q, k, v = (torch.randn(1, 72, 2, 4) for _ in range(3))
+    with refused_by("ops.py", "the operator adds no bias for pairs yet") as said:
+        ops._no_relation("offsets", None)
+    q, k, v = (x.unflatten(1, GRID.shape) for x in (q, k, v))
+    scope = {"q": q, "k": k, "v": v, "hood": ga.everything(GRID), "bias": torch.zeros(GRID.shape)}
+    out = said.run("geoattn.attention(", "q, k, v, hood", "bias", **scope)
+    torch.testing.assert_close(out, ga.attention(q, k, v, scope["hood"]))
+
+
+def test_grids_that_a_recogniser_refuses(refused_by, monkeypatch):
+    from geoattn._registry import Registry
+
+    def strict(ds, *, tolerance, use_areas):
+        raise ValueError("half of the grid is missing")
+
+    monkeypatch.setattr(recognisers, "RECOGNISERS", Registry("recogniser", {}, (), recognisers._checked))
+    ga.grids.register_recogniser("strict", strict)
+    xarray = pytest.importorskip("xarray", reason="data sets are xarray's")
+    ds = xarray.Dataset(coords={"lat": GRID.lat[:, 0], "lon": GRID.lon[0]})
+    with refused_by("grids/recognisers.py", "said by recogniser") as said:
+        ga.grids.recognise(ds)
+    assert said.run("ga.grids.recognise(", "lat", "lon", ds=ds).grid == GRID
+
+
+# ---------------------------------------------------------------- packages
+
+
+def absent(name, package=None):
+    raise ImportError(f"No module named {name!r}", name=name)
+
+
+def test_packages_that_are_missing(refused_by, monkeypatch):
+    import builtins
+
+    from geoattn.plot import figures
+    from geoattn.tasks.panoramas import stanford
+    from geoattn.tasks.shallow_water import harmonics
+
+    monkeypatch.setattr(figures, "find_spec", lambda name: None)
+    with refused_by("plot/figures.py", "pictures need matplotlib") as said:
+        figures.require()
+    said.says("pip install")
+    assert brings(said.message, "matplotlib")
+    found = builtins.__import__
+
+    def without(name, *rest):
+        if name.split(".")[0] in ("PIL", "torch_harmonics"):
+            absent(name)
+        return found(name, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "__import__", without)
+        with refused_by("tasks/panoramas/stanford.py", "reading images needs Pillow") as pillow:
+            stanford._read(Path("a.png"))
+        with refused_by("tasks/shallow_water/harmonics.py", "could not be imported ({reason})") as said:
+            harmonics.load_torch_harmonics()
+    pillow.says("pip install")
+    said.says("pip install")
+    assert brings(pillow.message, "pillow")
+    for package in ("torch-harmonics", "lightning", "xarray", "matplotlib"):
+        assert brings(said.message, package)
+
+
+# ---------------------------------------------------------------- tasks
+
+
+def test_commands(refused_by, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("jsonargparse", reason="settings come by jsonargparse")
+    experiment = pytest.importorskip("geoattn.tasks.depth.experiment", reason="panoramas need their packages")
+    with refused_by("tasks/command.py", "usage: geoattn {action}") as said:
+        main(["train", "weather"])
+    said.says("--output FOLDER", "--help")
+    for task in said.message.split("{")[1].split("}")[0].split(","):
+        with pytest.raises(SystemExit) as left:
+            main(["train", task, "--output", str(tmp_path), "--help"])
+        assert left.value.code == 0
+    assert "--output" in capsys.readouterr().out
+    with refused_by("tasks/command.py", "there is no finished run in") as said:
+        main(["evaluate", "depth", "--output", str(tmp_path / "run")])
+    command = said.message.split(": geoattn ")[1]
+    said.says(command)
+    trained = []
+    monkeypatch.setattr(experiment, "train", lambda settings, output: trained.append(output))
+    monkeypatch.setattr(experiment, "evaluate", lambda settings, output: {})
+    main(command.split())
+    main(["evaluate", "depth", "--output", str(tmp_path / "run")])
+    assert trained == [tmp_path / "run"]
+
+
+def test_depths_that_are_not_positive(refused_by):
+    truth = torch.ones(1, *GRID.shape)
+    with refused_by("tasks/depth/metrics.py", "what is not positive cannot be scaled") as said:
+        DepthScores(GRID, alignment="median").update(-truth, truth)
+    said.says("alignment='none'")
+    DepthScores(GRID, alignment="none").update(-truth, truth)
+    DepthScores(GRID, alignment="median").update(2 * truth, truth)
+
+
+def test_shallow_water(refused_by):
+    pytest.importorskip("torch_harmonics", reason="shallow water is simulated with torch-harmonics")
+    from geoattn.tasks.shallow_water import ShallowWater, random_balanced_states
+
+    healpix = ga.grids.healpix(4)
+    with refused_by("tasks/shallow_water/harmonics.py", "has no harmonic transform") as said:
+        ShallowWater(healpix)
+    solver = ShallowWater(said.run("ga.grids.gaussian(", nlat=16, nlon=32))
+    (state,) = random_balanced_states(solver, [3])
+    with refused_by("tasks/shallow_water/solver.py", "the run blew up before") as said:
+        solver.run(state, 100 * 86400.0, time_step=86400.0)
+    said.says("time_step", "ShallowWater(..., damping_time=...)")
+    assert solver.run(state, 86400.0, time_step=600.0).isfinite().all()
+    damped = ShallowWater(solver.grid, damping_time=3600.0)
+    assert damped.run(state, 86400.0).isfinite().all()

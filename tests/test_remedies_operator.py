@@ -1,0 +1,414 @@
+"""What the operator, neighborhoods and modules refuse: each remedy that a message names is carried out."""
+
+import warnings
+
+import numpy as np
+import torch
+import xarray
+from torch import nn
+
+import geoattn as ga
+from geoattn import backends, models, programs
+
+SPHERE, PLANE = ga.grids.gaussian(6, 12), ga.grids.cartesian((6, 8))
+HOOD = ga.geodesic(SPHERE, radius=50.0)
+TransformerConfig = models.TransformerConfig
+
+
+def operands(grid=SPHERE, dim=4):
+    torch.manual_seed(0)
+    return [torch.randn(1, *grid.shape, 2, dim) for _ in range(3)]
+
+
+def tokens(grid=SPHERE, dim=8):
+    return torch.randn(1, *grid.shape, dim)
+
+
+# ---------------------------------------------------------------- the operator
+
+
+def test_what_is_no_neighborhood(refused_by):
+    made = [("geoattn.geodesic(", "50", SPHERE), ("geoattn.window(", "", PLANE)]
+    made += [("geoattn.everything(", "", SPHERE)]
+    with refused_by("functional.py", "the fourth argument must be a neighborhood") as said:
+        ga.attention(*operands(), SPHERE)
+    for start, blank, grid in made:
+        hood = said.run(start, blank, grid=grid, size=3)
+        assert ga.attention(*operands(grid), hood).shape == (1, *grid.shape, 2, 4)
+    with refused_by("nn/attention.py", "hood must be a neighborhood") as said:
+        ga.nn.Attention(8, 2, SPHERE)
+    for start, blank, grid in made:
+        hood = said.run(start, blank, grid=grid, size=3)
+        assert ga.nn.Attention(8, 2, hood)(tokens(grid)).shape == (1, *grid.shape, 8)
+
+
+def test_operands_of_other_kinds(refused_by):
+    q, k, v = operands()
+    expected = ga.attention(q, k, v, HOOD)
+    for other in (q.numpy(), q.tolist(), xarray.DataArray(q.numpy())):
+        with refused_by("functional.py", " must be a torch tensor, got ") as said:
+            ga.attention(other, k, v, HOOD)
+        assert torch.equal(ga.attention(said.run("torch.as_tensor", q=other), k, v, HOOD), expected)
+    with refused_by("functional.py", "q, k and v must have one dtype") as said:
+        ga.attention(q.double(), k, v, HOOD)
+    said.says(".to()")
+    assert torch.equal(ga.attention(q.double().to(k.dtype), k, v, HOOD), expected)
+    whole = [x.round().int() for x in (q, k, v)]
+    with refused_by("functional.py", "q, k and v must be floating point") as said:
+        ga.attention(*whole, HOOD)
+    said.says(".float()")
+    assert ga.attention(*(x.float() for x in whole), HOOD).isfinite().all()
+    with refused_by("functional.py", "q, k and v must be on one device") as said:
+        ga.attention(q, k, v.to("meta"), HOOD)
+    said.says(".to()")
+    assert ga.attention(q.to("meta"), k.to("meta"), v.to("meta"), HOOD).device.type == "meta"
+
+
+def test_operands_in_another_order(refused_by):
+    q, k, v = operands()
+    flat = q.flatten(1, 2)
+    for other in (q.movedim(-2, 1), flat, flat.transpose(1, 2)):
+        with refused_by("functional.py", " must be [B, ") as said:
+            ga.attention(other, k, v, HOOD)
+        assert torch.equal(said.run("q.", q=other), q)
+
+
+def test_what_is_given_for_each_key(refused_by):
+    q, k, v = operands()
+    half = torch.arange(SPHERE.size).reshape(SPHERE.shape) % 2 == 0
+    hidden = ga.attention(q, k, v, HOOD, key_mask=half)
+    with refused_by("functional.py", "key_mask must be bool") as said:
+        ga.attention(q, k, v, HOOD, key_mask=half.float())
+    said.says("key_bias")
+    assert ga.attention(q, k, v, HOOD, key_bias=half.float()).isfinite().all()
+    with refused_by("functional.py", "key_weights must not be negative or NaN") as said:
+        ga.attention(q, k, v, HOOD, key_weights=torch.where(half, 1.0, -1.0))
+    said.says("weight 0", "key_mask")
+    by_weight = ga.attention(q, k, v, HOOD, key_weights=half.float())
+    by_mask = ga.attention(q, k, v, HOOD, key_weights=torch.where(half, 1.0, -1.0).abs(), key_mask=half)
+    torch.testing.assert_close(by_weight, by_mask)
+    weights = half.numpy() + 0.5
+    with refused_by("functional.py", 'key_weights must be "quadrature", None or a tensor, got {}') as said:
+        ga.attention(q, k, v, HOOD, key_weights=weights)
+    assert ga.attention(
+        q, k, v, HOOD, key_weights=said.run("torch.as_tensor", "weights", weights=weights)
+    ).any()
+    with refused_by("functional.py", "key_bias must be floating point") as said:
+        ga.attention(q, k, v, HOOD, key_bias=half)
+    said.says("key_mask")
+    with refused_by("functional.py", "than {dtype} can") as said:
+        ga.attention(q, k, v, HOOD, key_bias=half.double().sub(1) * 1e300)
+    said.says("key_mask", "a bias of -inf")
+    by_bias = ga.attention(q, k, v, HOOD, key_bias=torch.where(half, 0.0, -np.inf).double())
+    torch.testing.assert_close(by_bias, hidden)
+    with refused_by("functional.py", "{name} is on {x.device} but q is on") as said:
+        ga.attention(q, k, v, HOOD, key_mask=half.to("meta"))
+    said.says(".to(q.device)")
+    assert torch.equal(ga.attention(q, k, v, HOOD, key_mask=half.to(q.device)), hidden)
+
+
+def test_scales(refused_by):
+    q, k, v = operands()
+    expected = ga.attention(q, k, v, HOOD, scale=2.0)
+    with refused_by("functional.py", "scale must be floating point, got a tensor of") as said:
+        ga.attention(q, k, v, HOOD, scale=torch.tensor(2))
+    said.says(".float()")
+    assert torch.equal(ga.attention(q, k, v, HOOD, scale=torch.tensor(2).float()), expected)
+    with refused_by("functional.py", "scale is on {scale.device}") as said:
+        ga.attention(q, k, v, HOOD, scale=torch.tensor(2.0, device="meta"))
+    said.says(".to(q.device)")
+    assert torch.equal(ga.attention(q, k, v, HOOD, scale=torch.tensor(2.0).to(q.device)), expected)
+    with refused_by("functional.py", "scale must be a number, a tensor of one or [H] numbers") as said:
+        ga.attention(q, k, v, HOOD, scale=np.array([2.0, 2.0], np.float32))
+    scale = said.run("torch.as_tensor", "scale", scale=np.array([2.0, 2.0], np.float32))
+    torch.testing.assert_close(ga.attention(q, k, v, HOOD, scale=scale), expected)
+
+
+def test_parts_to_merge(refused_by):
+    q, k, v = operands()
+    with refused_by("functional.py", "merge takes as many outputs as lses") as said:
+        ga.merge([ga.attention(q, k, v, HOOD)], [])
+    said.says("geoattn.attention(..., return_lse=True)")
+    out, lse = ga.attention(q, k, v, HOOD, return_lse=True)
+    torch.testing.assert_close(ga.merge([out], [lse])[0], out)
+
+
+def test_backends(refused_by, monkeypatch):
+    q, k, v = operands()
+    with refused_by("functional.py", "backend must be a name in geoattn.backends()") as said:
+        ga.attention(q, k, v, HOOD, backend=torch)
+    assert "reference" in said.run("geoattn.backends()")
+    with refused_by("backends/__init__.py", "cannot run this call: {reason}") as said:
+        ga.attention(q, k, v, HOOD, backend="sdpa")
+    said.says("backend=None")
+    said.says("geoattn.everything(…)")
+    assert ga.attention(q, k, v, ga.everything(SPHERE), backend="sdpa").isfinite().all()
+    chosen = said.run("geoattn.explain(", q=q, k=k, v=v, hood=HOOD).chosen
+    assert ga.attention(q, k, v, HOOD, backend=chosen).equal(ga.attention(q, k, v, HOOD, backend=None))
+    monkeypatch.setattr(backends, "_said", set())
+    monkeypatch.setattr(type(backends.get("cpu")), "refuses", lambda *_: "a reason")
+    with refused_by("backends/__init__.py", "runs on the reference, which is right but slow") as said:
+        ga.attention(q, k, v, HOOD)
+    assert said.run("geoattn.explain(", q=q, k=k, v=v, hood=HOOD).chosen == "reference"
+    said.says("geoattn.everything(…)", "backend='reference'")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backends._said.clear()
+        ga.attention(q, k, v, HOOD, backend="reference")
+
+
+def test_huge_biases(refused_by):
+    q, k, v = operands()
+    mask = torch.ones(SPHERE.shape, dtype=torch.bool)
+    mask[:3] = False
+    backends.base.say_extreme.cache_clear()
+    with refused_by("backends/base.py", "only keys with huge biases") as said:
+        ga.attention(q, k, v, HOOD, key_bias=torch.where(mask, 0.0, torch.finfo(q.dtype).min))
+    said.says("key_mask", "a bias of -inf")
+    backends.base.say_extreme.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hidden = ga.attention(q, k, v, HOOD, key_mask=mask)
+        assert torch.equal(ga.attention(q, k, v, HOOD, key_bias=torch.where(mask, 0.0, -torch.inf)), hidden)
+
+
+def test_derivatives(refused_by):
+    hood = ga.everything(ga.grids.cartesian(3))
+    x = torch.randn(1, 3, 1, 2, dtype=torch.float64)
+
+    def f(x):
+        return ga.attention(x, x, x, hood).square().sum()
+
+    with refused_by("derivatives.py", "attention has no forward-mode derivative") as said:
+        torch.func.jvp(f, (x,), (torch.ones_like(x),))
+    said.says("torch.func.jvp, jacfwd and hessian", "torch.autograd.forward_ad")
+    by_func = said.run("torch.func.jacrev(torch.func.jacrev(f))", f=f)(x)
+    torch.testing.assert_close(said.run("torch.autograd.functional.hessian(", f=f, x=x), by_func)
+    x.requires_grad_()
+    (first,) = said.run("torch.autograd.grad(", "f(x), x", f=f, x=x)
+    second = torch.stack([torch.autograd.grad(g, x, retain_graph=True)[0] for g in first.flatten()])
+    torch.testing.assert_close(second.reshape(by_func.shape), by_func)
+    with refused_by("derivatives.py", "attention has no third derivative") as said:
+        torch.func.jacrev(torch.func.jacrev(torch.func.jacrev(f)))(x.detach())
+    (second,) = said.run("torch.autograd.grad(", "first.sum(), x", first=first, x=x)
+    assert torch.autograd.grad(second.sum(), x)[0].isfinite().all()
+
+
+def test_programs(refused_by):
+    cell = {"__name__": "__main__"}
+    exec(
+        "import dataclasses, geoattn as ga\n"
+        "from geoattn.neighborhoods import Neighborhood\n"
+        "@dataclasses.dataclass(frozen=True, eq=False, repr=False)\n"
+        "class OfThisCell(Neighborhood, kind='of-this-cell'):\n"
+        "    def rows(self, queries): return ga.everything(self.query_grid, self.key_grid).rows(queries)\n",
+        cell,
+    )
+    hood = cell["OfThisCell"](PLANE, PLANE)
+    with refused_by("programs.py", "an exported program cannot carry") as said:
+        programs.encoded(hood)
+    edges = said.run("geoattn.from_edges(", query_grid=PLANE, key_grid=PLANE, hood=hood)
+    assert programs.decoded(programs.encoded(edges)) == edges
+
+
+# ---------------------------------------------------------------- neighborhoods
+
+
+def test_what_is_no_grid(refused_by):
+    with refused_by("neighborhoods/base.py", "a neighborhood is of grids") as said:
+        ga.everything((6, 12))
+    assert ga.everything(said.run("geoattn.grids.gaussian(", nlat=6, nlon=12)).query_grid == SPHERE
+    assert ga.everything(said.run("geoattn.grids.cartesian(", shape=(6, 8))).query_grid == PLANE
+    ds = ga.xarray.coordinates(SPHERE)
+    assert ga.everything(said.run("geoattn.grids.from_xarray(", ds=ds)).query_grid == SPHERE
+
+
+def test_neighborhoods_of_other_grids(refused_by):
+    volume = ga.grids.product(ga.grids.cartesian(3), SPHERE)
+    with refused_by("neighborhoods/geodesic.py", " needs points on a sphere, and ") as said:
+        ga.geodesic(PLANE, radius=3)
+    assert said.run("window(grid", grid=PLANE, size=3).counts.max() == 9
+    hood = said.run(
+        "product(",
+        "ga.grids.cartesian(3), 3",
+        "SPHERE, radius=50",
+        "ga.everything(PLANE)",
+        SPHERE=SPHERE,
+        PLANE=PLANE,
+    )
+    assert hood.query_grid.shape == (3, 6, 12, 6, 8)
+    with refused_by(
+        "neighborhoods/nearest.py", "nearest needs two spherical grids or two Cartesian grids"
+    ) as said:
+        ga.nearest(volume, k=3)
+    hood = said.run(
+        "product(",
+        "ga.grids.cartesian(3), 3",
+        "SPHERE, k=4",
+        "ga.everything(PLANE)",
+        SPHERE=SPHERE,
+        PLANE=PLANE,
+    )
+    assert hood.counts.max() == 3 * 4 * 48
+    ring = ga.grids.cartesian(8, periodic=True)
+    assert said.run("window(grid", grid=ring, size=3).counts.min() == 3
+    with refused_by("neighborhoods/product.py", "a product is of neighborhoods, got") as said:
+        ga.product(PLANE, HOOD)
+    assert ga.product(said.run("window(grid", grid=PLANE, size=3), HOOD).counts.max() > 9
+    assert ga.product(said.run("geodesic(grid", "50", grid=SPHERE), HOOD).counts.max() > 9
+    assert ga.product(said.run("everything(", grid=PLANE), HOOD).counts.max() > 9
+    points = ga.grids.healpix(4)
+    with refused_by(
+        "neighborhoods/window.py", "window needs a grid whose axes are ordered positions"
+    ) as said:
+        ga.window(points, 3)
+    assert said.run("geodesic(grid", "50", grid=points).counts.min() > 9
+    assert said.run("nearest(grid", "5", grid=points).counts.max() == 5
+    assert said.run("curve_window(grid", grid=points, size=5).counts.max() == 5
+
+
+def test_windows_that_do_not_fit(refused_by):
+    with refused_by("neighborhoods/window.py", "exceeds the {n} positions") as said:
+        ga.window(PLANE, 5, dilation=2)
+    said.says('boundary="clip"')
+    assert ga.window(PLANE, 5, dilation=2, boundary="clip").counts.max() == 12
+    assert ga.window(PLANE, 3, dilation=2).counts.max() == 9
+    with refused_by("neighborhoods/window.py", "does not divide the {} places of the ring") as said:
+        ga.window(SPHERE, (6, 5), stride=(6, 5))
+    said.says("periodic=False")
+    assert ga.window(SPHERE, (6, 5), stride=(6, 5), periodic=False).counts.max() == 30
+    assert ga.window(SPHERE, (6, 5), stride=(6, 4)).counts.max() == 30
+
+
+# ---------------------------------------------------------------- modules
+
+
+def test_attention_modules(refused_by):
+    with refused_by("nn/attention.py", "pass head_dim to choose another size") as said:
+        ga.nn.Attention(8, 3, HOOD)
+    assert ga.nn.Attention(8, 3, HOOD, head_dim=4)(tokens()).shape == (1, 6, 12, 8)
+    cross = ga.nn.Attention(8, 2, ga.nearest(SPHERE, ga.grids.healpix(2), k=3))
+    with refused_by("nn/attention.py", "leads from one grid to another: pass the tokens of") as said:
+        cross(tokens())
+    said.says("as context")
+    assert cross(tokens(), context=tokens(ga.grids.healpix(2))).shape == (1, 6, 12, 8)
+    with refused_by("nn/checks.py", " must be a tensor, got ") as said:
+        ga.nn.Attention(8, 2, HOOD)(tokens().numpy())
+    x = said.run("torch.as_tensor(", "x", x=tokens().numpy())
+    assert ga.nn.Attention(8, 2, HOOD)(x).shape == x.shape
+    values = xarray.DataArray(np.ones((2, 6, 12), "f4"), dims=("time", "latitude", "longitude"))
+    ds = values.to_dataset(name="t").assign_coords(ga.xarray.coordinates(SPHERE).coords)
+    x = said.run("ga.xarray.to_tensor(", ds=ds, schema=ga.xarray.Schema.of(ds))
+    assert x.shape == (2, 1, 6, 12)
+
+
+def test_positions(refused_by):
+    with refused_by("nn/position.py", "is unknown; use None, one of") as said:
+        ga.nn.Attention(8, 2, HOOD, position="harmonics")
+    position = said.run("ga.nn.Harmonic(")
+    assert ga.nn.Attention(8, 2, HOOD, position=position)(tokens()).shape == (1, 6, 12, 8)
+    with refused_by("nn/position.py", "needs points on a sphere, got") as said:
+        ga.nn.Attention(8, 2, ga.window(PLANE, 3), position="harmonic")
+    said.says("position='fourier' or 'rotary'")
+    for name in ("fourier", "rotary"):
+        module = ga.nn.Attention(8, 2, ga.window(PLANE, 3), position=name)
+        assert module(tokens(PLANE)).shape == (1, 6, 8, 8)
+    with refused_by("nn/position.py", "needs a cartesian grid, got") as said:
+        ga.nn.Attention(8, 2, HOOD, position="fourier")
+    said.says("position='harmonic' or 'directional'")
+    for name in ("harmonic", "directional"):
+        assert ga.nn.Attention(8, 2, HOOD, position=name)(tokens()).shape == (1, 6, 12, 8)
+
+
+def test_a_position_with_parameters(refused_by):
+    cell = {"__name__": __name__}
+    exec(
+        "import dataclasses, geoattn as ga\n"
+        "@dataclasses.dataclass(frozen=True, eq=False, repr=False)\n"
+        "class Slopes(ga.nn.Directional, kind='slopes'):\n"
+        "    slope: float = dataclasses.field(kw_only=True)\n",
+        cell,
+    )
+    with refused_by("nn/position.py", "has parameters without defaults") as said:
+        ga.nn.Attention(8, 2, HOOD, position="slopes")
+    said.says("Slopes.__init__()")
+    value = said.run("Slopes(…", "slope=1.0", Slopes=cell["Slopes"])
+    assert ga.nn.Attention(8, 2, HOOD, position=value)(tokens()).shape == (1, 6, 12, 8)
+
+
+def test_a_kind_is_ones_own(refused_by):
+    with refused_by("_value.py", "would share the kind {cls.kind} of the class it extends") as said:
+
+        class Wider(type(HOOD)):
+            pass
+
+    said.says("Wider(…, kind='…')")
+
+    class Wider(type(HOOD), kind="wider"):
+        pass
+
+    assert Wider.kind == "wider"
+
+
+def test_resampling(refused_by):
+    coarse = ga.grids.gaussian(3, 6)
+    with refused_by("nn/resampling.py", "has nothing to learn; use method='attention'") as said:
+        ga.nn.Resample(coarse, SPHERE, "average", dim=8, num_heads=2)
+    said.says("method='attention'")
+    assert ga.nn.Resample(coarse, SPHERE, method="attention", dim=8, num_heads=2)(tokens()).shape == (
+        1,
+        3,
+        6,
+        8,
+    )
+
+
+# ---------------------------------------------------------------- models
+
+
+def small(grid=SPHERE, **options):
+    options = {"hoods": (ga.geodesic(grid, radius=60),), "in_channels": 1, "out_channels": 1} | options
+    return models.TransformerConfig(grid=grid, dim=8, depth=1, num_heads=1, **options)
+
+
+def test_models_are_saved_with_their_configuration(refused_by, tmp_path):
+    with refused_by("models/checkpoint.py", "has no configuration to save") as said:
+        models.save(tmp_path / "a.safetensors", nn.Linear(2, 2))
+    options = "grid=SPHERE, hoods=(HOOD,), in_channels=1, out_channels=1, dim=8, depth=1, num_heads=1"
+    model = said.run(
+        "TransformerConfig(", options, SPHERE=SPHERE, HOOD=HOOD, TransformerConfig=TransformerConfig
+    )
+    models.save(tmp_path / "a.safetensors", model)
+    loaded, _ = models.load(tmp_path / "a.safetensors")
+    old = tmp_path / "old.pt"
+    torch.save(model.state_dict(), old)
+    with refused_by("models/checkpoint.py", "is a file of torch.save") as said:
+        models.load(old)
+    state = said.run("model.state_dict()", model=model)
+    rebuilt = model.config.build()
+    rebuilt.load_state_dict(state)
+    models.save(tmp_path / "b.safetensors", rebuilt)
+    x = torch.randn(1, 1, 6, 12)
+    assert torch.equal(models.load(tmp_path / "b.safetensors")[0](x), loaded(x))
+
+
+def test_models_that_do_not_fit(refused_by):
+    stages = {"in_channels": 1, "out_channels": 1, "dims": (4, 4), "depths": (1, 1), "num_heads": (1, 1)}
+    grid = ga.grids.equiangular(8, 16, poles=False)
+    near = ga.geodesic(ga.nn.patches(grid, 2).grid, radius=60)
+    with refused_by("models/encoder_decoder.py", "and its neighborhood lies on the") as said:
+        models.EncoderDecoderConfig(grid, (near, near), patches=(2, 2), **stages)
+    coarser = said.run("ga.nn.patches(", grid=grid)
+    hoods = near, ga.geodesic(coarser, radius=90)
+    config = models.EncoderDecoderConfig(grid, hoods, patches=(2, 2), **stages)
+    assert config.build()(torch.randn(1, 1, 8, 16)).shape == (1, 1, 8, 16)
+    said.says("patches=None")
+    config = models.EncoderDecoderConfig(grid, (near, near), patches=None, **stages)
+    assert config.build()(torch.randn(1, 1, 8, 16)).shape == (1, 1, 8, 16)
+    coarse = small(ga.grids.equiangular(8, 16, poles=False), hoods=(near,), patch=2).build()
+    mask = torch.ones(8, 16, dtype=torch.bool)
+    with refused_by("models/transformer.py", "key_mask hides points of the") as said:
+        coarse(torch.randn(1, 1, 8, 16), key_mask=mask)
+    said.says("patch=1")
+    fine = small(grid, hoods=(ga.geodesic(grid, radius=60),), patch=1).build()
+    assert fine(torch.randn(1, 1, 8, 16), key_mask=mask).isfinite().all()
