@@ -7,8 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,7 +14,6 @@ import pytest
 import torch
 
 import geoattn as ga
-from geoattn.backends.cpu import threads
 
 
 @pytest.fixture
@@ -63,35 +60,6 @@ def test_callers_in_several_threads_do_not_disturb_each_other(two_threads):
         for _ in range(3):
             for found, right in zip(pool.map(attend, range(6)), expected, strict=True):
                 assert torch.equal(found, right)
-
-
-def test_every_share_of_work_is_done_once_whoever_comes():
-    for count in (1, 2, 5):
-        todo, done, lock = iter(range(1000)), [], threading.Lock()
-
-        def task(todo=todo, done=done, lock=lock):
-            while True:
-                with lock:
-                    share = next(todo, None)
-                    if share is None:
-                        return
-                    done.append(share)
-
-        threads.run(task, count)
-        assert sorted(done) == list(range(1000))
-
-
-def test_an_error_in_any_thread_reaches_the_caller():
-    meeting = threading.Barrier(2)
-    caller = threading.get_ident()
-
-    def task():
-        meeting.wait(timeout=30)  # both take part
-        if threading.get_ident() != caller:
-            raise ArithmeticError("not mine to swallow")
-
-    with pytest.raises(ArithmeticError, match="not mine"):
-        threads.run(task, 2)
 
 
 PROGRAM = """
@@ -211,32 +179,3 @@ def test_two_versions_share_a_cache(copied):
     for version in ("", other):
         assert "compiles" not in run_kernel(copied, version, check=True).stderr
     assert all(path.read_bytes() == content for path, content in before.items())
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-@pytest.mark.parametrize("interrupts", [1, 3])
-def test_an_interrupt_waits_for_the_threads_that_write(interrupts):
-    working, left = threading.Event(), threading.Event()
-
-    def task():
-        if threading.current_thread() is threading.main_thread():
-            working.wait(30)
-        else:
-            working.set()
-            time.sleep(1.0)
-            left.set()
-
-    timers = [
-        threading.Timer(0.2 * n, os.kill, (os.getpid(), signal.SIGINT)) for n in range(1, interrupts + 1)
-    ]
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored in jobs of a shell's background
-    try:
-        for timer in timers:
-            timer.start()
-        with pytest.raises(KeyboardInterrupt):
-            threads.run(task, 2)
-        assert left.is_set()
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -6,12 +6,12 @@ import dataclasses
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geoattn._threads import one_ahead
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.rows import Rows
 from geoattn.plans import kernels
@@ -19,8 +19,6 @@ from geoattn.plans.base import LanePlan, TilePlan
 from geoattn.plans.boxes import choose
 from geoattn.plans.layout import Layout, interleaved
 from geoattn.plans.symmetry import classes
-
-_T = TypeVar("_T")
 
 #: edges held in memory at once, roughly
 _EDGES_AT_ONCE = 2_000_000
@@ -65,7 +63,8 @@ def build(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> LaneP
     _, first = np.unique(tile_class, return_index=True)
     lists: _Lanes | _Masks = _Lanes(key_layout) if kind is LanePlan else _Masks(key_layout)
     tiles = query_layout.order.reshape(-1, query_tile)[first]
-    counts = [lists.add(*chunk) for chunk in _one_ahead(_chunks(hood, tiles))]
+    with one_ahead(_chunks(hood, tiles)) as chunks:
+        counts = [lists.add(*chunk) for chunk in chunks]
     shared: dict[str, Any] = {
         "query_order": query_layout.order,
         "key_order": key_layout.order,
@@ -135,15 +134,6 @@ def _chunks(hood: Neighborhood, tiles: NDArray[np.int32]) -> Iterator[tuple[Rows
         start += len(chunk)
         edges_per_tile = max(1, len(rows.indices) // len(chunk))
         step = int(np.clip(_EDGES_AT_ONCE // edges_per_tile, 1, 4 * step))
-
-
-def _one_ahead(items: Iterator[_T]) -> Iterator[_T]:
-    """The same items, each made in a thread of its own while the one before is used."""
-    with ThreadPoolExecutor(1) as thread:
-        upcoming = thread.submit(next, items, None)
-        while (item := upcoming.result()) is not None:
-            upcoming = thread.submit(next, items, None)
-            yield item
 
 
 class _Lists(ABC):

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geoattn._files import read_checked, write_checked
+from geoattn._threads import one_ahead
 from geoattn._value import Value
 from geoattn.xarray.schema.schema import Schema
 from geoattn.xarray.schema.times import crossing, segments, stamp
@@ -371,12 +371,9 @@ def _of_variable(
     held: Masked | None = None  # the last steps of the block before
     if done:
         held = reader.read(slice(max(0, blocks[done].start - lag), blocks[done].start))
-    with ThreadPoolExecutor(1) as ahead:  # the next block is read while this one is summed
-        coming = ahead.submit(reader.read, blocks[done])
-        for number, block in enumerate(blocks[done:], done):
-            values, mask = coming.result()
-            if number + 1 < len(blocks):
-                coming = ahead.submit(reader.read, blocks[number + 1])
+    with one_ahead(map(reader.read, blocks[done:])) as contents:
+        for number, (values, mask) in enumerate(contents, done):
+            block = blocks[number]
             states.add(values, nothing, mask, weights)
             if held is not None:
                 values = np.concatenate((held[0], values))

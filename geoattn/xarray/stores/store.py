@@ -7,7 +7,6 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 import xarray
 from numpy.typing import NDArray
 
+from geoattn._threads import run_all
 from geoattn.xarray.stores.chunks import LocalArray, Task
 from geoattn.xarray.stores.zarr_private import asynchronous, run
 
@@ -80,7 +80,7 @@ class Store:
                 values[place], own = local.plan(index)
                 tasks += own
         others = [place for place in range(len(selections)) if place not in values]
-        _run(tasks, opened)
+        run_all(tasks, torch.get_num_threads())  # one in a worker of a DataLoader
         values |= zip(others, _gather(opened["arrays"], [selections[i] for i in others]), strict=True)
         packed = opened["packed"]
         return [
@@ -170,19 +170,6 @@ def _split_group(location: str) -> tuple[str, str]:
         if parent.is_file():
             return str(parent), str(Path(location).relative_to(parent))
     raise FileNotFoundError(f"there is no store at {location!r}")
-
-
-def _run(tasks: list[Task], opened: dict[str, Any]) -> None:
-    """Run the tasks on as many threads as torch uses: on one in a worker of a DataLoader."""
-    threads = min(torch.get_num_threads(), len(tasks))
-    if threads <= 1:
-        for task in tasks:
-            task()
-        return
-    if "pool" not in opened:
-        opened["pool"] = ThreadPoolExecutor(torch.get_num_threads(), "geoattn-read")
-    for _ in opened["pool"].map(lambda task: task(), tasks):
-        pass
 
 
 def _gather(arrays: dict[str, Any], selections: Sequence[Selection]) -> list[NDArray[Any]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geoattn._threads import run_all
 from geoattn.grids import SphericalGrid
 from geoattn.grids.sphere import Floats, Ints
 from geoattn.tasks.panoramas.classes import CLASSES
@@ -185,14 +186,15 @@ def render_rooms(
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
 
-    def one(index: int) -> Panorama:
-        room = random_room(split, index, seed, tilt=tilt)
+    seen: list[Panorama | None] = [None] * count
+
+    def see(number: int) -> None:
+        room = random_room(split, first + number, seed, tilt=tilt)
         at = room.camera
         held = dataclasses.replace(
             at, pitch=at.pitch if pitch is None else pitch, roll=at.roll if roll is None else roll
         )
-        return render(room, grid, held, noise=noise, supersampling=supersampling)
+        seen[number] = render(room, grid, held, noise=noise, supersampling=supersampling)
 
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        seen = pool.map(one, range(first, first + count))
-        return Panorama(*(np.stack(parts) for parts in zip(*seen, strict=True)))
+    run_all([partial(see, number) for number in range(count)], threads or os.cpu_count() or 1)
+    return Panorama(*(np.stack(parts) for parts in zip(*filter(None, seen), strict=True)))

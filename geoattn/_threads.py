@@ -1,15 +1,22 @@
-"""Threads that run compiled code: a plain pool, since the kernels release the interpreter lock.
+"""Threads that compute and read: a plain pool, since kernels and decoders release the interpreter lock.
 
-Numba's own parallel loops are not used: their layers either forbid use after a fork (data loading
-workers fork) or use from two threads at once (autograd runs backward passes in a thread of its own).
+None works on after the call that asked for it, however that ends: what an error or an interrupt (Ctrl-C)
+stops is waited for first. Numba's own parallel loops are not used: their layers either forbid use after a
+fork (data loading workers fork) or use from two threads at once (autograd runs backward passes in a thread
+of its own).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
 
 
 class _Job:
@@ -94,9 +101,72 @@ def run(task: Callable[[], object], threads: int) -> None:
             threading.Thread(target=_serve, args=(_jobs,), daemon=True, name="geoattn").start()
             _helpers += 1
     job = _Job(task)
-    for _ in range(threads - 1):
-        _jobs.put(job)
     try:
+        for _ in range(threads - 1):
+            _jobs.put(job)
         task()
     finally:
         job.close()
+
+
+def run_all(tasks: Iterable[Callable[[], object]], threads: int) -> None:
+    """Run tasks, each once, in up to so many threads; an error or an interrupt leaves the rest undone."""
+    todo = deque(tasks)
+
+    def work() -> None:
+        while True:
+            try:
+                task = todo.popleft()
+            except IndexError:
+                return
+            try:
+                task()
+            except BaseException:
+                todo.clear()
+                raise
+
+    run(work, min(threads, len(todo)))
+
+
+@contextlib.contextmanager
+def one_ahead(items: Iterable[_T]) -> Iterator[Iterator[_T]]:
+    """The same items, each made in a thread of its own while the one before is used.
+
+    The thread ends with the block.
+    """
+    source, end = iter(items), object()
+    asked, made = SimpleQueue[bool](), SimpleQueue[tuple[Any, BaseException | None] | None]()
+
+    def make() -> None:
+        while asked.get():
+            try:
+                made.put((next(source, end), None))
+            except BaseException as error:
+                made.put((end, error))
+        made.put(None)
+
+    def taken() -> Iterator[_T]:
+        asked.put(True)
+        while found := made.get():
+            item, error = found
+            if error is not None:
+                raise error
+            if item is end:
+                return
+            asked.put(True)
+            yield item
+
+    threading.Thread(target=make, daemon=True, name="geoattn-ahead").start()
+    try:
+        yield taken()
+    finally:
+        asked.put(False)
+        interrupt: BaseException | None = None
+        while True:  # to join a thread is not enough: an interrupted join takes it for ended
+            try:
+                if made.get() is None:
+                    break
+            except BaseException as raised:
+                interrupt = raised
+        if interrupt is not None:
+            raise interrupt
