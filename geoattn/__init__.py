@@ -23,6 +23,7 @@ from geoattn.neighborhoods import (
 )
 
 if TYPE_CHECKING:
+    from geoattn import compat as compat
     from geoattn import models as models
     from geoattn import nn as nn
     from geoattn import plans as plans
@@ -47,7 +48,18 @@ _LATE = {
     "picture": "geoattn.plot",
 }
 #: imported when first named; some of them need an extra of the package
-_LATE_MODULES = {"backends", "models", "nn", "plans", "plot", "tasks", "testing", "training", "xarray"}
+_LATE_MODULES = {
+    "backends",
+    "compat",
+    "models",
+    "nn",
+    "plans",
+    "plot",
+    "tasks",
+    "testing",
+    "training",
+    "xarray",
+}
 
 __all__ = [
     "attention",

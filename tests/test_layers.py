@@ -24,7 +24,7 @@ LAYERS = [
     ["derivatives"],
     ["functional"],
     ["nn", "testing"],
-    ["models"],
+    ["models", "compat"],
     ["xarray"],
     ["training"],
     ["tasks"],

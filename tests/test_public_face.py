@@ -15,6 +15,7 @@ import geoattn as ga
 ROOT = Path(ga.__file__).parent.parent
 MODULES = {
     "backends",
+    "compat",
     "grids",
     "models",
     "neighborhoods",
@@ -71,6 +72,7 @@ reveal_type(ga.backends.last())  # str | None
 reveal_type(ga.backends.get("cpu"))  # geoattn.backends.base.Backend
 reveal_type(ga.backends.AUTOMATIC["cpu"])  # tuple[str, ...]
 reveal_type(ga.models)  # types.ModuleType
+reveal_type(ga.compat.torch_harmonics.convert)  # def (
 reveal_type(ga.models.load)  # def (
 reveal_type(ga.xarray.Schema.of)  # def (
 reveal_type(ga.plans.plan)  # def (
