@@ -132,13 +132,23 @@ def test_float64_and_derivatives_of_gradients_which_theirs_lacks():
     assert torch.autograd.gradgradcheck(layer, fields, fast_mode=True)
 
 
-def test_dropped_weights_are_refused_in_training_and_ignored_in_evaluation():
-    layer = ours.AttentionS2(4, 2, (4, 8), (4, 8), drop_rate=0.1)
-    with pytest.raises(ValueError, match=r"drop_rate=0\.1 in training.*drop_rate = 0\.0"):
-        layer(torch.randn(1, 4, 4, 8))
-    in_evaluation = layer.eval()(torch.ones(1, 4, 4, 8))
+def test_dropped_weights_are_refused_in_training_and_ignored_in_evaluation(refused_by):
+    layer, fields = ours.AttentionS2(4, 2, (4, 8), (4, 8), drop_rate=0.1), torch.ones(1, 4, 4, 8)
+    with refused_by("compat/torch_harmonics/layers.py", "in training: attention weights") as said:
+        layer(fields)
+    said.run("model.eval()", model=layer)
+    in_evaluation = layer(fields)
+    said.says("layer.drop_rate = 0.0")
     layer.drop_rate = 0.0
-    assert torch.equal(layer.train()(torch.ones(1, 4, 4, 8)), in_evaluation)
+    assert torch.equal(layer.train()(fields), in_evaluation)
+
+
+def test_one_latitude_takes_a_cutoff(refused_by):
+    settings = {"in_shape": (1, 4), "out_shape": (1, 4), "grid_in": KINDS[1], "grid_out": KINDS[1]}
+    with refused_by("compat/torch_harmonics/layers.py", "a grid of one latitude has no spacing") as said:
+        ours.NeighborhoodAttentionS2(4, **settings)
+    said.says("give theta_cutoff")
+    ours.NeighborhoodAttentionS2(4, **settings, theta_cutoff=1.0)(torch.ones(1, 4, 1, 4))
 
 
 @pytest.mark.parametrize(
@@ -168,14 +178,15 @@ def test_inputs_that_do_not_fit_are_refused_as_theirs_are():
             layer(*inputs)
 
 
-def test_a_knob_of_theirs_is_noted_once():
+def test_a_knob_of_theirs_is_noted_once(refused_by):
     from geoattn.compat import _knobs
 
     _knobs._said.clear()
-    with pytest.warns(
-        UserWarning, match="optimized_kernel=False: chooses among the kernels of torch-harmonics"
-    ):
-        ours.NeighborhoodAttentionS2(4, (4, 6), (4, 6), optimized_kernel=False)
+    with refused_by("compat/_knobs.py", "chooses among the kernels of {peer}") as said:
+        layer = ours.NeighborhoodAttentionS2(4, (4, 6), (4, 6), optimized_kernel=False)
+    assert said.message.startswith("optimized_kernel=False: chooses among the kernels of torch-harmonics")
+    x = torch.ones(1, 4, 6, 1, 4)
+    assert "runs" in str(said.run("geoattn.explain(", q=x, k=x, v=x, hood=layer.hood))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ours.NeighborhoodAttentionS2(4, (4, 6), (4, 6), optimized_kernel=False)
@@ -282,6 +293,12 @@ def test_conversion_of_nothing_says_so():
         UserWarning, match="nothing to convert: Linear holds no attention layer of torch-harmonics"
     ):
         ours.convert(torch.nn.Linear(2, 2))
-    with pytest.raises(TypeError, match=r"cannot be replaced in place; convert\(torch\.nn\.Sequential"):
-        ours.convert(layer())
     assert ga.compat.torch_harmonics is ours
+
+
+def test_a_layer_alone_is_converted_inside_another(refused_by):
+    alone = layer()
+    with refused_by("compat/torch_harmonics/conversion.py", "the model is itself a {}") as said:
+        ours.convert(alone)
+    done = said.run("convert(", convert=ours.convert, layer=alone)
+    assert done.converted == ("0",)
