@@ -44,8 +44,13 @@ class Refusal(NamedTuple):
 
 
 def refusals() -> list[Refusal]:
-    """Every error raised and warning given in the sources whose message is written there."""
+    """Every error raised, warning given and reason returned in the sources whose words are written there."""
     return [found for path in sorted(SOURCES.rglob("*.py")) for found in _of(path)]
+
+
+#: what functions return that say why something cannot be, or nothing
+REASONS = ("str | None", "Iterator[str]")
+WARNINGS = ("warnings.warn", "_warn_once", ".add_note")
 
 
 def _of(path: Path) -> list[Refusal]:
@@ -55,17 +60,28 @@ def _of(path: Path) -> list[Refusal]:
     found = {}
     for function in [tree, *(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))]:
         for node in ast.walk(function):
-            call = node.exc if isinstance(node, ast.Raise) else node
-            if not isinstance(call, ast.Call) or not call.args:
+            told = _told(node, function)
+            if told is None:
                 continue
-            name = ast.unparse(call.func)
-            if isinstance(node, ast.Raise) or name == "warnings.warn" or name.endswith(".add_note"):
-                told: ast.AST = call.args[0] if name not in helpers else helpers[name]
-                # functions come after what they are in: the innermost has the last word
-                found[call.lineno, call.col_offset] = Refusal(
-                    file, call.lineno, _text(told, function, helpers)
-                )
+            if isinstance(told, ast.Call):
+                maker = helpers.get(ast.unparse(told.func)) if isinstance(node, ast.Raise) else None
+                told = maker or told.args[0]
+            # functions come after what they are in: the innermost has the last word
+            found[node.lineno, node.col_offset] = Refusal(file, node.lineno, _text(told, function, helpers))
     return [found[place] for place in sorted(found)]
+
+
+def _told(node: ast.AST, function: ast.AST) -> ast.AST | None:
+    """The error that is raised, the call that warns, or the reason that is returned."""
+    if isinstance(node, ast.Raise):
+        return node.exc if isinstance(node.exc, ast.Call) and node.exc.args else None
+    if isinstance(node, ast.Call):
+        return node if ast.unparse(node.func).endswith(WARNINGS) and node.args else None
+    reasons = isinstance(function, ast.FunctionDef) and function.returns is not None
+    if isinstance(node, ast.Return | ast.Yield) and reasons and ast.unparse(function.returns) in REASONS:
+        written = isinstance(node.value, ast.JoinedStr | ast.BinOp | ast.IfExp | ast.Constant)
+        return node.value if written and getattr(node.value, "value", "") is not None else None
+    return None
 
 
 def _text(node: ast.AST, function: ast.AST, helpers: dict[str, Any], depth: int = 2) -> str:
@@ -78,6 +94,8 @@ def _text(node: ast.AST, function: ast.AST, helpers: dict[str, Any], depth: int 
         return _text(node.value, function, helpers, depth)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _text(node.left, function, helpers, depth) + _text(node.right, function, helpers, depth)
+    if isinstance(node, ast.BoolOp):
+        return " | ".join(_text(part, function, helpers, depth) for part in node.values)
     if isinstance(node, ast.IfExp):
         return " | ".join(_text(part, function, helpers, depth) for part in (node.body, node.orelse))
     if isinstance(node, ast.FunctionDef):

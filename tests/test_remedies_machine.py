@@ -3,6 +3,7 @@
 import os
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 import geoattn as ga
 from geoattn import _files, ops
 from geoattn.__main__ import main
+from geoattn.backends.cpu import compiled
 from geoattn.backends.cuda import compiler
 from geoattn.grids import recognisers
 from geoattn.plans import cache
@@ -52,7 +54,16 @@ def test_caches_that_cannot_be_written(refused_by, tmp_path, monkeypatch):
     with refused_by("backends/cuda/compiler.py", "compiled CUDA kernels cannot be kept in") as said:
         compiler._keep(_files.cache_folder("kernels") / "a.cubin", b"kernel")
     said.says("GEOATTN_CACHE")
+    made = SimpleNamespace(lifted=(), library=SimpleNamespace(has_dynamic_globals=False), codegen=None)
+    kernels = SimpleNamespace(_place=lambda *_: (_files.cache_folder("cpu") / "a.nbc", b""))
+    made._reduce = lambda: 0
+    compiled._warn_once.cache_clear()
+    with refused_by("backends/cpu/compiled.py", "compiled CPU kernels cannot be kept") as said:
+        compiled._Cache.save_overload(kernels, None, made)
+    said.says("GEOATTN_CACHE")
     monkeypatch.setenv("GEOATTN_CACHE", str(tmp_path / "own"))
+    compiled._Cache.save_overload(kernels, None, made)
+    assert (tmp_path / "own" / "cpu" / "a.nbc").exists()
     ga.plans.plan(ga.geodesic(GRID, radius=42.0))
     assert list((tmp_path / "own").rglob("*.plan"))
     compiler._keep(_files.cache_folder("kernels") / "a.cubin", b"kernel")

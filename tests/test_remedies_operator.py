@@ -9,6 +9,7 @@ from torch import nn
 
 import geoattn as ga
 from geoattn import backends, models, programs
+from geoattn.plans import cache
 
 SPHERE, PLANE = ga.grids.gaussian(6, 12), ga.grids.cartesian((6, 8))
 HOOD = ga.geodesic(SPHERE, radius=50.0)
@@ -138,6 +139,9 @@ def test_backends(refused_by, monkeypatch):
     with refused_by("functional.py", "backend must be a name in geoattn.backends()") as said:
         ga.attention(q, k, v, HOOD, backend=torch)
     assert "reference" in said.run("geoattn.backends()")
+    with refused_by("backends/sdpa.py", "it computes every pair, and the neighborhood is not") as said:
+        ga.attention(q, k, v, HOOD, backend="sdpa")
+    said.says("geoattn.everything(…)", "backend=None", "geoattn.explain(q, k, v, hood)")
     with refused_by("backends/__init__.py", "cannot run this call: {reason}") as said:
         ga.attention(q, k, v, HOOD, backend="sdpa")
     said.says("backend=None")
@@ -212,6 +216,23 @@ def test_programs(refused_by):
 
 
 # ---------------------------------------------------------------- neighborhoods
+
+
+def test_discs_that_reach_nothing(refused_by, monkeypatch):
+    monkeypatch.setattr(cache, "_doubted", set())
+    small, fine = ga.grids.gaussian(4, 8), ga.grids.gaussian(24, 48)
+    with refused_by("neighborhoods/reach.py", "see no key but themselves") as said:
+        ga.plans.plan(ga.geodesic(SPHERE, radius=0.7), 32, 1)
+    radius = said.run("radius=")
+    assert ga.geodesic(SPHERE, radius=radius).counts.min() > 1
+    with refused_by("neighborhoods/reach.py", "see no key, and get output 0") as said:
+        ga.plans.plan(ga.geodesic(fine, small, radius=0.7), 32, 1)
+    assert ga.geodesic(fine, small, radius=said.run("radius=")).counts.min() > 0
+    with refused_by("neighborhoods/reach.py", "see no key, and get output 0") as said:
+        ga.plans.plan(ga.geodesic(fine, small, radius=8.0), 32, 1)
+    nearest = said.run("geoattn.nearest(", "2", query_grid=fine, key_grid=small)
+    assert nearest.counts.min() == 2
+    assert ga.geodesic(fine, small, radius=40.0).counts.min() > 0
 
 
 def test_what_is_no_grid(refused_by):
