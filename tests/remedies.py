@@ -56,7 +56,7 @@ WARNINGS = ("warnings.warn", "_warn_once", ".add_note")
 def _of(path: Path) -> list[Refusal]:
     tree = ast.parse(path.read_text())
     file = path.relative_to(SOURCES).as_posix()
-    helpers = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    helpers = _helpers() | {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     found = {}
     for function in [tree, *(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))]:
         for node in ast.walk(function):
@@ -69,6 +69,14 @@ def _of(path: Path) -> list[Refusal]:
             # functions come after what they are in: the innermost has the last word
             found[node.lineno, node.col_offset] = Refusal(file, node.lineno, _text(told, function, helpers))
     return [found[place] for place in sorted(found)]
+
+
+@functools.cache
+def _helpers() -> dict[str, ast.FunctionDef]:
+    """The functions of all modules that return words."""
+    nodes = (node for path in SOURCES.rglob("*.py") for node in ast.parse(path.read_text()).body)
+    functions = (node for node in nodes if isinstance(node, ast.FunctionDef) and node.returns is not None)
+    return {node.name: node for node in functions if ast.unparse(node.returns) == "str"}
 
 
 def _told(node: ast.AST, function: ast.AST) -> ast.AST | None:

@@ -290,17 +290,42 @@ def test_masks_of_other_dimensions(refused_by):
     with refused_by("xarray/schema/fit.py", "has the dimensions {mine.dims}, the") as said:
         masked(LAND.expand_dims(number=3))
     xr.testing.assert_allclose(masked(said.run("mask.isel(", mask=LAND.expand_dims(number=3))), RIGHT)
-    for levels in ([850, 500], [400, 500, 850]):
+    for levels in ([850, 500], [400, 500, 850], [500, 850, 850]):
         other = LAND.expand_dims(level=levels)
         with refused_by("xarray/schema/fit.py", "or another order: select the same") as said:
             masked(other)
-        xr.testing.assert_allclose(masked(said.run("mask.sel(", mask=other, field=GOOD["t"])), RIGHT)
+        xr.testing.assert_allclose(masked(said.run("mask.", mask=other, field=GOOD["t"])), RIGHT)
     less = LAND.expand_dims(level=[850])
     with refused_by("xarray/schema/fit.py", "{what} lacks {dim} {first}") as said:
         masked(less)
     xr.testing.assert_allclose(
         masked(less, said.run("field.sel(", mask=less, field=GOOD["t"])), RIGHT.sel(level=[850])
     )
+
+
+def test_masks_of_other_times(refused_by):
+    field = GOOD["t"]
+    jittered = field["time"].values + np.timedelta64(3, "ms") * np.array([0, 1, 2, -1])
+    longer = np.append(jittered, jittered[-1] + 6 * HOUR)
+    for times in (longer, longer[[0, 2, 1, 3, 4]]):
+        mask = LAND.expand_dims(time=times)
+        with refused_by("xarray/schema/fit.py", "or another order: select the same") as said:
+            masked(mask)
+        xr.testing.assert_allclose(masked(said.run("mask.", mask=mask, field=field)), RIGHT)
+    less = LAND.expand_dims(time=jittered[[0, 1, 3]])
+    with refused_by("xarray/schema/fit.py", "{what} lacks {dim} {first}") as said:
+        masked(less)
+    chosen = said.run("field.sel(", mask=less, field=field)
+    xr.testing.assert_allclose(masked(less, chosen), RIGHT[[0, 1, 3]])
+
+
+def test_masks_from_another_meridian_up_to_rounding(refused_by):
+    lat, lon = np.array([90.0, 0, -90]), 179.875 + np.arange(1440) * 0.25
+    field = xr.DataArray(np.ones((3, 1440)), {"latitude": lat, "longitude": lon}, ("latitude", "longitude"))
+    mask = (field > 0).assign_coords(longitude=np.float32(lon % 360 - 2e-4)).sortby("longitude")
+    with refused_by("xarray/schema/fit.py", "{what} counts {dim} from") as said:
+        masked(mask, field)
+    assert float(masked(said.run("mask.", mask=mask), field)) == pytest.approx(1)
 
 
 def test_masks_of_lists_of_points(refused_by):

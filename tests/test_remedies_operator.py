@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pytest
 import torch
 import xarray
 from torch import nn
@@ -286,6 +287,14 @@ def test_neighborhoods_of_other_grids(refused_by):
     assert said.run("geodesic(grid", "50", grid=points).counts.min() > 9
     assert said.run("nearest(grid", "5", grid=points).counts.max() == 5
     assert said.run("curve_window(grid", grid=points, size=5).counts.max() == 5
+    with refused_by(
+        "neighborhoods/window.py", "window needs a grid whose axes are ordered positions"
+    ) as said:
+        ga.window(ga.grids.product(ga.grids.cartesian(3), points), 3)
+    both = "ga.grids.cartesian(3), 3", "points, radius=50", "ga.everything(PLANE)"
+    assert said.run("product(", *both, points=points, PLANE=PLANE).counts.max() > 9
+    grid = ga.grids.product(ga.grids.cartesian(3), points)
+    assert said.run("curve_window(grid", grid=grid, size=5).counts.max() == 5
 
 
 def test_windows_that_do_not_fit(refused_by):
@@ -339,6 +348,28 @@ def test_positions(refused_by):
     said.says("position='harmonic' or 'directional'")
     for name in ("harmonic", "directional"):
         assert ga.nn.Attention(8, 2, HOOD, position=name)(tokens()).shape == (1, 6, 12, 8)
+
+
+def test_positions_on_other_grids(refused_by):
+    planes = ga.grids.product(PLANE, ga.grids.cartesian(2))
+    others = [ga.everything(planes), ga.everything(PLANE, SPHERE), ga.everything(SPHERE, PLANE)]
+    others += [ga.everything(PLANE, ga.grids.cartesian((3, 5)))]
+    for hood in others:
+        for position in ("harmonic", "fourier"):
+            with pytest.raises(ValueError, match="between other grids use position=None"):
+                ga.nn.Attention(8, 2, hood, position=position)
+        context = tokens(hood.key_grid)
+        x = tokens(hood.query_grid)
+        assert ga.nn.Attention(8, 2, hood, position=None)(x, context=context).shape == x.shape
+    with refused_by("nn/position.py", "needs two grids of the same extent") as said:
+        ga.nn.Attention(8, 2, others[-1], position="fourier")
+    said.says("position=None")
+    mixed = ga.everything(ga.grids.product(ga.grids.cartesian(2), SPHERE))
+    with refused_by("nn/position.py", "needs a cartesian grid, got") as said:
+        ga.nn.Attention(8, 2, mixed, position="fourier")
+    said.says("position='harmonic' or 'directional'")
+    for name in ("harmonic", "directional"):
+        ga.nn.Attention(8, 2, mixed, position=name)
 
 
 def test_a_position_with_parameters(refused_by):

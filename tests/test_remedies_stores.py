@@ -1,6 +1,9 @@
 """What stores, scores, forecasts and runs refuse: each remedy that a message names is carried out."""
 
+from datetime import timedelta
+
 import numpy as np
+import pandas
 import pytest
 
 import geoattn as ga
@@ -141,18 +144,44 @@ def undecoded(ds):
     return ds.assign_coords(time=("time", hours.values.astype(int)))
 
 
-def test_numbers_in_place_of_dates(refused_by):
-    bare = undecoded(GOOD)
-    with refused_by("xarray/schema/times.py", "give the {numbers.dtype} numbers their units") as said:
-        score(FORECAST, bare)
-    ds = bare.copy()
-    said.run("ds['time'].attrs", "2001-01-01", ds=ds)
-    right(score(FORECAST, said.run("ds = ", ds=ds)))
-    with refused_by("xarray/schema/times.py", "give the {numbers.dtype} numbers their units") as said:
-        score(undecoded(FORECAST), GOOD)
-    ds = undecoded(FORECAST)
-    said.run("ds['time'].attrs", "2001-01-01", ds=ds)
-    right(score(said.run("ds = ", ds=ds), GOOD))
+def textual(ds):
+    return ds.assign_coords(time=np.datetime_as_string(ds["time"].values, unit="h"))
+
+
+def dated(said, name, given, text):
+    """What the message makes of data whose times are numbers or text."""
+    if not text:
+        said.run(f"{name}['time'].attrs", "2001-01-01", **{name: given})
+    blanks = ("t", "t") if isinstance(given, xr.DataArray) and not text else ()
+    return said.run(f"{name} = ", *blanks, **{name: given})
+
+
+@pytest.mark.parametrize("array", [False, True])
+@pytest.mark.parametrize("text", [False, True])
+def test_numbers_and_text_in_place_of_dates(refused_by, text, array, tmp_path):
+    change = textual if text else undecoded
+    good, forecast, bare, foretold = (
+        ds["t"] if array else ds for ds in (GOOD, FORECAST, change(GOOD), change(FORECAST))
+    )
+    with refused_by("xarray/schema/times.py", "{theirs.dtype} in {other}: ") as said:
+        score(forecast, bare)
+    right(score(forecast, dated(said, "truth", bare.copy(), text)))
+    with refused_by("xarray/schema/times.py", "{theirs.dtype} in {other}: ") as said:
+        score(foretold, good)
+    right(score(dated(said, "forecast", foretold.copy(), text), good))
+    mask = change(LAND.expand_dims(time=GOOD["time"])).transpose(*LAND.dims, "time").rename("t")
+    with refused_by("xarray/schema/times.py", "{theirs.dtype} in {other}: ") as said:
+        ga.xarray.mean(GOOD["t"], mask=mask)
+    ga.xarray.mean(GOOD["t"], mask=dated(said, "mask", mask, text))
+    with refused_by("xarray/scores/metrics.py", "it holds {held}") as said:
+        metrics.climatology(bare)
+    assert metrics.climatology(dated(said, "ds", bare.copy(), text)).sizes["hour"] == 4
+    if text:
+        with refused_by("xarray/stores/reader.py", "neither dates nor numbers") as said:
+            Windows(saved(textual(GOOD), tmp_path / "text.nc"), SCHEMA)
+        fixed = said.run("ds = ", ds=textual(GOOD))
+        said.run("ds.to_zarr(", ds=fixed, path=tmp_path / "fixed.zarr")
+        assert len(Windows(tmp_path / "fixed.zarr", SCHEMA)) == 3
 
 
 @pytest.mark.parametrize("array", [False, True])
@@ -198,22 +227,20 @@ def test_lead_times(refused_by):
         score(forecast, GOOD)
     said.run("forecast['lead_time'].attrs", forecast=forecast)
     right(score(forecast, GOOD))
+    for lead in ("6h", timedelta(hours=6)):
+        forecast = (GOOD.isel(time=[1, 2]) + 1).assign_coords(time=GOOD["time"][:2])
+        forecast = forecast.expand_dims(lead_time=np.array([lead], object))
+        with refused_by("xarray/scores/lead_times.py", "not lengths of time: make them of it") as said:
+            score(forecast, GOOD)
+        right(score(said.run("forecast = ", forecast=forecast, pandas=pandas), GOOD))
 
 
 def test_climatologies(refused_by):
     wrong = GOOD.rename(time="valid")
-    with refused_by("xarray/scores/metrics.py", "a climatology needs dates along") as said:
+    with refused_by("xarray/scores/metrics.py", "the dimensions are {}: name the") as said:
         metrics.climatology(wrong)
     found = said.run("climatology(", "valid", climatology=metrics.climatology, ds=wrong)
     assert found["t"].sizes["dayofyear"] == 1
-    said.says("ds['time'].attrs['units'] = 'hours since …'", "ds = xarray.decode_cf(ds)")
-    for bare in (undecoded(GOOD), undecoded(GOOD)["t"]):
-        with refused_by("xarray/scores/metrics.py", "a climatology needs dates along") as said:
-            metrics.climatology(bare)
-        said.says("climatology(ds, time='…')")
-        said.run("ds['time'].attrs", "2001-01-01", ds=bare)
-        blanks = ("t", "t") if isinstance(bare, xr.DataArray) else ()
-        assert metrics.climatology(said.run("ds = ", *blanks, ds=bare)).sizes["hour"] == 4
     uneven = GOOD.assign_coords(time=GOOD["time"] + np.array([0, 0, 0, 7]) * HOUR)
     with refused_by("xarray/scores/metrics.py", "no sample lies at day") as said:
         metrics.climatology(uneven)
@@ -317,10 +344,10 @@ def test_forecasters(refused_by, store, tmp_path):
 def test_inputs_of_forecasts(refused_by, store, tmp_path):
     forecaster = Forecaster(network(), statistics(store, SCHEMA), STEP)
     bare = undecoded(GOOD)
-    with refused_by("xarray/forecasts/forecast.py", "not dates: give the numbers their") as said:
+    with refused_by("xarray/forecasts/forecast.py", "{reader.dim} of {} holds") as said:
         ga.xarray.forecast(forecaster, saved(bare, tmp_path / "bare.nc"), tmp_path / "out.zarr", steps=1)
-    said.run("ds['time'].attrs", "2001-01-01", ds=bare)
-    said.run("ds.to_zarr(", ds=bare, path=tmp_path / "in.zarr")
+    fixed = dated(said, "ds", bare, False)
+    said.run("ds.to_zarr(", ds=fixed, path=tmp_path / "in.zarr")
     ga.xarray.forecast(forecaster, tmp_path / "in.zarr", tmp_path / "out.zarr", steps=1, progress=False)
     assert (tmp_path / "out.zarr").exists()
 

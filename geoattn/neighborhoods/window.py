@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from geoattn.grids.base import Grid
+from geoattn.grids.product import ProductGrid
 from geoattn.neighborhoods.axis import Axis, window_axis
 from geoattn.neighborhoods.base import Neighborhood, require_grid
 from geoattn.neighborhoods.rows import Index, Rotation, Rows
@@ -161,9 +162,12 @@ def window(
     require_grid(grid)
     grid_periodic = grid.axes_periodic
     if grid_periodic is None:
+        others = "geodesic(grid, radius=…), nearest(grid, k=…)"
+        if isinstance(grid, ProductGrid):
+            others = "product(window(…), geodesic(…), …)"
         raise TypeError(
             f"window needs a grid whose axes are ordered positions, and {grid!r} is none; "
-            "use geodesic(grid, radius=…), nearest(grid, k=…) or curve_window(grid, size)"
+            f"use {others} or curve_window(grid, size)"
         )
     rank = len(grid.shape)
     sizes = _per_axis("size", size, rank, int)

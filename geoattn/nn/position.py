@@ -66,9 +66,10 @@ class Harmonic(Position, kind="harmonic"):
     def module(self, query_grid: Grid, key_grid: Grid, num_heads: int, head_dim: int) -> nn.Module:
         if self.degree < 1:
             raise ValueError(f"degree must be at least 1, got {self.degree}")
+        pair = query_grid, key_grid
         query, key = (
-            real_spherical_harmonics(_unit_vectors("harmonic", grid), self.degree)[:, 1:]
-            for grid in (query_grid, key_grid)
+            real_spherical_harmonics(_unit_vectors("harmonic", grid, pair), self.degree)[:, 1:]
+            for grid in pair
         )
         degrees = np.repeat(np.arange(self.degree), 2 * np.arange(1, self.degree + 1) + 1)
         return ProductBias(query[None], key, degrees, num_heads, query_grid, key_grid)
@@ -96,7 +97,8 @@ class Directional(Position, kind="directional"):
     def module(self, query_grid: Grid, key_grid: Grid, num_heads: int, head_dim: int) -> nn.Module:
         if not 0.0 < self.slope < np.inf:
             raise ValueError(f"slope must be positive and finite, got {self.slope}")
-        query, key = (_unit_vectors("directional", grid) for grid in (query_grid, key_grid))
+        pair = query_grid, key_grid
+        query, key = (_unit_vectors("directional", grid, pair) for grid in pair)
         angles = 2.0 * np.pi * np.arange(num_heads) / num_heads
         return ProductBias(
             self.slope * np.stack(_east_and_north(query)),
@@ -266,15 +268,25 @@ def _cos_sin(angles: Floats) -> Floats:
     return np.stack((np.cos(angles), np.sin(angles)))
 
 
-def _unit_vectors(name: str, grid: Grid) -> Floats:
-    """``[N, 3]``."""
-    xyz: Floats | None = getattr(grid, "xyz", None)  # spheres have it, and products with one sphere
-    if xyz is None:
-        raise ValueError(
-            f"position {name!r} needs points on a sphere, got {grid!r}; "
-            "on planes use position='fourier' or 'rotary'"
-        )
+def _unit_vectors(name: str, grid: Grid, pair: tuple[Grid, Grid]) -> Floats:
+    """``[N, 3]`` of one of a pair of grids."""
+    if not _on_a_sphere(grid):
+        raise ValueError(f"position {name!r} needs points on a sphere, got {grid!r}; {_instead(pair)}")
+    xyz: Floats = grid.xyz  # type: ignore[attr-defined]
     return xyz.reshape(-1, 3)
+
+
+def _on_a_sphere(grid: Grid) -> bool:
+    return hasattr(grid, "xyz")  # spheres have it, and products with one sphere
+
+
+def _instead(pair: tuple[Grid, Grid]) -> str:
+    """What to use where a scheme does not fit the grids of queries and keys."""
+    if all(_on_a_sphere(grid) for grid in pair):
+        return "on spheres use position='harmonic' or 'directional'"
+    if pair[0] == pair[1] and isinstance(pair[0], Cartesian):
+        return "on planes use position='fourier' or 'rotary'"
+    return "between other grids use position=None"
 
 
 def _east_and_north(xyz: Floats) -> tuple[Floats, Floats]:
@@ -294,14 +306,13 @@ def _one_plane(name: str, query_grid: Grid, key_grid: Grid) -> tuple[Cartesian, 
     if not (isinstance(query_grid, Cartesian) and isinstance(key_grid, Cartesian)):
         grid = key_grid if isinstance(query_grid, Cartesian) else query_grid
         raise ValueError(
-            f"position {name!r} needs a cartesian grid, got {grid!r}; "
-            "on spheres use position='harmonic' or 'directional'"
+            f"position {name!r} needs a cartesian grid, got {grid!r}; {_instead((query_grid, key_grid))}"
         )
     periods, key_periods = wave_periods(query_grid), wave_periods(key_grid)
     if query_grid.periodic != key_grid.periodic or not np.allclose(periods, key_periods, rtol=1e-9):
         raise ValueError(
             f"position {name!r} needs two grids of the same extent and periodicity, "
-            f"got {query_grid!r} and {key_grid!r}"
+            f"got {query_grid!r} and {key_grid!r}; {_instead((query_grid, key_grid))}"
         )
     return query_grid, key_grid, periods
 

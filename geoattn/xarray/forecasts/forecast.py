@@ -26,6 +26,7 @@ from geoattn.xarray.forecasts.rollout_store import RolloutStore
 from geoattn.xarray.schema.dimensions import SAMPLES
 from geoattn.xarray.schema.schema import ENCODING, Schema
 from geoattn.xarray.schema.tensors import channel_part, to_xarray
+from geoattn.xarray.schema.times import are_dates, dating
 from geoattn.xarray.stores.reader import Reader
 
 
@@ -348,10 +349,10 @@ def _open(schema: Schema, input: Any, checkpoint: Any) -> Reader:
     except ValueError as reason:
         whose = "the forecaster" if isinstance(checkpoint, Forecaster) else repr(str(checkpoint))
         raise ValueError(f"the input {str(input)!r} does not fit {whose}: {reason}") from reason
-    if not (reader.times.dtype.kind == "M" or hasattr(reader.times[0], "calendar")):
+    if not are_dates(reader.times):
         raise ValueError(
-            f"{reader.dim!r} of {str(input)!r} holds {reader.times.dtype}, not dates: give the numbers their "
-            f"units, ds[{reader.dim!r}].attrs['units'] = 'hours since …', and save them, ds.to_zarr(path)"
+            f"{reader.dim!r} of {str(input)!r} holds {reader.times.dtype}, not dates: "
+            f"{dating(reader.dim, reader.times.dtype, 'ds', False)}, and save that, ds.to_zarr(path)"
         )
     return reader
 

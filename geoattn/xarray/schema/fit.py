@@ -18,7 +18,7 @@ from geoattn.grids import LatLonGrid, Recognition, SphericalGrid, recognise
 from geoattn.grids.coordinates import Source
 from geoattn.grids.from_declaration import from_declaration
 from geoattn.xarray.schema.attributes import from_text
-from geoattn.xarray.schema.times import check_calendars, settled
+from geoattn.xarray.schema.times import are_dates, check_calendars, settled
 from geoattn.xarray.schema.units import check_units
 from geoattn.xarray.schema.values import check_numbers
 
@@ -265,7 +265,7 @@ def check_axis(dim: str, mine: NDArray[Any], theirs: NDArray[Any], what: str, ot
     for base in (0.0, -180.0, float(theirs[0]) - 2 * accepted):
         if (np.abs(np.sort((ours - base) % 360.0 + base) - theirs) <= accepted).all():
             begin, end = (
-                (f"({what}[{dim!r}] - {base:g})", f" + {base:g}") if base else (f"{what}[{dim!r}]", "")
+                (f"({what}[{dim!r}] - {base:.9g})", f" + {base:.9g}") if base else (f"{what}[{dim!r}]", "")
             )
             raise ValueError(
                 f"{what} counts {dim!r} from {mine[0]:g}, the {other} from {theirs[0]:g}: bring both to one "
@@ -281,19 +281,27 @@ def check_axis(dim: str, mine: NDArray[Any], theirs: NDArray[Any], what: str, ot
 def _check_labels(dim: str, mine: NDArray[Any], theirs: NDArray[Any], what: str, other: str) -> None:
     """Refuse times or levels of one thing that are not those of the other, in its order."""
     if mine.dtype.kind in "MO" or theirs.dtype.kind in "MO":
-        check_calendars(mine, theirs, dim, what, other, what)
+        owner, _, name = what.partition("[")
+        check_calendars(mine, theirs, dim, what, other, (owner, other), of_arrays=not name)
         mine, theirs = settled(mine), settled(theirs)
     if len(mine) == len(theirs) and bool((mine == theirs).all()):
         return
     lacking = [label for label in theirs.tolist() if label not in set(mine.tolist())]
+    # times may be equal up to a jitter only
+    exactly = ", method='nearest'" if are_dates(mine) else ""
     if not lacking:
+        once = f".drop_duplicates({dim!r})" if len(set(mine.tolist())) < len(mine) else ""
+        once += f".sortby({dim!r})" if exactly else ""
         raise ValueError(
             f"{what} has other values along {dim!r} than the {other}, or another order: select the same "
-            "ones, "
-            f"{what}.sel({dim}={other}[{dim!r}])"
+            f"ones, {what}{once}.sel({dim}={other}[{dim!r}]{exactly})"
         )
     first = theirs[[label in set(lacking) for label in theirs.tolist()]][0]
-    remedy = f": select what both have, {other}.sel({dim}={what}[{dim!r}])" if _within(mine, theirs) else ""
+    remedy = (
+        f": select what both have, {other}.sel({dim}={what}[{dim!r}]{exactly})"
+        if _within(mine, theirs)
+        else ""
+    )
     raise ValueError(
         f"{what} lacks {dim} {first} and {len(lacking) - 1} more that the {other} has: it has {len(mine)}, "
         f"{mine[0]} to {mine[-1]}{remedy}"

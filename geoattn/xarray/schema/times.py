@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geoattn.xarray.schema.values import decoding
+
 GAPS = ("error", "split")
 #: what the calendar of numpy's dates is called; cftime's dates of that calendar are others to compare
 NUMPY = "standard"
@@ -45,33 +47,52 @@ def check_times(times: NDArray[Any], dim: str) -> None:
         )
 
 
+def dating(dim: str, held: np.dtype[Any], call: str, of_array: bool) -> str:
+    """The statements that make dates of what a coordinate ``held`` in a Dataset or DataArray."""
+    if held.kind in "iuf":
+        return (
+            f"give the {held} numbers their units, {call}[{dim!r}].attrs['units'] = 'hours since …', and "
+            f"decode them, {decoding(call, of_array)}"
+        )
+    return f"make dates of it, {call} = {call}.assign_coords({dim}={call}[{dim!r}].astype('datetime64[ns]'))"
+
+
+def are_dates(times: NDArray[Any]) -> bool:
+    """Whether they are dates of numpy or of another calendar."""
+    return bool(_calendar(times))
+
+
 def check_calendars(
-    mine: NDArray[Any], theirs: NDArray[Any], dim: str, what: str, other: str, call: str
+    mine: NDArray[Any],
+    theirs: NDArray[Any],
+    dim: str,
+    what: str,
+    other: str,
+    calls: tuple[str, str],
+    of_arrays: bool = False,
 ) -> None:
     """Refuse times ``mine`` of one thing, ``what``, in another calendar than ``theirs`` of the ``other``.
 
     Raises
     ------
     ValueError
-        Naming both, and the call that converts the first, which ``call`` names.
+        Naming both, and the call that converts the first. ``calls`` names both where they were given.
     """
     ours, wanted = _calendar(mine), _calendar(theirs)
     if ours == wanted or not (len(mine) and len(theirs)):
         return
     if not ours or not wanted:
-        numbers = mine if not ours else theirs
+        held, call = (theirs.dtype, calls[1]) if ours else (mine.dtype, calls[0])
         raise ValueError(
             f"{dim!r} holds {'dates' if ours else mine.dtype} in {what}, "
-            f"{'dates' if wanted else theirs.dtype} "
-            f"in {other}: give the {numbers.dtype} numbers their units, ds[{dim!r}].attrs['units'] = 'hours "
-            "since …', and decode them, ds = xarray.decode_cf(ds)"
+            f"{'dates' if wanted else theirs.dtype} in {other}: {dating(dim, held, call, of_arrays)}"
         )
     options = "'standard', use_cftime=False" if wanted == NUMPY else f"{wanted!r}, use_cftime=True"
     if "360_day" in (ours, wanted):
         options += ", align_on='date'"
     raise ValueError(
         f"{dim!r} is in the calendar {ours!r} in {what}, in {wanted!r} in {other}: bring one to the other, "
-        f"{call}.convert_calendar({options}, dim={dim!r})"
+        f"{calls[0]}.convert_calendar({options}, dim={dim!r})"
     )
 
 

@@ -62,7 +62,14 @@ def decoded(forecast: xarray.Dataset, call: str, of_array: bool) -> xarray.Datas
     lead = forecast[name]
     units = str(lead.attrs.get("units", ""))
     length = _MICROSECONDS.get(units.strip().lower())
-    if lead.dtype.kind not in "iuf" or length is None:
+    if lead.dtype.kind == "M":
+        raise ValueError(f"{name!r} holds dates, not lengths of time: subtract the initial times")
+    if lead.dtype.kind not in "iuf":
+        raise ValueError(
+            f"{name!r} holds {lead.dtype}, not lengths of time: make them of it, {call} = "
+            f"{call}.assign_coords({name}=pandas.to_timedelta({call}[{name!r}].values))"
+        )
+    if length is None:
         raise ValueError(
             f"{name!r} holds {lead.dtype} in the units {units!r}, not lengths of time: say which they are, "
             f"{call}[{name!r}].attrs['units'] = 'hours'"

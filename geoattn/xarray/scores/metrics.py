@@ -34,7 +34,7 @@ import numpy as np
 import xarray
 
 from geoattn.xarray.fields import area_mean
-from geoattn.xarray.schema.values import decoding
+from geoattn.xarray.schema.times import are_dates, dating
 from geoattn.xarray.scores.lead_times import LEAD, TIME, decoded, first_of
 from geoattn.xarray.scores.pairs import Pair, Pairing, matched
 
@@ -239,17 +239,16 @@ def climatology(ds: Any, *, hours: bool = True, time: str = "time") -> Any:
         If there is no such time, or a day of the year lacks an hour that others have.
     """
     whole = _decoded(ds, "ds")
-    if time not in whole.dims or whole[time].dtype.kind not in "MO":
-        held = (
-            f"it holds {whole[time].dtype}"
-            if time in whole.dims
-            else f"the dimensions are {tuple(whole.dims)}"
-        )
+    if time not in whole.dims or not are_dates(whole[time].values):
+        if time not in whole.dims:
+            raise ValueError(
+                f"a climatology needs dates along {time!r}; the dimensions are {tuple(whole.dims)}: name the "
+                "dimension, climatology(ds, time='…')"
+            )
+        held = whole[time].dtype
         raise ValueError(
-            f"a climatology needs dates along {time!r}; {held}: name the dimension, climatology(ds, "
-            "time='…'), or "
-            f"give numbers their units, ds[{time!r}].attrs['units'] = 'hours since …', and decode them, "
-            f"{decoding('ds', isinstance(ds, xarray.DataArray))}"
+            f"a climatology needs dates along {time!r}; it holds {held}: "
+            f"{dating(time, held, 'ds', isinstance(ds, xarray.DataArray))}"
         )
     changing = whole[[name for name in whole.data_vars if time in whole[name].dims]]
     days, clock = whole[time].dt.dayofyear.values, whole[time].dt.hour.values

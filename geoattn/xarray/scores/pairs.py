@@ -78,6 +78,7 @@ class Pairing:
         ensemble_dim: str = "",
         arrays: Collection[str] = (),
     ) -> None:
+        self.arrays = {*arrays, *(["mask"] if isinstance(mask, xarray.DataArray) else [])}
         by_name = area is not None
         if by_name and not isinstance(area, xarray.DataArray):
             raise TypeError(
@@ -163,8 +164,8 @@ class Pairing:
 
     def _pair(self, forecast: xarray.Dataset) -> Pair:
         valid = valid_times(forecast)
-        truth = _at_times(self.truth, valid, "truth").load()
-        mask = _at_times(self.mask, valid, "mask").load()
+        truth = _at_times(self.truth, valid, "truth", "truth" in self.arrays).load()
+        mask = _at_times(self.mask, valid, "mask", "mask" in self.arrays).load()
         if self.truth_decides:
             mask = truth.notnull()
         chosen = self.climatology
@@ -240,7 +241,7 @@ class Pairing:
         for name in self.names:
             own, call = (mask[name], f"mask[{name!r}]") if several else (mask, "mask")
             fitting[name] = fit_mask(own, forecast[name], dims, call, "forecast", others=False)
-        ds = decoded(xarray.Dataset(fitting), "mask", not several)
+        ds = decoded(xarray.Dataset(fitting), "mask", "mask" in self.arrays)
         return self._comparable(ds, lambda ds, *_: ds, forecast, "mask"), False
 
 
@@ -289,7 +290,9 @@ def _bare(ds: xarray.Dataset, dims: tuple[str, ...]) -> xarray.Dataset:
     )
 
 
-def _at_times(ds: xarray.Dataset, valid: xarray.DataArray | None, what: str) -> xarray.Dataset:
+def _at_times(
+    ds: xarray.Dataset, valid: xarray.DataArray | None, what: str, of_array: bool
+) -> xarray.Dataset:
     """The data set at the valid times; as it is if it has no times."""
     dim = first_of(TIME, ds)
     if dim is None:
@@ -298,7 +301,8 @@ def _at_times(ds: xarray.Dataset, valid: xarray.DataArray | None, what: str) -> 
         raise ValueError(
             f"the {what} has the dimension {dim!r}, the forecast no time: select one, {what}.sel(…)"
         )
-    check_calendars(ds[dim].values, valid.values.ravel(), dim, f"the {what}", "the forecast", what)
+    times = ds[dim].values, valid.values.ravel()
+    check_calendars(*times, dim, f"the {what}", "the forecast", (what, "forecast"), of_array)
     return _without_labels(ds.sel({dim: matched(ds, dim, valid, what)}))
 
 

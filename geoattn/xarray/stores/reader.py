@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from geoattn.xarray.schema.fit import fit_schema
 from geoattn.xarray.schema.schema import Schema
 from geoattn.xarray.schema.tensors import fill_missing
-from geoattn.xarray.schema.times import check_calendars, check_times, settled, stamp
+from geoattn.xarray.schema.times import are_dates, check_calendars, check_times, dating, settled, stamp
 from geoattn.xarray.schema.variable import Variable
 from geoattn.xarray.stores.store import Store
 
@@ -77,8 +77,13 @@ class Reader:
             self._grid_dims.append(fit_schema(ds, schema))
             _check_dimensions(ds, schema, self.dim, self._grid_dims[-1])
             axes.append(ds[self.dim].values)
+            if axes[-1].dtype.kind not in "iufmM" and len(axes[-1]) and not are_dates(axes[-1]):
+                raise ValueError(
+                    f"{self.dim!r} of the {store} holds {axes[-1].dtype}, neither dates nor numbers: "
+                    f"{dating(self.dim, axes[-1].dtype, 'ds', False)}, and save that, ds.to_zarr(path)"
+                )
         for store, axis in zip(self.stores, axes, strict=True):
-            check_calendars(axis, axes[0], self.dim, f"the {store}", f"the {self.stores[0]}", "ds")
+            check_calendars(axis, axes[0], self.dim, f"the {store}", f"the {self.stores[0]}", ("ds", "ds"))
             check_times(settled(axis), self.dim)
         _check_order(axes, self.dim, self.stores)
         whole = settled(np.concatenate(axes))
