@@ -13,6 +13,7 @@ from torch.autograd.forward_ad import unpack_dual
 
 from geoattn import backends, derivatives, ops, programs
 from geoattn.backends.base import accumulation_dtype
+from geoattn.backends.torch_private import exporting
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
 
@@ -147,7 +148,7 @@ def attention(
         bias,
         scales,
         None,
-        programs.carried(hood.identity) if torch.compiler.is_exporting() else None,
+        programs.carried(hood.identity) if exporting() else None,
         hood.identity,
         None,
         factor,

@@ -65,6 +65,8 @@ def test_torch_still_has_them():
             with torch_private.with_autograd():
                 assert isinstance(2 * x, torch.Tensor)
         assert not torch_private.in_functorch(), said
+        answer = torch.compile(lambda x: x + torch_private.exporting(), backend="eager", fullgraph=True)
+        assert answer(torch.zeros(1)) == 0, said
         assert torch.func.vmap(lambda x: x * torch_private.in_functorch())(torch.ones(2)).all(), said
         with torch_private.dynamo_limits(recompile_limit=3):
             pass

@@ -30,6 +30,11 @@ def in_functorch() -> bool:
     return bool(torch._C._are_functorch_transforms_active())
 
 
+def exporting() -> bool:
+    """Whether a program is being exported; in torch 2.11 the public name is true under any compilation."""
+    return torch.compiler._is_exporting_flag
+
+
 def is_legacy_batched(x: torch.Tensor) -> bool:
     """Whether a tensor stands for several, as in ``torch.autograd.functional`` with ``vectorize=True``."""
     return bool(torch._C._functorch.is_legacy_batchedtensor(x))

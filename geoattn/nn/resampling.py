@@ -99,11 +99,12 @@ class WeightedSum(nn.Module):
         self.backward_tables = nn.ModuleList(_tables(csr_array(matrix.T)))
 
     def forward(self, x: Tensor) -> Tensor:
-        there = [table() for table in self.forward_tables]
-        back = [table() for table in self.backward_tables]
-        rows = x.transpose(0, 1).flatten(1)
-        out: Tensor = _Gather.apply(rows, *there, *back)  # type: ignore[no-untyped-call]
-        return out.reshape(-1, len(x), x.shape[2]).transpose(0, 1)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        tables = [table() for table in (*self.forward_tables, *self.backward_tables)]
+        tables = [table.to(dtype) if table.is_floating_point() else table for table in tables]
+        rows = x.transpose(0, 1).flatten(1).to(dtype)
+        out: Tensor = _Gather.apply(rows, *tables)  # type: ignore[no-untyped-call]
+        return out.to(x.dtype).reshape(-1, len(x), x.shape[2]).transpose(0, 1)
 
 
 def _tables(matrix: csr_array) -> list[Table]:
@@ -112,22 +113,19 @@ def _tables(matrix: csr_array) -> list[Table]:
 
 
 class _Gather(torch.autograd.Function):
-    """A constant sparse matrix in compressed rows, times ``x [Nk, columns]``; its transpose is given too."""
+    """A constant sparse matrix in compressed rows, times ``x [Nk, columns]``; its transpose is given too.
+
+    All in one dtype: compiled by torch 2.11, a cast in here that changes nothing loses the gradient.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, starts: Tensor, keys: Tensor, weights: Tensor, *transposed: Tensor
     ) -> Tensor:
         ctx.save_for_backward(starts, keys, weights, *transposed)
-        dtype = torch.promote_types(x.dtype, torch.float32)
         return F.embedding_bag(
-            keys,
-            x.to(dtype),
-            starts,
-            mode="sum",
-            per_sample_weights=weights.to(dtype),
-            include_last_offset=True,
-        ).to(x.dtype)
+            keys, x, starts, mode="sum", per_sample_weights=weights, include_last_offset=True
+        )
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
