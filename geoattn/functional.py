@@ -50,6 +50,22 @@ def attention(
 ) -> tuple[Tensor, Tensor]: ...
 
 
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    hood: Neighborhood,
+    *,
+    scale: float | Tensor | None = None,
+    key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
+    key_bias: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    return_lse: bool,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]: ...
+
+
 def attention(
     q: Tensor,
     k: Tensor,

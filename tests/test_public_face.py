@@ -73,6 +73,7 @@ reveal_type(ga.backends.get("cpu"))  # geoattn.backends.base.Backend
 reveal_type(ga.backends.AUTOMATIC["cpu"])  # tuple[str, ...]
 reveal_type(ga.models)  # types.ModuleType
 reveal_type(ga.compat.torch_harmonics.convert)  # def (
+reveal_type(ga.compat.natten.install)  # def (
 reveal_type(ga.models.load)  # def (
 reveal_type(ga.xarray.Schema.of)  # def (
 reveal_type(ga.plans.plan)  # def (

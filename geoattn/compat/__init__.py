@@ -2,6 +2,7 @@
 
 ==================================  ===================================================================
 ``geoattn.compat.torch_harmonics``  attention layers on the sphere, and ``convert(model)``
+``geoattn.compat.natten``           neighborhood attention, fused and unfused, and ``install()``
 ==================================  ===================================================================
 
 An argument of theirs that changes the result is honoured, or refused by name. One that only chooses a kernel
@@ -14,9 +15,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geoattn.compat import natten as natten
     from geoattn.compat import torch_harmonics as torch_harmonics
 
-__all__ = ["torch_harmonics"]
+__all__ = ["natten", "torch_harmonics"]
 
 if not TYPE_CHECKING:
 
