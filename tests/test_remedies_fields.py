@@ -46,6 +46,9 @@ def test_arrays_are_made_data_sets(refused_by):
     with refused_by("xarray/schema/fit.py", "a schema describes an xarray Dataset") as said:
         to_tensor(GOOD["t"], SCHEMA)
     fits(said.run("array.to_dataset(", "t", array=GOOD["t"]))
+    with refused_by("xarray/schema/schema.py", "a schema is read off an xarray Dataset") as said:
+        Schema.of(GOOD["t"])
+    assert Schema.of(said.run("array.to_dataset(", "t", array=GOOD["t"])) == SCHEMA
 
 
 def test_variables_that_do_not_fit(refused_by):
@@ -203,6 +206,12 @@ def test_tensors_and_their_masks(refused_by):
         to_xarray(tensor, schema, holes)
     again = said.run("to_xarray(", to_xarray=to_xarray, tensor=tensor, schema=schema, coords=holes, mask=mask)
     xr.testing.assert_equal(again["t"].transpose(*holes["t"].dims), holes["t"])
+    endless = GOOD.where(GOOD["t"] < 281, np.inf)
+    for where in ((), ("t",), {"t": "static"}):
+        with refused_by("xarray/schema/tensors.py", "is {} at {sample}") as said:
+            to_tensor(endless, Schema.of(GOOD, masked=where))
+        fixed = said.run("ds['t'] = ", ds=endless.copy())
+        assert to_tensor(fixed, Schema.of(holes, masked=["t"])).isfinite().all()
     schema = Schema.of(holes, masked={"t": "static"})
     with refused_by("xarray/schema/tensors.py", "is {} at {sample}") as said:
         to_tensor(holes, schema)
@@ -367,6 +376,8 @@ def test_means_and_maps(refused_by):
     with refused_by("xarray/fields.py", "one variable is plotted") as said:
         ga.xarray.plot(GOOD)
     array = said.run("ds['", "t", ds=GOOD)
+    with pytest.raises(TypeError, match="an xarray DataArray is plotted, got ndarray"):
+        ga.xarray.plot(GOOD["t"].values)
     with refused_by("xarray/fields.py", "a map shows one field") as said:
         ga.xarray.plot(array)
     assert ga.xarray.plot(said.run("array.isel(", array=array), Figure().add_subplot()) is not None

@@ -81,7 +81,7 @@ def test_columns_that_repeat_up_to_rounding(refused_by):
 
 def test_columns_that_close_the_circle(refused_by):
     ds = axes(lon=np.linspace(0, 360, 37))
-    with refused_by("grids/from_axes.py", "closes the circle: its last column") as said:
+    with refused_by("grids/from_axes.py", "closes the circle: its last") as said:
         ga.grids.recognise(ds)
     assert ga.grids.from_xarray(said.run("ds.isel(", ds=ds)) == GRID
     bent = np.clip(GRID.lat[1:-1] + 2 * np.sin(np.radians(GRID.lon[1:-1])), -89, 89)
@@ -90,6 +90,23 @@ def test_columns_that_close_the_circle(refused_by):
     with refused_by("grids/from_points.py", "close the circle: the last") as said:
         ga.grids.recognise(ds)
     assert ga.grids.from_xarray(said.run("ds.isel(", ds=ds)) == ga.grids.from_xarray(whole)
+
+
+@pytest.mark.parametrize("again", [1, 2, 5])
+@pytest.mark.parametrize("start", [0, -180])
+def test_columns_that_come_again(refused_by, again, start):
+    ds = axes(lon=start + 10.0 * np.arange(36 + again))
+    with refused_by("grids/from_axes.py", "closes the circle: its last") as said:
+        ga.grids.recognise(ds)
+    assert ga.grids.from_xarray(said.run("ds.isel(", ds=ds)).shape == (19, 36)
+
+
+def test_coordinates_that_are_text(refused_by):
+    for name in ("lat", "lon"):
+        ds = axes().assign_coords({name: (name, axes()[name].values.astype(str))})
+        with refused_by("grids/coordinates.py", "holds {variable.dtype}, not numbers") as said:
+            ga.grids.recognise(ds)
+        assert ga.grids.from_xarray(said.run("ds = ", ds=ds)) == GRID
 
 
 def test_axes_of_a_region(refused_by):
@@ -210,6 +227,16 @@ def test_coordinates_in_radians(refused_by):
     with refused_by("grids/coordinates.py", "the globe in radians, which nothing says") as said:
         ga.grids.recognise(ds)
     assert ga.grids.from_xarray(said.run("ds['lat']", ds=ds)).size == 200
+    for name, stated in (("lon", False), ("lon", True), ("lat", True)):
+        other = {"lat": "lon", "lon": "lat"}[name]
+        ds = axes().assign_coords({name: np.radians(axes()[name])})
+        if stated:
+            ds = ds.assign_coords({other: np.radians(ds[other])})
+            ds[other].attrs["units"] = "radian"
+        with refused_by("grids/coordinates.py", "the globe in radians, which nothing says") as one:
+            ga.grids.recognise(ds)
+        assert ga.grids.from_xarray(one.run(f"ds['{name}']", ds=ds)) == GRID
+        one.says("ga.grids.points(lat, lon, areas=…)")
     region = said.run(
         "ga.grids.points(", "areas", lat=np.radians(lat), lon=np.radians(lon), areas=np.ones(200)
     )
@@ -269,6 +296,13 @@ def test_points_of_axes_written_as_one_list(refused_by):
 
 
 def test_lists_of_points(refused_by, monkeypatch):
+    inner = slice(1, -1)
+    lat, lon = GRID.lat[inner], GRID.lon[inner]
+    for given in ((lat, lon), (lat[:, 0], lon[0])):
+        with refused_by("grids/points.py", "lat and lon must be equally long lists of points") as said:
+            ga.grids.points(*given)
+        made = said.run("ga.grids.", lat=given[0], lon=given[1])
+        assert made.size == 17 * 36
     lat, lon = fibonacci(50)
     lat[7], lon[7] = lat[3], lon[3]
     with refused_by("grids/points.py", "are the same point") as said:
@@ -298,9 +332,10 @@ def test_columns_of_latlon(refused_by):
         said.run("ga.grids.points(", "np.ones(171)", lat=lat + 1e-3 * np.sign(-lat) * lon, lon=lon).size
         == 171
     )
-    with refused_by("grids/latlon.py", "eastward around the whole globe") as said:
-        ga.grids.latlon(LAT, np.linspace(0, 360, 37))
-    assert ga.grids.latlon(LAT, np.linspace(0, 360, 37)[:-1]).shape == GRID.shape
+    for lon in (np.linspace(0, 360, 37), LON[::-1], np.roll(LON[::-1], 5)):
+        with refused_by("grids/latlon.py", "eastward around the whole globe") as said:
+            ga.grids.latlon(LAT, lon)
+        assert ga.grids.latlon(LAT, said.run("lon[", lon=lon)).shape == GRID.shape
 
 
 # ---------------------------------------------------------------- declarations, names, numbers, recognisers

@@ -75,6 +75,17 @@ def test_times_of_a_store(refused_by, tmp_path):
     assert len(Windows(tmp_path / "good.zarr", SCHEMA)) == 3
 
 
+def test_samples_of_several_dimensions(refused_by, tmp_path):
+    for dims in ("number",), ("number", "step"):
+        ds = GOOD.expand_dims(dict.fromkeys(dims, 2))
+        with refused_by("xarray/stores/reader.py", "samples must follow one another along one dim") as said:
+            Windows(saved(ds, tmp_path / f"{len(dims)}.nc"), Schema.of(ds))
+        taken(said.run("ds.isel(", ds=ds), tmp_path / f"{len(dims)} fixed.nc")
+    still = GOOD.isel(time=0, drop=True)
+    with pytest.raises(ValueError, match="no variable of the schema changes along any dimension"):
+        Windows(saved(still, tmp_path / "still.nc"), Schema.of(still))
+
+
 def test_stores_that_follow_one_another(refused_by, tmp_path):
     parts = [saved(GOOD.isel(time=s), tmp_path / f"{s.start}.nc") for s in (slice(2, 4), slice(0, 2))]
     with refused_by("xarray/stores/reader.py", "the stores do not follow one another") as said:
@@ -294,6 +305,18 @@ def test_dimensions_of_pairs(refused_by):
         score(still, GOOD)
     chosen = said.run("truth.sel(", "time='2001-01-01T00'", truth=GOOD)
     right(score(still, chosen))
+
+
+def test_labels_that_the_truth_lacks(refused_by):
+    for less in (GOOD.isel(level=[1]), GOOD.isel(time=[1, 2])):
+        with refused_by("xarray/scores/pairs.py", "the {what} lacks {dim}") as said:
+            score(FORECAST, less)
+        right(score(said.run("forecast.sel(", forecast=FORECAST, truth=less), less))
+    leads = np.array([6, 12]) * HOUR.astype("m8[ns]")
+    forecast = (GOOD + 1).expand_dims(lead_time=leads)
+    with pytest.raises(ValueError, match="the truth lacks time") as refusal:
+        score(forecast, GOOD)
+    assert "sel(" not in str(refusal.value)  # valid times are no labels of the forecast
 
 
 def test_weights_in_place_of_the_grids(refused_by):

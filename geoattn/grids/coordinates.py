@@ -86,6 +86,7 @@ class Source:
         if not (hasattr(data, "coords") and hasattr(data, "dims")):
             raise TypeError(f"expected an xarray Dataset or DataArray, got {type(data).__name__}")
         self.variables: dict[str, Any] = {str(name): data.coords[name] for name in data.coords}
+        self.is_dataset = hasattr(data, "data_vars")
         self.variables |= {str(name): data[name] for name in getattr(data, "data_vars", ())}
         self.sizes: dict[str, int] = {str(dim): int(size) for dim, size in data.sizes.items()}
         #: a variable that a DataArray refers to, but does not carry
@@ -151,6 +152,12 @@ class Source:
         found = found or [n for n in candidates if n.lower() in NAMES[axis]]
         keyword = axis[:3]
         if not found:
+            for name, variable in self.variables.items():
+                if name.lower() in NAMES[axis] and variable.dtype.kind not in "iuf":
+                    raise ValueError(
+                        f"{axis} {name!r} holds {variable.dtype}, not numbers: make some of them, "
+                        f"ds = ds.assign_coords({name}=ds[{name!r}].astype(float))"
+                    )
             if self.left_behind:
                 raise ValueError(
                     f"no {axis} found, and the grid mapping {self.left_behind!r} is not among the "
@@ -162,9 +169,10 @@ class Source:
                 f"{list(self.variables)}. Say which it is: ga.grids.recognise(ds, {keyword}='…')"
             )
         if len(found) > 1:
+            one = ", or pass one variable, ds['…']" if self.is_dataset else ""
             raise ValueError(
                 f"{len(found)} variables could be the {axis}: {found}. Say which is meant, "
-                f"ga.grids.recognise(ds, {keyword}={found[0]!r}), or pass one variable, ds['…']"
+                f"ga.grids.recognise(ds, {keyword}={found[0]!r}){one}"
             )
         return found[0]
 
@@ -250,14 +258,20 @@ def check_finite(coordinate: Coordinate, of_points: bool) -> None:
 
 def check_not_radians(lats: Coordinate, lons: Coordinate) -> None:
     """Refuse coordinates, taken for degrees, whose values are those of the globe in radians."""
-    lat, lon = lats.values, lons.values
-    within = np.abs(lat).max() <= math.pi / 2 + 1e-3 and np.abs(lon).max() <= 2 * math.pi + 1e-3
-    if within and np.ptp(lat) > 0.8 * math.pi and np.ptp(lon) > 0.8 * 2 * math.pi:
+
+    def globe(values: Floats, whole: float) -> bool:
+        return bool(0.8 * whole < np.ptp(values) <= whole + 1e-3 and np.abs(values).max() <= whole + 1e-3)
+
+    north, east = globe(lats.values, math.pi), globe(lons.values, 2 * math.pi)
+    both = north and east and np.abs(lats.values).max() <= math.pi / 2 + 1e-3
+    # one of them, where the other is known to be the globe's
+    if both or (east and globe(lats.values, 180.0)) or (north and lons.in_radians):
+        wrong = [x for x, is_wrong in ((lats, north), (lons, east)) if is_wrong]
+        runs = " and ".join(f"{x.name!r} from {x.values.min():g} to {x.values.max():g}" for x in wrong)
+        stated = " = ".join(f"ds[{x.name!r}].attrs['units']" for x in wrong)
         raise ValueError(
-            f"{lats.name!r} runs from {lat.min():g} to {lat.max():g} and {lons.name!r} from {lon.min():g} to "
-            f"{lon.max():g}: the globe in radians, which nothing says. State it: "
-            f"ds[{lats.name!r}].attrs['units'] = ds[{lons.name!r}].attrs['units'] = 'radian'. If degrees are "
-            f"meant, this is a small region: {POINTS_CALL}"
+            f"{runs.replace(' from', ' runs from', 1)}: the globe in radians, which nothing says. State it: "
+            f"{stated} = 'radian'. If degrees are meant, this is a small region: {POINTS_CALL}"
         )
 
 

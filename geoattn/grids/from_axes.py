@@ -123,10 +123,14 @@ def _refuse_columns(lons: Coordinate, steps: Floats, deviation: float, accepted:
             f"most steps are {step:g}°. {_accept(deviation * n / 360.0)}"
             f"For irregular columns give every point and its area: {POINTS_CALL}"
         )
-    if abs(step * (n - 1) - 360.0) < 0.5 * step:
+    again = n - round(360.0 / step)
+    if 0 < again < n / 2 and abs(step * (n - again) - 360.0) < 0.5 * step:
+        columns = (
+            f"column, {last}, is its first, {first}," if again == 1 else f"{again} columns are its first"
+        )
         raise ValueError(
-            f"longitude {lons.name!r} closes the circle: its last column, {last}, is its first, {first}, "
-            f"again. Drop it: ds.isel({lons.dims[0]}=slice(None, -1))"
+            f"longitude {lons.name!r} closes the circle: its last {columns} again. Drop "
+            f"{'it' if again == 1 else 'them'}: ds.isel({lons.dims[0]}=slice(None, -{again}))"
         )
     if abs(step * n - 360.0) < 0.5 * step:
         raise ValueError(

@@ -260,7 +260,12 @@ def latlon(lat: ArrayLike, lon: ArrayLike, areas: ArrayLike | None = None) -> La
     deviation = (lon - lon[0] - step * np.arange(len(lon)) + 180.0) % 360.0 - 180.0
     if np.abs(deviation).max() > 0.01 * step:
         if len(lon) > 1 and np.isclose(lon[-1] - lon[0], 360.0):
-            hint = "the last column repeats the first: drop it"
+            hint = "the last column repeats the first: drop it, lon[:-1]"
+        elif (
+            np.abs((lon[::-1] - lon[-1] - step * np.arange(len(lon)) + 180.0) % 360.0 - 180.0).max()
+            < 0.01 * step
+        ):
+            hint = "they run westward: turn them, lon[::-1], and the fields with them"
         else:
             hint = "for a region or irregular columns use ga.grids.points(lat, lon, areas=…)"
         raise ValueError(

@@ -27,8 +27,14 @@ class Points(PointSet, kind="points"):
     def _check(self) -> None:
         lat, lon, areas = self.latitudes, self.longitudes, self.areas
         if lat.ndim != 1 or lat.shape != lon.shape or not len(lat):
+            hint = ""
+            if lat.shape == lon.shape and lat.size:
+                hint = "; make lists of them, ga.grids.points(lat.ravel(), lon.ravel())"
+            elif lat.ndim == lon.ndim == 1:
+                hint = "; the axes of a global grid are those of ga.grids.latlon(lat, lon)"
             raise ValueError(
                 f"lat and lon must be equally long lists of points, got shapes {lat.shape} and {lon.shape}"
+                f"{hint}"
             )
         for i in np.flatnonzero(~(np.abs(lat) <= 90.0) | ~np.isfinite(lon))[:1]:  # ~ also finds NaN
             raise ValueError(

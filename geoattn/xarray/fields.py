@@ -101,8 +101,10 @@ def plot(array: Any, ax: Any = None, **options: Any) -> Any:
     ValueError
         If there are other dimensions.
     """
+    if isinstance(array, xarray.Dataset):
+        raise TypeError("one variable is plotted, ds['…'], got a Dataset")
     if not isinstance(array, xarray.DataArray):
-        raise TypeError(f"one variable is plotted, ds['…'], got a {type(array).__name__}")
+        raise TypeError(f"an xarray DataArray is plotted, got {type(array).__name__}")
     report = recognise(array)
     if set(map(str, array.dims)) != set(report.dims):
         others = [dim for dim in array.dims if dim not in report.dims]

@@ -85,7 +85,10 @@ class Schema(Value, kind="schema"):
             grid, if levels are repeated or unknown, or a dimension cannot be told.
         """
         if not hasattr(ds, "data_vars"):
-            raise TypeError(f"a schema is read off an xarray Dataset, got {type(ds).__name__}")
+            raise TypeError(
+                f"a schema is read off an xarray Dataset, got {type(ds).__name__}; of one array make one: "
+                "array.to_dataset(name='…')"
+            )
         report = recognise(ds, **recognition)
         as_found = variables is None
         if variables is None:

@@ -190,14 +190,19 @@ def fill_missing(
     finite = np.isfinite(values)
     if variable.mask != "static" and finite.all():
         return
-    if variable.mask == "none":
+    array = f"ds[{variable.name!r}]"
+    infinite = np.isinf(values)
+    if infinite.any():
+        wrong = infinite
+        remedy = f"only NaN stands for a missing value: {array} = {array}.where(np.isfinite({array}))"
+    elif variable.mask == "none":
         wrong, remedy = ~finite, f"the schema declares no mask: Schema.of(ds, masked=[{variable.name!r}])"
     elif variable.mask == "static":
         wrong = finite != variable.visible
         change = {variable.name: "changing"}
         remedy = f"the mask of the schema is static and says otherwise: Schema.of(ds, masked={change})"
     else:
-        wrong, remedy = np.isinf(values), "only NaN stands for a missing value"
+        wrong, remedy = infinite, ""
     if wrong.any():
         index = tuple(np.argwhere(wrong)[0].tolist())
         leading = values.ndim + schema.channel_axis

@@ -315,9 +315,12 @@ def matched(ds: xarray.Dataset, dim: str, labels: xarray.DataArray, what: str) -
     """The labels, once all are known to be there."""
     absent = ~np.isin(labels.values, ds[dim].values)
     if absent.any():
-        there = ds[dim].values
+        there, own = ds[dim].values, labels.name
+        # the forecast's own labels, not valid times that are made of two
+        common = labels.dims == (own,) and not absent.all() and np.isin(there, labels.values).all()
+        remedy = f": select what both have, forecast.sel({own}={what}[{dim!r}])" if common else ""
         raise ValueError(
             f"the {what} lacks {dim} {labels.values[absent].reshape(-1)[0]} and {int(absent.sum()) - 1} more "
-            f"that the forecast has: it has {len(there)}, {there[0]} to {there[-1]}"
+            f"that the forecast has: it has {len(there)}, {there[0]} to {there[-1]}{remedy}"
         )
     return labels

@@ -56,13 +56,16 @@ class Reader:
     """
 
     def __init__(self, stores: Any, schema: Schema, times: slice | None = None) -> None:
+        if all(variable.static for variable in schema.variables):
+            along = repr(schema.sample_dims[0]) if schema.sample_dims else "any dimension"
+            raise ValueError(f"no variable of the schema changes along {along}: {schema!r}")
         if len(schema.sample_dims) != 1:
+            *others, _ = sorted(schema.sample_dims, key=lambda dim: dim.lower() == "time")
             raise ValueError(
                 f"samples must follow one another along one dimension, but those of the schema have "
-                f"{schema.sample_dims or 'none'}: select one value of the others and save that"
+                f"{schema.sample_dims}: select one value of the others and save that, "
+                f"ds.isel({', '.join(f'{dim}=0' for dim in others)})"
             )
-        if all(variable.static for variable in schema.variables):
-            raise ValueError(f"no variable of the schema changes along {schema.sample_dims[0]!r}: {schema!r}")
         listed = stores if isinstance(stores, list | tuple) else [stores]
         self.stores = tuple(Store(location) for location in listed)
         self.schema = schema
