@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -179,3 +180,44 @@ def test_two_versions_share_a_cache(copied):
     for version in ("", other):
         assert "compiles" not in run_kernel(copied, version, check=True).stderr
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+TWENTY = """
+import hashlib, json, os, torch, geoattn as ga
+from geoattn.backends.cpu import backend, compiled
+from geoattn.plans import cache
+cache.WORTH_KEEPING = 0.0
+torch.set_num_threads(1)
+save, saved = compiled._Cache.save_overload, []
+compiled._Cache.save_overload = lambda *arguments: (saved.append(None), save(*arguments))
+pipes = []
+for _ in range(20):
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        hood = ga.geodesic(ga.grids.equiangular(13, 24), radius=25.0)
+        q = torch.linspace(-1, 1, 13 * 24 * 8).view(1, 13, 24, 1, 8)
+        out = ga.attention(q, q, q, hood, backend="cpu")
+        os.write(writer, json.dumps([hashlib.sha256(out.numpy()).hexdigest(), len(saved)]).encode())
+        os._exit(0)
+    os.close(writer)
+    pipes.append(reader)
+print(json.dumps([json.loads(os.read(reader, 1000)) for reader in pipes]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_twenty_processes_on_a_cold_cache_compile_each_kernel_once(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", TWENTY],
+        env={**os.environ, "GEOATTN_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    results, compiled = zip(*json.loads(run.stdout), strict=True)
+    assert len(results) == 20
+    assert len(set(results)) == 1
+    assert sum(compiled) == len(kernel_files(tmp_path)) > 0
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix not in (".nbc", ".plan")]
+    assert not left

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
 import pickle
 import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import llvmlite
 import numba
 
-from geoattn._files import Refused, cache_folder, read_checked, write_checked
-from geoattn.backends.cpu.numba_private import CompileResult, dumps
+from geoattn._files import Refused, cache_folder, lock, read_checked, write_checked
+from geoattn.backends.cpu.numba_private import CompileResult, dumps, global_compiler_lock
 
 logger = logging.getLogger("geoattn")
 
@@ -52,6 +53,15 @@ class _Cache:
         self._name = name.replace("<", "").replace(">", "")
         bound = dumps(tuple(cell.cell_contents for cell in cells))  # type: ignore[no-untyped-call]
         self._content = (self._name, code.co_firstlineno, code.co_code, bound)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the function for this process: the others wait, and read what it compiles."""
+        with contextlib.ExitStack() as held:
+            # no home folder, or none that can be written: each process compiles for itself
+            with contextlib.suppress(OSError, RuntimeError):
+                held.enter_context(lock(Path(self.cache_path) / self._name))
+            yield
 
     @property
     def cache_path(self) -> str:
@@ -109,5 +119,13 @@ class _Cache:
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function of the CPU backend: without the interpreter lock, cached on disk."""
     dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
-    dispatcher._cache = _Cache(function)
+    dispatcher._cache = cache = _Cache(function)
+    compile_or_load = dispatcher.compile
+
+    def compile(signature: Any) -> Any:
+        # numba's lock first, since compiling one function compiles those that it calls
+        with global_compiler_lock, cache.alone():
+            return compile_or_load(signature)
+
+    dispatcher.compile = compile
     return dispatcher

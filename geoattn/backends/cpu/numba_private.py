@@ -6,6 +6,7 @@ Each was read in numba 0.61 to 0.68. If a release of numba moves one, this file 
 from __future__ import annotations
 
 from numba.core.compiler import CompileResult as CompileResult
+from numba.core.compiler_lock import global_compiler_lock as global_compiler_lock
 from numba.core.serialize import dumps as dumps
 
 
