@@ -478,4 +478,6 @@ def _per_key(name: str, x: Tensor, q: Tensor, hood: Neighborhood, *, batched: bo
     allowed = f"[{', '.join(map(str, axes))}]"
     if batched:
         allowed += f" or [{', '.join(map(str, (batch, *axes)))}]"
-    raise ValueError(f"{name} must be {allowed} on the key grid {hood.key_grid!r}, got shape {shape}")
+    flat = len(axes) > 1 and shape and shape[-1] == hood.key_grid.size
+    hint = f"; keys lie on the axes of the grid: {name}.unflatten(-1, {axes})" if flat else ""
+    raise ValueError(f"{name} must be {allowed} on the key grid {hood.key_grid!r}, got shape {shape}{hint}")

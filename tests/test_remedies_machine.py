@@ -195,11 +195,10 @@ def test_shallow_water(refused_by):
     healpix = ga.grids.healpix(4)
     with refused_by("tasks/shallow_water/harmonics.py", "has no harmonic transform") as said:
         ShallowWater(healpix)
-    solver = ShallowWater(said.run("ga.grids.gaussian(", nlat=16, nlon=32))
+    solver = ShallowWater(said.run("ga.grids.gaussian(", nlat=8, nlon=16))
     (state,) = random_balanced_states(solver, [3])
     with refused_by("tasks/shallow_water/solver.py", "the run blew up before") as said:
-        solver.run(state, 100 * 86400.0, time_step=86400.0)
+        solver.run(state, 50 * 86400.0, time_step=86400.0)
     said.says("time_step", "ShallowWater(..., damping_time=...)")
-    assert solver.run(state, 86400.0, time_step=600.0).isfinite().all()
-    damped = ShallowWater(solver.grid, damping_time=3600.0)
-    assert damped.run(state, 86400.0).isfinite().all()
+    assert solver.run(state, 3600.0, time_step=900.0).isfinite().all()
+    assert ShallowWater(solver.grid, damping_time=3600.0).run(state, 3600.0).isfinite().all()

@@ -95,6 +95,15 @@ def test_what_is_given_for_each_key(refused_by):
     assert ga.attention(
         q, k, v, HOOD, key_weights=said.run("torch.as_tensor", "weights", weights=weights)
     ).any()
+    with refused_by("nn/attention.py", "got {}; make a tensor of it") as said:
+        ga.nn.Attention(8, 2, HOOD, key_weights=weights)
+    made = said.run("torch.as_tensor", "weights", weights=weights)
+    assert ga.nn.Attention(8, 2, HOOD, key_weights=made)(tokens()).isfinite().all()
+    for flat in (half.flatten(), half.flatten()[None]):
+        with refused_by("functional.py", " on the key grid {hood.key_grid}, got") as said:
+            ga.attention(q, k, v, HOOD, key_mask=flat)
+        fixed = said.run("key_mask.unflatten(", key_mask=flat)
+        assert torch.equal(ga.attention(q, k, v, HOOD, key_mask=fixed), hidden)
     with refused_by("functional.py", "key_bias must be floating point") as said:
         ga.attention(q, k, v, HOOD, key_bias=half)
     said.says("key_mask")

@@ -164,10 +164,15 @@ class Attention(nn.Module):
                     f"got {weights.dtype} of shape {list(weights.shape)}"
                 )
             self.register_buffer("key_weights", weights.detach().clone().to(device))
-        elif weights in ("quadrature", None):
+        elif weights is None or (isinstance(weights, str) and weights == "quadrature"):
             self.key_weights = weights
-        else:
+        elif isinstance(weights, str):
             raise ValueError(f'key_weights must be "quadrature", None or a tensor, got {weights!r}')
+        else:
+            raise TypeError(
+                f'key_weights must be "quadrature", None or a tensor, got {type(weights).__name__}; make a '
+                "tensor of it with torch.as_tensor(…)"
+            )
 
     def forward(
         self,
