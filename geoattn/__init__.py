@@ -17,8 +17,10 @@ from geoattn.neighborhoods import (
     everything,
     from_edges,
     geodesic,
+    k_hop,
     nearest,
     product,
+    union,
     window,
 )
 
@@ -70,11 +72,13 @@ __all__ = [
     "from_edges",
     "geodesic",
     "grids",
+    "k_hop",
     "merge",
     "nearest",
     "nn",
     "picture",
     "product",
+    "union",
     "window",
 ]
 

@@ -23,6 +23,7 @@ WHOLE = {
     "window dilation": (lambda n: ga.window(PLANE, 3, 1, n), "dilation"),
     "window offset": (lambda n: ga.window(PLANE, 3, offset=n), "offset"),
     "curve window": (lambda n: ga.curve_window(PLANE, n), "size"),
+    "hops": (lambda n: ga.k_hop(ga.grids.icosahedral(1), n), "hops"),
     "attention dim": (lambda n: ga.nn.Attention(n, 1, HOOD), "dim"),
     "attention heads": (lambda n: ga.nn.Attention(8, n, HOOD), "num_heads"),
     "attention kv heads": (lambda n: ga.nn.Attention(8, 4, HOOD, num_kv_heads=n), "num_kv_heads"),
@@ -82,6 +83,7 @@ GRIDS = {
     "nearest": lambda g: ga.nearest(g, k=3),
     "window": lambda g: ga.window(g, 3),
     "curve window": lambda g: ga.curve_window(g, 3),
+    "hops": lambda g: ga.k_hop(g if g is not HOOD else 5, 3),
     "edges": lambda g: ga.from_edges(g, SPHERE, [0], []),
 }
 

@@ -35,6 +35,13 @@ PATTERNS = {
     "everything": ga.everything(TIME, NESTED),
     "curve": ga.curve_window(NESTED, 9),
     "curve blocks": ga.curve_window(LATLON, 8, stride=8, curve="morton"),
+    "shifted curve blocks": ga.curve_window(NESTED, 8, stride=8, curve="nested", offset=3, boundary="clip"),
+    "hops": ga.k_hop(ga.grids.icosahedral(2), 2),
+    "hops along edges": ga.k_hop(ga.window(PLANE, (1, 3), causal=(False, True)), 2),
+    "union": ga.union(ga.geodesic(LATLON, radius=35.0), ga.window(LATLON, (3, 6)), ga.nearest(LATLON, k=4)),
+    "union of discs": ga.union(
+        ga.geodesic(NESTED, LATLON, radius=25.0), ga.geodesic(NESTED, LATLON, radius=10.0)
+    ),
     "edges": random_edges(),
     "time × sphere": ga.product(ga.window(TIME, 3, causal=True), ga.geodesic(NESTED, radius=16.0)),
     "sphere × time": ga.product(ga.geodesic(LATLON, NESTED, radius=25.0), ga.window(TIME, 3)),
@@ -235,9 +242,34 @@ def test_nested_blocks_are_the_coarser_pixels():
     assert np.array_equal(matrix, pixel[:, None] == pixel)
 
 
+@pytest.mark.parametrize("size", [5, 16, 300])
+def test_clipped_curve_windows_are_clipped_windows_over_ranks(size):
+    along = order(NESTED, "hilbert")
+    ranks = dense(ga.window(ga.grids.cartesian(NESTED.size), size, 4, offset=3, boundary="clip"))
+    expected = np.zeros_like(ranks)
+    expected[np.ix_(along, along)] = ranks
+    hood = ga.curve_window(NESTED, size, 4, offset=-1, boundary="clip")
+    assert np.array_equal(dense(hood), expected)
+    assert hood == ga.curve_window(NESTED, size, 4, "hilbert", 7, "clip")
+
+
+def test_shifted_nested_blocks_are_those_of_a_roll_with_its_mask():
+    """HEAL-SWIN rolls the pixels back by the shift, cuts windows, and keeps the two ends apart."""
+    window, shift, n = 16, 8, NESTED.size
+    rolled = np.roll(np.arange(n), -shift).reshape(-1, window)
+    expected = np.zeros((n, n), bool)
+    for pixels in rolled:
+        same_end = (pixels[:, None] < shift) == (pixels < shift)
+        expected[np.ix_(pixels, pixels)] = same_end | (len(set(pixels < shift)) == 1)
+    assert np.array_equal(dense(ga.curve_window(NESTED, window, window, "nested", shift, "clip")), expected)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "match"),
     [
+        ((4, 1, "nested", 0, "wrap"), ValueError, 'boundary must be "shift" or "clip", got \'wrap\''),
+        ((4, 1, "nested", 0.5), TypeError, "offset must be int, got 0.5"),
+        ((0, 1, "nested", 0, "clip"), ValueError, "size must lie in 1"),
         ((0,), ValueError, "size must lie in 1 … 192, .* got 0"),
         ((193,), ValueError, "got 193"),
         ((4, 5), ValueError, "stride must lie in 1 … size = 4, got 5"),
@@ -300,3 +332,91 @@ def test_edges_are_sorted_within_each_row():
 def test_malformed_edges_are_refused(indptr, indices, match):
     with pytest.raises(ValueError, match=match):
         ga.from_edges(ga.grids.cartesian(3), TIME, indptr, indices)
+
+
+# hops ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hops", [1, 2, 5])
+def test_hops_reach_what_as_many_edges_of_the_mesh_join(hops):
+    mesh = ga.grids.icosahedral(2)
+    edges = np.zeros((mesh.size, mesh.size), bool)
+    for a, b, c in mesh.triangles:
+        edges[[a, b, b, c, c, a], [b, a, c, b, a, c]] = True
+    distance = np.where(np.eye(mesh.size, dtype=bool), 0, np.inf)
+    for step in range(1, hops + 1):
+        reached = (distance < np.inf) @ edges
+        distance = np.where(reached & np.isinf(distance), step, distance)
+    assert np.array_equal(dense(ga.k_hop(mesh, hops)), distance <= hops)
+    assert sorted(set(ga.k_hop(mesh, 1).counts)) == [6, 7]  # twelve points have five neighbors
+
+
+def test_hops_along_the_edges_of_ones_own_mesh_follow_their_direction():
+    line = ga.grids.cartesian(6)
+    onward = ga.from_edges(line, line, [0, 1, 2, 3, 4, 5, 5], [1, 2, 3, 4, 5])
+    matrix = dense(ga.k_hop(onward, 2))
+    assert np.array_equal(matrix, np.triu(np.ones((6, 6), bool)) & np.tril(np.ones((6, 6), bool), 2))
+    mesh = ga.grids.icosahedral(1)
+    assert np.array_equal(dense(ga.k_hop(ga.k_hop(mesh, 1), 3)), dense(ga.k_hop(mesh, 3)))
+
+
+def test_impossible_hops_are_refused(refused_by):
+    line = ga.grids.cartesian(3)
+    with refused_by("neighborhoods/k_hop.py", "has no edges") as said:
+        ga.k_hop(line, 1)
+    assert said.run("grids.icosahedral(", grids=ga.grids, level=1).size == 42
+    edges = {"grid": line, "indptr": [0, 1, 2, 3], "indices": [1, 2, 0]}
+    assert said.run("k_hop(from_edges(", hops=2, **edges).counts.tolist() == [3, 3, 3]
+    with refused_by("neighborhoods/k_hop.py", "steps lead from a grid to itself") as said:
+        ga.k_hop(ga.everything(line, PLANE), 2)
+    assert ga.k_hop(said.run("from_edges(", **edges), 1).counts.tolist() == [2, 2, 2]
+    with pytest.raises(ValueError, match="hops must be at least 1, got 0"):
+        ga.k_hop(ga.grids.icosahedral(1), 0)
+
+
+# unions ----------------------------------------------------------------------------------------------
+
+
+def test_a_union_shows_what_any_part_shows_once():
+    parts = [PATTERNS["disc"], ga.window(LATLON, (1, 12)), PATTERNS["nearest"]]
+    hood = ga.union(*parts)
+    assert np.array_equal(dense(hood), np.any([dense(part) for part in parts], axis=0))
+    assert ga.union(ga.union(*parts[:2]), parts[0], parts[2]) == hood
+    assert ga.union(parts[0], parts[0]) == parts[0]
+
+
+def test_a_union_keeps_the_symmetry_that_its_parts_share():
+    disc, every_third = ga.geodesic(LATLON, radius=35.0), ga.window(LATLON, (3, 3), stride=(1, 3))
+    assert disc.rotation.query_step == 1
+    assert ga.union(disc, every_third).rotation == every_third.rotation
+    assert ga.union(disc, every_third).rotation.query_step == 3
+    by_four = ga.window(LATLON, (3, 4), stride=(1, 4))
+    assert ga.union(every_third, by_four).rotation is None
+    assert ga.union(disc, ga.nearest(LATLON, k=4)).rotation is None
+
+
+def test_a_union_of_products_is_radial_attention():
+    """Frames nearer in time see wider windows of space: half as wide for each doubling of the distance."""
+    frames, space = ga.grids.cartesian(8), ga.grids.cartesian(16)
+    times = np.abs(np.arange(8)[:, None] - np.arange(8))
+    widths = np.where(times <= 1, 9, 9 >> np.log2(np.maximum(times, 1)).astype(int)) | 1
+    bands = []
+    for width in np.unique(widths):
+        rows = [np.flatnonzero(row) for row in widths == width]
+        band = ga.from_edges(frames, frames, np.cumsum([0, *map(len, rows)]), np.concatenate(rows))
+        bands.append(ga.product(band, ga.window(space, int(width), boundary="clip")))
+    places = np.abs(np.arange(16)[:, None] - np.arange(16))
+    expected = places[None, :, None, :] <= widths[:, None, :, None] // 2
+    assert np.array_equal(dense(ga.union(*bands)), expected.reshape(128, 128))
+
+
+def test_impossible_unions_are_refused(refused_by):
+    with pytest.raises(ValueError, match="at least one neighborhood"):
+        ga.union()
+    with pytest.raises(ValueError, match="a union is on one pair of grids, got 7 nearest on"):
+        ga.union(PATTERNS["nearest"], PATTERNS["everything"])
+    with refused_by("neighborhoods/union.py", "a union is of neighborhoods") as said:
+        ga.union(LATLON)
+    assert said.run("window(grid, size)", grid=LATLON, size=3).counts.max() == 9
+    assert said.run("geodesic(", "9.0", grid=LATLON)
+    assert said.run("everything(grid)", grid=LATLON)

@@ -89,6 +89,11 @@ HOODS: dict[str, Callable[[], Neighborhood]] = {
     "nearest pixels": lambda: ga.nearest(SPHERE, ga.grids.healpix(8), k=9),
     "transposed nearest pixels": lambda: ga.nearest(SPHERE, ga.grids.healpix(8), k=9).transpose(),
     "curve window": lambda: ga.curve_window(ga.grids.cartesian((20, 24)), 30, stride=7),
+    "shifted curve window": lambda: ga.curve_window(
+        ga.grids.healpix(4), 16, 16, "nested", offset=8, boundary="clip"
+    ),
+    "hops on a mesh": lambda: ga.k_hop(ga.grids.icosahedral(3), 4),
+    "union of discs and bands": lambda: ga.union(ga.geodesic(SPHERE, radius=20), ga.window(SPHERE, (1, 9))),
     "transposed curve window": lambda: ga.curve_window(ga.grids.healpix(4), 21, stride=5).transpose(),
     "time and sphere": lambda: ga.product(
         ga.window(ga.grids.cartesian(9), 3, causal=True), ga.geodesic(SPHERE, radius=20)

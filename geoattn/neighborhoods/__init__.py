@@ -13,9 +13,11 @@ from geoattn.neighborhoods.curve import curve_window
 from geoattn.neighborhoods.edges import from_edges
 from geoattn.neighborhoods.everything import everything
 from geoattn.neighborhoods.geodesic import geodesic
+from geoattn.neighborhoods.k_hop import k_hop
 from geoattn.neighborhoods.nearest import nearest
 from geoattn.neighborhoods.product import product
 from geoattn.neighborhoods.rows import Rotation, Rows
+from geoattn.neighborhoods.union import union
 from geoattn.neighborhoods.window import window
 
 __all__ = [
@@ -26,7 +28,9 @@ __all__ = [
     "everything",
     "from_edges",
     "geodesic",
+    "k_hop",
     "nearest",
     "product",
+    "union",
     "window",
 ]

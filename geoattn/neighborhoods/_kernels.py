@@ -53,6 +53,30 @@ def outer(
 
 
 @njit(cache=True, nogil=True)
+def merge(
+    first_indptr: Ints, first: NDArray[np.int32], second_indptr: Ints, second: NDArray[np.int32]
+) -> Any:
+    """Row by row, the keys of either, ascending as both are, each once."""
+    n = len(first_indptr) - 1
+    indptr = np.zeros(n + 1, np.int64)
+    keys = np.empty(len(first) + len(second), np.int32)
+    e = 0
+    for i in range(n):
+        a, b = first_indptr[i], second_indptr[i]
+        while a < first_indptr[i + 1] or b < second_indptr[i + 1]:
+            left = b == second_indptr[i + 1] or (a < first_indptr[i + 1] and first[a] <= second[b])
+            key = first[a] if left else second[b]
+            if a < first_indptr[i + 1] and first[a] == key:
+                a += 1
+            if b < second_indptr[i + 1] and second[b] == key:
+                b += 1
+            keys[e] = key
+            e += 1
+        indptr[i + 1] = e
+    return indptr, keys[:e].copy()
+
+
+@njit(cache=True, nogil=True)
 def transpose(indptr: Ints, indices: NDArray[np.int32], n_keys: int) -> Any:
     """The rows of the reversed edges, each ascending."""
     starts = np.zeros(n_keys + 1, np.int64)
