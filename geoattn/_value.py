@@ -152,6 +152,7 @@ KINDS: Registry[type[Value]] = Registry(
         "edges": "geoattn.neighborhoods.edges:Edges",
         "everything": "geoattn.neighborhoods.everything:Everything",
         "geodesic": "geoattn.neighborhoods.geodesic:Geodesic",
+        "heads": "geoattn.neighborhoods.heads:Heads",
         "k_hop": "geoattn.neighborhoods.k_hop:KHop",
         "nearest": "geoattn.neighborhoods.nearest:Nearest",
         "product": "geoattn.neighborhoods.product:Product",

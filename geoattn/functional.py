@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from math import lcm
 from numbers import Real
-from typing import Literal, NoReturn, overload
+from typing import Any, Literal, NoReturn, overload
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from geoattn.backends.base import accumulation_dtype
 from geoattn.backends.torch_private import exporting
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.heads import Heads
 
 
 @overload
@@ -100,7 +102,8 @@ def attention(
         float32 or float64, any strides. Half precision stays half precision in memory; sums,
         ``lse`` and everything that is added per key are float32 then (float64 for float64).
     hood
-        Which keys each query sees.
+        Which keys each query sees. With :func:`geoattn.heads` of n neighborhoods H and H_kv are multiples of
+        n, and each n-th of the heads attends over its own.
     scale
         Factor of the dot products, ``D ** -0.5`` unless given: a number, or a floating-point tensor of one
         or ``[H]`` numbers, differentiable. A tensor is used in float32 (float64 for float64), and
@@ -151,6 +154,10 @@ def attention(
     _check_kinds(q, k, v, hood)
     q, k, v = _autocast(q, k, v)
     _check_operands(q, k, v, hood)
+    if isinstance(hood, Heads):
+        options = {"key_weights": key_weights, "key_bias": key_bias, "key_mask": key_mask}
+        out, lse = _by_parts(q, k, v, hood, scale, backend=backend, **options)
+        return (out, lse) if return_lse else out
     bias, quadrature = _additive(q, hood, key_weights, key_bias, key_mask)
     if backend is not None and not isinstance(backend, str):
         raise TypeError(f"backend must be a name in geoattn.backends() or None, got {type(backend).__name__}")
@@ -173,6 +180,33 @@ def attention(
     )
     out = out.view(*shape, v.shape[-1])
     return (out, lse.view(shape)) if return_lse else out
+
+
+def _by_parts(
+    q: Tensor, k: Tensor, v: Tensor, hood: Heads, scale: float | Tensor | None, **options: Any
+) -> tuple[Tensor, Tensor]:
+    """Attention of each group of heads over its own neighborhood."""
+    n, heads, kv_heads = len(hood.parts), q.shape[-2], k.shape[-2]
+    if kv_heads % n:
+        common = lcm(kv_heads, n)
+        repeats = f"({common // kv_heads}, -2)"
+        raise ValueError(
+            f"the {kv_heads} key and value heads must be a multiple of the {n} neighborhoods of {hood!r}; "
+            + (
+                f"{n} does not divide the {heads} query heads either, so take other numbers of both"
+                if heads % common
+                else f"repeat them, k.repeat_interleave{repeats} and v.repeat_interleave{repeats}"
+            )
+        )
+    _scale(scale, q)
+    by_head = isinstance(scale, Tensor) and scale.numel() == heads
+    scales = scale.view(heads).chunk(n) if by_head else (scale,) * n  # type: ignore[union-attr]
+    groups = zip(*(x.chunk(n, -2) for x in (q, k, v)), hood.parts, scales, strict=True)
+    outs, lses = zip(
+        *(attention(*operands, scale=factor, return_lse=True, **options) for *operands, factor in groups),
+        strict=True,
+    )
+    return torch.cat(outs, -2), torch.cat(lses, -1)
 
 
 def merge(outs: Sequence[Tensor], lses: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -236,6 +270,10 @@ def explain(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> Explanation:
     _check_kinds(q, k, v, hood)
     q, k, v = _autocast(q, k, v)
     _check_operands(q, k, v, hood)
+    if isinstance(hood, Heads):
+        raise TypeError(
+            f"{hood!r} runs part by part, and backends may differ; say explain(q, k, v, hood.parts[0])"
+        )
     q, k, v = (x.flatten(1, -3) for x in (q, k, v))
     tried = backends.automatic(q)
     found: dict[str, str] = {}

@@ -76,6 +76,7 @@ def one_of_each_kind() -> list[Value]:
         ga.nearest(points, GRID, k=2).transpose(),
         ga.window(plane, 3),
         ga.curve_window(plane, 5),
+        ga.heads(disc, ga.everything(GRID)),
         ga.k_hop(ga.grids.icosahedral(1), 2),
         ga.union(disc, ga.everything(GRID)),
         ga.product(ga.window(ga.grids.cartesian((3,)), 3), disc),

@@ -13,6 +13,7 @@ from geoattn.neighborhoods.curve import curve_window
 from geoattn.neighborhoods.edges import from_edges
 from geoattn.neighborhoods.everything import everything
 from geoattn.neighborhoods.geodesic import geodesic
+from geoattn.neighborhoods.heads import heads
 from geoattn.neighborhoods.k_hop import k_hop
 from geoattn.neighborhoods.nearest import nearest
 from geoattn.neighborhoods.product import product
@@ -28,6 +29,7 @@ __all__ = [
     "everything",
     "from_edges",
     "geodesic",
+    "heads",
     "k_hop",
     "nearest",
     "product",
