@@ -56,6 +56,9 @@ class Value:
                 f"for it; give it one of its own: class {cls.__qualname__}(…, kind='…')"
             )
 
+    def _check(self) -> None:
+        """Refuse fields of the wrong kind, and bring equal ones to one type: the digest follows from them."""
+
     def __post_init__(self) -> None:
         for name, value in self._content().items():
             if isinstance(value, np.ndarray):
@@ -64,6 +67,7 @@ class Value:
                 object.__setattr__(self, name, value)
             elif isinstance(value, list):
                 object.__setattr__(self, name, _as_tuple(value))
+        self._check()
         digest = hashlib.sha256(self.kind.encode())
         for name, value in self._content().items():
             digest.update(f"\0{name}\0".encode())

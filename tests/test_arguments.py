@@ -1,5 +1,7 @@
 """Numbers and grids of the wrong kind are refused at the call, by name and value."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -91,7 +93,7 @@ GRIDS = {
 @pytest.mark.parametrize("wrong", [5, (4, 8), "era5-1.5", HOOD], ids=repr)
 @pytest.mark.parametrize("call", GRIDS.values(), ids=GRIDS)
 def test_neighborhoods_are_of_grids(call, wrong):
-    with pytest.raises(TypeError, match=r"a neighborhood is of grids, got .*geoattn\.grids\."):
+    with pytest.raises(TypeError, match=r"must be a grid, got .*geoattn\.grids\."):
         call(wrong)
 
 
@@ -124,3 +126,93 @@ def test_modules_take_tensors():
     layer = ga.nn.Attention(8, 2, HOOD)
     with pytest.raises(TypeError, match=r"x must be a tensor, got ndarray; .*torch\.as_tensor"):
         layer(np.zeros((1, 6, 12, 8), np.float32))
+
+
+# --- modules, positions, configurations, rows, fields -------------------------------------------------
+
+GRID, DISCS = SPHERE, HOOD
+CONFIG = partial(ga.models.TransformerConfig, GRID, DISCS, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "said"),
+    [
+        (lambda: ga.nn.PatchEmbed(5, 2, 3, 8), TypeError, "grid must be a grid, got 5; make one with"),
+        (lambda: ga.nn.PatchEmbed(GRID, 2.5, 3, 8), TypeError, "patch must be an integer, got 2.5"),
+        (lambda: ga.nn.PatchUnembed("S", 2, 3, 8), TypeError, "grid must be a grid, got 'S'"),
+        (lambda: ga.nn.PositionFeatures(3, 2), TypeError, "grid must be a grid, got 3"),
+        (lambda: ga.nn.PositionFeatures(GRID, 2.5), TypeError, "degree must be an integer, got 2.5"),
+        (lambda: ga.nn.PositionFeatures(GRID, -1), ValueError, "degree must be at least 0, got -1"),
+        (lambda: ga.nn.Resample(GRID, 5), TypeError, "key_grid must be a grid, got 5"),
+        (lambda: ga.nn.Resample(DISCS, GRID), TypeError, "query_grid must be a grid, got geodesic"),
+        (
+            lambda: ga.nn.Resample(GRID, ga.grids.healpix(1), "attention", 8, 2, DISCS),
+            ValueError,
+            r"hood must lead from HEALPix.* to Gaussian.*make it with both grids",
+        ),
+        (
+            lambda: ga.nn.Resample(GRID, ga.grids.healpix(1), "attention", "8", 2),
+            TypeError,
+            "dim must be an integer, got '8'",
+        ),
+        (lambda: ga.nn.Directional("a"), TypeError, "slope must be a number, got 'a'"),
+        (lambda: ga.nn.Directional(float("nan")), ValueError, "slope must be positive and finite, got nan"),
+        (lambda: ga.nn.Fourier(1.5), TypeError, "wavenumber must be a whole number, got 1.5"),
+        (lambda: ga.nn.Fourier(0), ValueError, "wavenumber must be at least 1, got 0"),
+        (lambda: ga.nn.Harmonic("4"), TypeError, "degree must be a whole number, got '4'"),
+        (lambda: ga.nn.Harmonic(-1), ValueError, "degree must be at least 1, got -1"),
+        (lambda: ga.nn.LayerScale(8.5, 1.0), TypeError, "dim must be an integer, got 8.5"),
+        (lambda: ga.nn.LayerScale(8, "x"), TypeError, "start must be a number, got 'x'"),
+        (lambda: ga.nn.Block(8, 2, DISCS, mlp_ratio="4"), TypeError, "mlp_ratio must be a number, got '4'"),
+        (
+            lambda: ga.nn.Block(8, 2, DISCS, mlp_ratio=float("nan")),
+            ValueError,
+            "mlp_ratio nan leaves no",
+        ),
+        (lambda: CONFIG(dim="8"), TypeError, "dim must be a whole number, got '8'"),
+        (lambda: CONFIG(depth=0), ValueError, "depth must be at least 1, got 0"),
+        (lambda: CONFIG(residual="no"), TypeError, "residual must be True or False, got 'no'"),
+        (
+            lambda: CONFIG(key_weights="areas"),
+            ValueError,
+            "must be one of 'quadrature', got 'areas'",
+        ),
+        (lambda: CONFIG(num_kv_heads=1.5), TypeError, "num_kv_heads must be a whole number or None, got 1.5"),
+        (lambda: ga.models.TransformerConfig(4, DISCS, 3, 3), TypeError, "grid must be a Grid, got 4"),
+        (
+            lambda: ga.models.TransformerConfig(GRID, GRID, 3, 3),
+            TypeError,
+            "hoods must be a tuple, each",
+        ),
+        (lambda: ga.models.TransformerConfig(GRID, (), 3, 3), ValueError, "hoods must name at least one"),
+        (lambda: DISCS.rows(np.array([0.5])), TypeError, r"queries must be flat indices \[n\] .*float64"),
+        (lambda: DISCS.rows(np.ones(72, bool)), TypeError, r"np.flatnonzero\(mask\)"),
+        (lambda: DISCS.rows(np.array([[0]])), TypeError, r"shape \(1, 1\)"),
+        (lambda: DISCS.rows(np.array([0, 72])), ValueError, r"queries must lie in \[0, 72\).*got 0 … 72"),
+        (lambda: DISCS.rows(np.array([-1])), ValueError, r"got -1 … -1"),
+        (lambda: GRID.integrate("x"), TypeError, "field must be a numpy array or a torch tensor, got str"),
+        (lambda: GRID.mean([1.0]), TypeError, "field must be a numpy array or a torch tensor, got list"),
+        (lambda: ga.grids.named(5), TypeError, r"ga.grids.catalogue\(\) lists all"),
+        (
+            lambda: ga.nn.real_spherical_harmonics(np.zeros((3, 2)), 2),
+            ValueError,
+            r"xyz must be unit vectors \[..., 3\].*got shape \(3, 2\)",
+        ),
+        (
+            lambda: ga.nn.Resample(ga.grids.healpix(1), GRID)(torch.ones(1, 6, 12, 2, dtype=torch.int64)),
+            TypeError,
+            r"x must be floating point, got torch.int64; convert it with x.float\(\)",
+        ),
+    ],
+)
+def test_modules_and_values_refuse_wrong_kinds_at_the_call(call, error, said):
+    with pytest.raises(error, match=said):
+        call()
+
+
+def test_no_queries_have_no_rows_and_whole_numbers_of_numpy_are_ints():
+    assert DISCS.rows([]).indptr.tolist() == [0]
+    assert DISCS.rows([3, 1]).indptr[-1] == len(DISCS.rows(np.array([1, 3], np.uint8)).indices)
+    config = CONFIG(dim=np.int64(8), mlp_ratio=2)
+    assert type(config.dim) is int
+    assert config.digest == CONFIG(dim=8, mlp_ratio=2).digest

@@ -13,7 +13,18 @@ PACKAGE = Path(geoattn.__file__).parent
 
 # From the ground up; a module may import from its own layer and from those before it.
 LAYERS = [
-    ["_registry", "_value", "_shipped", "_files", "_lru", "_threads", "_after", "_accessor", "_version"],
+    [
+        "_registry",
+        "_fields",
+        "_value",
+        "_shipped",
+        "_files",
+        "_lru",
+        "_threads",
+        "_after",
+        "_accessor",
+        "_version",
+    ],
     ["grids"],
     ["neighborhoods"],
     ["plans"],

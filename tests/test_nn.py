@@ -211,5 +211,5 @@ def test_heads_that_do_not_divide_are_refused():
 
 
 def test_position_features_need_a_grid_with_positions():
-    with pytest.raises(TypeError, match="no smooth functions of position"):
+    with pytest.raises(TypeError, match="grid must be a grid"):
         ga.nn.PositionFeatures("sphere", 2)

@@ -244,7 +244,6 @@ def test_rotary_keeps_lengths_and_tells_opposite_displacements_apart():
         ("harmonic", r"needs points on a sphere.*cartesian.*position='fourier' or 'rotary'"),
         ("directional", r"needs points on a sphere.*cartesian.*position='fourier' or 'rotary'"),
         ("alibi", r"position 'alibi' is unknown.*fourier.*harmonic.*rotary"),
-        (ga.nn.Fourier(wavenumber=0), "wavenumber must be at least 1, got 0"),
     ],
 )
 def test_positions_that_do_not_work_on_planes_name_those_that_do(position, message):

@@ -246,7 +246,7 @@ def test_discs_that_reach_nothing(refused_by, monkeypatch):
 
 
 def test_what_is_no_grid(refused_by):
-    with refused_by("neighborhoods/base.py", "a neighborhood is of grids") as said:
+    with refused_by("grids/base.py", "must be a grid, got") as said:
         ga.everything((6, 12))
     assert ga.everything(said.run("geoattn.grids.gaussian(", nlat=6, nlon=12)).query_grid == SPHERE
     assert ga.everything(said.run("geoattn.grids.cartesian(", shape=(6, 8))).query_grid == PLANE
@@ -473,3 +473,34 @@ def test_models_that_do_not_fit(refused_by):
     said.says("patch=1")
     fine = small(grid, hoods=(ga.geodesic(grid, radius=60),), patch=1).build()
     assert fine(torch.randn(1, 1, 8, 16), key_mask=mask).isfinite().all()
+
+
+def test_queries_and_fields_that_are_none(refused_by):
+    discs = ga.geodesic(SPHERE, radius=50)
+    mask = np.arange(72) < 3
+    with refused_by("neighborhoods/base.py", "queries must be flat indices [n]") as said:
+        discs.rows(mask)
+    chosen = said.run("np.flatnonzero(", mask=mask)
+    assert said.run("queries.ravel(", queries=chosen[None]).shape == (3,)
+    assert discs.rows(chosen).indptr.tolist() == discs.to_csr().indptr[:4].tolist()
+    ds = ga.xarray.coordinates(SPHERE).assign(t=(("latitude", "longitude"), np.full((6, 12), 7.0)))
+    with refused_by("grids/base.py", "field must be a numpy array or a torch tensor") as said:
+        SPHERE.mean(ds.t)
+    assert SPHERE.mean(said.run("np.asarray(", field=ds.t)) == pytest.approx(7.0)
+    assert float(said.run("ds.geoattn.mean(", ds=ds).t) == pytest.approx(7.0)
+    with refused_by("grids/catalogue.py", "name must be a grid's name") as said:
+        ga.grids.named(5)
+    assert "era5-0.25" in said.run("ga.grids.catalogue(")
+
+
+def test_integer_tokens_and_a_neighborhood_between_other_grids(refused_by):
+    fine = ga.grids.healpix(2)
+    whole = torch.ones(1, 6, 12, 4, dtype=torch.int64)
+    resample = ga.nn.Resample(fine, SPHERE)
+    with refused_by("nn/checks.py", " must be floating point, got ") as said:
+        resample(whole)
+    assert torch.allclose(resample(said.run("x.float(", x=whole)), torch.ones(()))
+    with refused_by("nn/resampling.py", "hood must lead from ") as said:
+        ga.nn.Resample(fine, SPHERE, "attention", 8, 2, ga.everything(fine))
+    hood = said.run("ga.nearest(", query_grid=fine, key_grid=SPHERE)
+    assert ga.nn.Resample(fine, SPHERE, "attention", 8, 2, hood).attention is not None

@@ -75,6 +75,11 @@ class Grid(Value):
         Takes a numpy array or a torch tensor, and returns the same kind, on the same device.
         Integers and booleans are summed in float64, other types in their own precision.
         """
+        if not (isinstance(field, np.ndarray) or hasattr(field, "new_tensor")):
+            raise TypeError(
+                f"field must be a numpy array or a torch tensor, got {type(field).__name__}; take "
+                "np.asarray(field), or ds.geoattn.mean() of an xarray object"
+            )
         shape, rank = tuple(field.shape), len(self.shape)
         if shape[len(shape) - rank :] != self.shape:
             raise ValueError(
@@ -95,6 +100,15 @@ class Grid(Value):
     def mean(self, field: Any) -> Any:
         """Mean over the domain of ``field [..., *shape]``, as :meth:`integrate` over its measure."""
         return self.integrate(field) / float(self.weights.sum())
+
+
+def require_grid(name: str, grid: object) -> None:
+    """Refuse what is no grid, by the name the caller knows it by."""
+    if not isinstance(grid, Grid):
+        raise TypeError(
+            f"{name} must be a grid, got {grid!r}; make one with geoattn.grids.gaussian(nlat, nlon), "
+            "geoattn.grids.cartesian(shape), geoattn.grids.from_xarray(ds), …"
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

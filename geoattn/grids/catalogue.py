@@ -93,6 +93,8 @@ def named(name: str) -> Grid:
     ValueError
         If no entry has that name; the message lists the nearest ones.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a grid's name, got {name!r}; ga.grids.catalogue() lists all")
     names = _names()
     found = names.get(name.casefold())
     if found is None:

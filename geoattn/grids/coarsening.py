@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from geoattn.grids.base import Grid, read_only
+from geoattn.grids.base import Grid, read_only, require_grid
 from geoattn.grids.cartesian import Cartesian
+from geoattn.grids.checks import integer
 from geoattn.grids.cube import CubedSphere
 from geoattn.grids.healpix import HEALPix
 from geoattn.grids.latlon import LatLonGrid
@@ -76,9 +77,11 @@ def patches(grid: Grid, patch: int | Sequence[int]) -> Patches:
     ValueError
         If the patches do not divide the grid, or the grid has no such patches.
     """
+    require_grid("grid", grid)
     places = grid.lattice()
     axes = places.shape[1] - 1
-    sides = (patch,) * axes if isinstance(patch, int | np.integer) else tuple(patch)
+    given = (patch,) * axes if np.ndim(patch) == 0 else tuple(patch)  # type: ignore[arg-type]
+    sides = tuple(integer("patch", side) for side in given)
     if len(sides) != axes or min(sides) < 1:
         raise ValueError(f"patch must be one positive number or {axes} of them on {grid!r}, got {patch}")
     coarse = grid if set(sides) == {1} else coarsen(grid, sides)

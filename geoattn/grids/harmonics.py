@@ -7,8 +7,9 @@ from functools import singledispatch
 import numpy as np
 from numpy.typing import ArrayLike
 
-from geoattn.grids.base import Grid, SphericalGrid
+from geoattn.grids.base import Grid, SphericalGrid, require_grid
 from geoattn.grids.cartesian import Cartesian
+from geoattn.grids.checks import integer
 from geoattn.grids.product import ProductGrid
 from geoattn.grids.sphere import Floats
 
@@ -38,7 +39,11 @@ def real_spherical_harmonics(xyz: ArrayLike, degree: int) -> Floats:
     in l at fixed m (Holmes & Featherstone 2002, eqs. 11–13, with sin^m θ taken out). It needs no
     angle, so poles are points like any other.
     """
-    points = np.asarray(xyz, dtype=np.float64)
+    points, degree = np.asarray(xyz, dtype=np.float64), integer("degree", degree)
+    if points.shape[-1:] != (3,) or degree < 0:
+        raise ValueError(
+            f"xyz must be unit vectors [..., 3] and degree at least 0, got shape {points.shape} and {degree}"
+        )
     x, y, z = points[..., 0], points[..., 1], points[..., 2]
     out = np.empty((*z.shape, (degree + 1) ** 2))
     power = np.ones_like(z, dtype=np.complex128)  # (x + iy)^m
@@ -71,7 +76,6 @@ def wave_periods(grid: Cartesian) -> Floats:
     return np.multiply(grid.shape, grid.spacing) * np.where(grid.periodic, 1.0, 2.0)
 
 
-@singledispatch
 def position_features(grid: Grid, degree: int) -> Floats:
     """Smooth functions of position on the grid, ``[*grid.shape, count]``, without the constant.
 
@@ -79,19 +83,28 @@ def position_features(grid: Grid, degree: int) -> Floats:
     On a plane: products over the axes of the first ``degree + 1`` Fourier functions of each axis
     (cosines and sines where it is periodic, cosines of half waves where it is open), of mean
     square 1. On spheres and on planes of two axes that makes (degree + 1)² − 1 features.
-    On a product: those of its factors, one after the other.
+    On a product: those of its factors, one after the other. Degree 0 makes none.
     """
+    require_grid("grid", grid)
+    degree = integer("degree", degree)
+    if degree < 0:
+        raise ValueError(f"degree must be at least 0, got {degree}")
+    return _features(grid, degree)
+
+
+@singledispatch
+def _features(grid: Grid, degree: int) -> Floats:
     raise TypeError(
         f"no smooth functions of position are known on {grid!r}; spheres and cartesian grids have them"
     )
 
 
-@position_features.register
+@_features.register
 def _(grid: SphericalGrid, degree: int) -> Floats:
     return real_spherical_harmonics(grid.xyz, degree)[..., 1:] * float(np.sqrt(4.0 * np.pi))
 
 
-@position_features.register
+@_features.register
 def _(grid: Cartesian, degree: int) -> Floats:
     phases = 2.0 * np.pi * grid.coordinates / wave_periods(grid)
     features: Floats = np.ones((*grid.shape, 1))
@@ -109,11 +122,11 @@ def _(grid: Cartesian, degree: int) -> Floats:
     return features[..., 1:]
 
 
-@position_features.register
+@_features.register
 def _(grid: ProductGrid, degree: int) -> Floats:
     features, before = [], 0
     for factor in grid.factors:
-        own = position_features(factor, degree)
+        own = _features(factor, degree)
         after = len(grid.shape) - before - len(factor.shape)
         own = own.reshape((1,) * before + factor.shape + (1,) * after + own.shape[-1:])
         features.append(np.broadcast_to(own, (*grid.shape, own.shape[-1])))

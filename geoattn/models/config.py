@@ -8,6 +8,7 @@ from abc import abstractmethod
 import torch
 from torch import nn
 
+from geoattn._fields import check_fields
 from geoattn._value import Value
 
 
@@ -17,6 +18,9 @@ class ModelConfig(Value):
 
     A concrete configuration names its kind and builds its model, whose ``config`` it is.
     """
+
+    def _check(self) -> None:
+        check_fields(self)
 
     @abstractmethod
     def build(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> nn.Module:

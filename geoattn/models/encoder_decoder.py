@@ -67,6 +67,8 @@ class EncoderDecoderConfig(ModelConfig, kind="encoder_decoder"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.hoods:
+            raise ValueError("hoods must name a neighborhood for each stage, got none")
         stages = len(self.hoods)
         lengths = {"dims": self.dims, "depths": self.depths, "num_heads": self.num_heads}
         if self.patches is not None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from geoattn.grids import Grid
+from geoattn.grids.checks import positive
 from geoattn.models.config import ModelConfig
 from geoattn.neighborhoods import Neighborhood
 from geoattn.nn import Block, PatchEmbed, PatchUnembed, Position, PositionFeatures, Resample
@@ -61,6 +62,9 @@ class TransformerConfig(ModelConfig, kind="transformer"):
         if isinstance(self.hoods, Neighborhood):
             object.__setattr__(self, "hoods", (self.hoods,))
         super().__post_init__()
+        positive(depth=self.depth)
+        if not self.hoods:
+            raise ValueError("hoods must name at least one neighborhood, got none")
         if self.residual and self.out_channels > self.in_channels:
             raise ValueError(
                 f"residual=True adds the change to the first out_channels of the input, but "

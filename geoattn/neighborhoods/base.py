@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoattn._value import Value
-from geoattn.grids.base import Grid
+from geoattn.grids.base import Grid, require_grid
 from geoattn.neighborhoods.axis import Axis
 from geoattn.neighborhoods.rows import Index, Rotation, Rows
 
 
-def require_grid(grid: object) -> None:
-    """Refuse what is no grid."""
-    if not isinstance(grid, Grid):
-        raise TypeError(
-            f"a neighborhood is of grids, got {grid!r}; make one with geoattn.grids.gaussian(nlat, nlon), "
-            "geoattn.grids.cartesian(shape), geoattn.grids.from_xarray(ds), …"
-        )
+def _of_known_queries(rows: Callable[[Any, Index], Rows]) -> Callable[[Any, Index], Rows]:
+    """The same method, which refuses what is no query of its grid."""
+
+    @functools.wraps(rows)
+    def checked(self: Neighborhood, queries: Index) -> Rows:
+        found, size = np.asarray(queries), self.query_grid.size
+        if not found.size and found.ndim == 1:
+            found = found.astype(np.int64)
+        if found.dtype.kind not in "iu" or found.ndim != 1:
+            raise TypeError(
+                f"queries must be flat indices [n] of {self.query_grid!r}, got {found.dtype} of shape "
+                f"{found.shape}; take np.flatnonzero(mask) of a mask, queries.ravel() of other indices"
+            )
+        if found.size and not 0 <= found.min() <= found.max() < size:
+            raise ValueError(
+                f"queries must lie in [0, {size}) on {self.query_grid!r}, got {found.min()} … {found.max()}"
+            )
+        return rows(self, found)
+
+    return checked
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -40,9 +54,14 @@ class Neighborhood(Value):
 
     _alive: ClassVar[WeakValueDictionary[str, Neighborhood]] = WeakValueDictionary()
 
+    def __init_subclass__(cls, kind: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(kind, **kwargs)
+        if "rows" in vars(cls):
+            setattr(cls, "rows", _of_known_queries(cls.rows))  # noqa: B010
+
     def __post_init__(self) -> None:
-        for grid in (self.query_grid, self.key_grid):
-            require_grid(grid)
+        require_grid("query_grid", self.query_grid)
+        require_grid("key_grid", self.key_grid)
         super().__post_init__()
         first = Neighborhood._alive.setdefault(self.identity, self)
         if first is not self:  # equal neighborhoods hold the first, so that it lives as long as any
@@ -67,10 +86,11 @@ class Neighborhood(Value):
 
     @abstractmethod
     def rows(self, queries: Index) -> Rows:
-        """Keys of the given queries (flat indices, in the order given), each row ascending.
+        """Keys of the given queries (flat indices ``[n]``, in the order given), each row ascending.
 
         This is the one primitive that operators, plans, pictures and tests stand on. Its cost is
-        that of the edges asked for; nothing of all edges is kept.
+        that of the edges asked for; nothing of all edges is kept. Queries that are no flat indices are
+        refused before a class's own ``rows`` sees them.
         """
 
     @property

@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from geoattn.grids.base import Grid
+from geoattn.grids.base import Grid, require_grid
 from geoattn.neighborhoods.axis import Axis, window_axis
-from geoattn.neighborhoods.base import Neighborhood, require_grid
+from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.rows import Index, Rows
 
 
@@ -112,7 +112,7 @@ def curve_window(
     ValueError
         If a number is out of range, or the grid has no such curve.
     """
-    require_grid(grid)
+    require_grid("grid", grid)
     for name, value in (("size", size), ("stride", stride), ("offset", offset)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise TypeError(f"{name} must be int, got {value!r}")

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from geoattn.grids.base import Grid
-from geoattn.neighborhoods.base import Neighborhood, require_grid
+from geoattn.grids.base import Grid, require_grid
+from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.rows import Index, Rows
 
 
@@ -46,8 +46,8 @@ def from_edges(query_grid: Grid, key_grid: Grid, indptr: ArrayLike, indices: Arr
     indices
         Flat key numbers; sorted within each row here.
     """
-    for grid in (query_grid, key_grid):
-        require_grid(grid)
+    require_grid("query_grid", query_grid)
+    require_grid("key_grid", key_grid)
     starts, keys = _whole("indptr", indptr), _whole("indices", indices)
     ends = starts.shape == (query_grid.size + 1,) and starts[0] == 0 and starts[-1] == len(keys)
     if not ends or (np.diff(starts) < 0).any():

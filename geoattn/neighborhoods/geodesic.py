@@ -9,10 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
-from geoattn.grids.base import Grid, SphericalGrid
+from geoattn.grids.base import Grid, SphericalGrid, require_grid
 from geoattn.grids.checks import real
 from geoattn.grids.latlon import LatLonGrid
-from geoattn.neighborhoods.base import Neighborhood, require_grid
+from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.everything import Everything
 from geoattn.neighborhoods.rows import Index, Rotation, Rows
 
@@ -101,7 +101,7 @@ def geodesic(query_grid: Grid, key_grid: Grid | None = None, *, radius: float) -
 
 def require_spherical(grid: Grid, call: str) -> None:
     """Refuse a grid that has no great-circle distances."""
-    require_grid(grid)
+    require_grid("grid", grid)
     if not isinstance(grid, SphericalGrid):
         raise TypeError(
             f"{call} needs points on a sphere, and {grid!r} has none; on a plane use "

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from geoattn.grids.base import Grid
+from geoattn.grids.base import Grid, require_grid
 from geoattn.grids.checks import integer
 from geoattn.grids.icosahedral import Icosahedral
-from geoattn.neighborhoods.base import Neighborhood, require_grid
+from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.rows import Index, Rows
 
 
@@ -92,7 +92,7 @@ def k_hop(mesh: Grid | Neighborhood, hops: int) -> KHop:
                 "from_edges(grid, grid, indptr, indices)"
             )
         return KHop(mesh.query_grid, mesh.key_grid, hops, mesh)
-    require_grid(mesh)
+    require_grid("mesh", mesh)
     if not isinstance(mesh, Icosahedral):
         raise TypeError(
             f"{mesh!r} has no edges; use grids.icosahedral(level), or give the edges of your own mesh, "

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoattn.grids.base import Grid, SphericalGrid
+from geoattn.grids.base import Grid, SphericalGrid, require_grid
 from geoattn.grids.cartesian import Cartesian
-from geoattn.neighborhoods.base import Neighborhood, require_grid
+from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.rows import Index, Rows
 from geoattn.neighborhoods.transposed import Transposed
 
@@ -89,8 +89,8 @@ def nearest(query_grid: Grid, key_grid: Grid | None = None, *, k: int) -> Neares
     """
     key_grid = query_grid if key_grid is None else key_grid
     both = (query_grid, key_grid)
-    for grid in both:
-        require_grid(grid)
+    require_grid("query_grid", query_grid)
+    require_grid("key_grid", key_grid)
     planes = all(isinstance(grid, Cartesian) and not any(grid.periodic) for grid in both) and len(
         query_grid.shape
     ) == len(key_grid.shape)

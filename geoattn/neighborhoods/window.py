@@ -10,10 +10,10 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from geoattn.grids.base import Grid
+from geoattn.grids.base import Grid, require_grid
 from geoattn.grids.product import ProductGrid
 from geoattn.neighborhoods.axis import Axis, window_axis
-from geoattn.neighborhoods.base import Neighborhood, require_grid
+from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.rows import Index, Rotation, Rows
 
 T = TypeVar("T")
@@ -159,7 +159,7 @@ def window(
     ValueError
         If a parameter does not fit the grid.
     """
-    require_grid(grid)
+    require_grid("grid", grid)
     grid_periodic = grid.axes_periodic
     if grid_periodic is None:
         others = "geodesic(grid, radius=…), nearest(grid, k=…)"

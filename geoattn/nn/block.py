@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
-from geoattn.grids.checks import integer, positive
+from geoattn.grids.checks import integer, positive, real
 from geoattn.neighborhoods import Neighborhood
 from geoattn.nn.attention import Attention, AttentionOptions
 
@@ -23,7 +24,9 @@ class LayerScale(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.factor = nn.Parameter(torch.full((dim,), float(start), device=device, dtype=dtype))
+        dim, start = integer("dim", dim), real("start", start)
+        positive(dim=dim)
+        self.factor = nn.Parameter(torch.full((dim,), start, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.factor
@@ -60,7 +63,8 @@ class Block(nn.Module):
         super().__init__()
         dim, device, dtype = integer("dim", dim), attention.get("device"), attention.get("dtype")
         positive(dim=dim)
-        hidden = round(dim * mlp_ratio)
+        ratio = real("mlp_ratio", mlp_ratio)
+        hidden = round(dim * ratio) if math.isfinite(ratio) else 0
         if hidden < 1:
             raise ValueError(f"mlp_ratio {mlp_ratio!r} leaves no hidden channel of {dim}")
 

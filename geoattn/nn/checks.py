@@ -16,6 +16,8 @@ def check_tokens(name: str, x: Any, grid: Grid, dim: int) -> None:
             f"{name} must be a tensor, got {type(x).__name__}; make one with torch.as_tensor(…), or of an "
             "xarray object with ga.xarray.to_tensor(ds, schema)"
         )
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be floating point, got {x.dtype}; convert it with {name}.float()")
     if tuple(x.shape[1:]) != (*grid.shape, dim):
         expected = ", ".join(map(str, ("B", *grid.shape, dim)))
         raise ValueError(f"{name} must have shape [{expected}] on {grid!r}, got {list(x.shape)}")

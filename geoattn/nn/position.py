@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from geoattn._fields import check_fields
 from geoattn._value import KINDS, Value
 from geoattn.grids import Cartesian, Grid
 from geoattn.grids.harmonics import real_spherical_harmonics, wave_periods
@@ -34,6 +35,9 @@ class Position(Value):
         [project.entry-points."geoattn.positions"]
         mine = "my_package.position:Mine"
     """
+
+    def _check(self) -> None:
+        check_fields(self)
 
     @abstractmethod
     def module(self, query_grid: Grid, key_grid: Grid, num_heads: int, head_dim: int) -> nn.Module:
@@ -63,9 +67,12 @@ class Harmonic(Position, kind="harmonic"):
 
     degree: int = 4
 
-    def module(self, query_grid: Grid, key_grid: Grid, num_heads: int, head_dim: int) -> nn.Module:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.degree < 1:
             raise ValueError(f"degree must be at least 1, got {self.degree}")
+
+    def module(self, query_grid: Grid, key_grid: Grid, num_heads: int, head_dim: int) -> nn.Module:
         pair = query_grid, key_grid
         query, key = (
             real_spherical_harmonics(_unit_vectors("harmonic", grid, pair), self.degree)[:, 1:]
@@ -94,9 +101,12 @@ class Directional(Position, kind="directional"):
 
     slope: float = 8.0
 
-    def module(self, query_grid: Grid, key_grid: Grid, num_heads: int, head_dim: int) -> nn.Module:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0.0 < self.slope < np.inf:
             raise ValueError(f"slope must be positive and finite, got {self.slope}")
+
+    def module(self, query_grid: Grid, key_grid: Grid, num_heads: int, head_dim: int) -> nn.Module:
         pair = query_grid, key_grid
         query, key = (_unit_vectors("directional", grid, pair) for grid in pair)
         angles = 2.0 * np.pi * np.arange(num_heads) / num_heads
@@ -123,9 +133,12 @@ class Fourier(Position, kind="fourier"):
 
     wavenumber: int = 2
 
-    def module(self, query_grid: Grid, key_grid: Grid, num_heads: int, head_dim: int) -> nn.Module:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.wavenumber < 1:
             raise ValueError(f"wavenumber must be at least 1, got {self.wavenumber}")
+
+    def module(self, query_grid: Grid, key_grid: Grid, num_heads: int, head_dim: int) -> nn.Module:
         query_plane, key_plane, periods = _one_plane("fourier", query_grid, key_grid)
         span = range(-self.wavenumber, self.wavenumber + 1)
         waves = np.array([n for n in product(span, repeat=len(periods)) if n > (0,) * len(periods)])

@@ -11,6 +11,8 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from geoattn.grids import Grid
+from geoattn.grids.base import require_grid
+from geoattn.grids.checks import integer, positive
 from geoattn.grids.interpolation import average, interpolation
 from geoattn.neighborhoods import Neighborhood, nearest
 from geoattn.nn.attention import Attention, AttentionOptions
@@ -53,6 +55,8 @@ class Resample(nn.Module):
         super().__init__()
         if method not in ("interpolation", "average", "attention"):
             raise ValueError(f"method must be 'interpolation', 'average' or 'attention', got {method!r}")
+        require_grid("query_grid", query_grid)
+        require_grid("key_grid", key_grid)
         self.query_grid, self.key_grid, self.method = query_grid, key_grid, method
         coarser = method == "attention" and query_grid.size < key_grid.size
         stencil = average if method == "average" or coarser else interpolation
@@ -69,9 +73,16 @@ class Resample(nn.Module):
             return
         if dim is None or num_heads is None:
             raise ValueError("method 'attention' needs dim and num_heads")
+        dim = integer("dim", dim)
+        positive(dim=dim)
         if hood is None:
             ratio = -(-key_grid.size // query_grid.size)
             hood = nearest(query_grid, key_grid, k=min(9 * ratio, key_grid.size))
+        if (hood.query_grid, hood.key_grid) != (query_grid, key_grid):
+            raise ValueError(
+                f"hood must lead from {key_grid!r} to {query_grid!r}, got {hood!r}; make it with both grids, "
+                "ga.nearest(query_grid, key_grid, k=9)"
+            )
         self.query_norm, self.key_norm = (nn.LayerNorm(dim, device=device, dtype=dtype) for _ in range(2))
         self.attention = Attention(dim, num_heads, hood, **attention)
 
