@@ -9,7 +9,7 @@ import pytest
 
 for module, reason in {
     "lightning": "training stands on Lightning",
-    "torch_harmonics": "shallow water is simulated with torch-harmonics, which is the peer as well",
+    "torch_harmonics": "torch-harmonics is the peer",
     "matplotlib": "the table is drawn",
     "torchmetrics": "panoramas are scored with torchmetrics",
     "xarray": "trajectories are stored with xarray",

@@ -9,7 +9,6 @@ import geoattn as ga
 from geoattn.__main__ import main
 
 xarray = pytest.importorskip("xarray")
-pytest.importorskip("torch_harmonics", reason="the demo simulates with torch-harmonics")
 pytest.importorskip("lightning", reason="the demo trains with Lightning")
 pytest.importorskip("matplotlib", reason="the demo draws with matplotlib")
 

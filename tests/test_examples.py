@@ -27,7 +27,7 @@ def test_a_transformer_of_ones_own_learns():
 
 
 def test_shallow_water(tmp_path, capsys):
-    for module in ("torch_harmonics", "lightning", "matplotlib", "xarray"):
+    for module in ("lightning", "matplotlib", "xarray"):
         pytest.importorskip(module, reason="the example simulates, trains and draws")
     toy = ["--rows", "12", "--trajectories", "2", "--steps", "6", "--output", str(tmp_path / "run")]
     example("shallow_water").main(toy)

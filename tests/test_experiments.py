@@ -10,7 +10,6 @@ import torch
 for module, reason in {
     "lightning": "training stands on Lightning",
     "jsonargparse": "settings come by jsonargparse",
-    "torch_harmonics": "shallow water is simulated with torch-harmonics",
     "matplotlib": "runs are drawn",
     "torchmetrics": "panoramas are scored with torchmetrics",
     "xarray": "trajectories are stored with xarray",

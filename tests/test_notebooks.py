@@ -13,7 +13,6 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NEEDED = {
     "matplotlib": "notebooks draw",
-    "torch_harmonics": "the shallow-water solver stands on it",
     "lightning": "notebooks train",
     "nbmake": "it executes notebooks",
     "ipykernel": "notebooks need a kernel",

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -35,6 +36,12 @@ def test_the_wheel_is_pure_python_and_carries_catalogue_and_kernels(wheel):
         shipped = {f"geoattn/shipped/{p.relative_to(ROOT)}" for p in (ROOT / folder).glob(pattern)}
         assert shipped <= names
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
+
+
+def test_no_extra_but_its_own_brings_torch_harmonics_which_replaces_torch():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {name for name, lines in extras.items() if "harmonics" in str(lines)} == {"harmonics"}
+    assert all(name == "harmonics" or name in extras["all"][0] for name in extras if name != "all")
 
 
 def test_the_installed_wheel_works_outside_the_checkout(wheel, tmp_path):

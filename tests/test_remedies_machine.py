@@ -126,7 +126,6 @@ def test_packages_that_are_missing(refused_by, monkeypatch):
 
     from geoattn.plot import figures
     from geoattn.tasks.panoramas import stanford
-    from geoattn.tasks.shallow_water import harmonics
 
     monkeypatch.setattr(figures, "find_spec", lambda name: None)
     with refused_by("plot/figures.py", "pictures need matplotlib") as said:
@@ -136,7 +135,7 @@ def test_packages_that_are_missing(refused_by, monkeypatch):
     found = builtins.__import__
 
     def without(name, *rest):
-        if name.split(".")[0] in ("PIL", "torch_harmonics"):
+        if name.split(".")[0] == "PIL":
             absent(name)
         return found(name, *rest)
 
@@ -144,13 +143,8 @@ def test_packages_that_are_missing(refused_by, monkeypatch):
         patch.setattr(builtins, "__import__", without)
         with refused_by("tasks/panoramas/stanford.py", "reading images needs Pillow") as pillow:
             stanford._read(Path("a.png"))
-        with refused_by("tasks/shallow_water/harmonics.py", "could not be imported ({reason})") as said:
-            harmonics.load_torch_harmonics()
     pillow.says("pip install")
-    said.says("pip install")
     assert brings(pillow.message, "pillow")
-    for package in ("torch-harmonics", "lightning", "xarray", "matplotlib"):
-        assert brings(said.message, package)
 
 
 # ---------------------------------------------------------------- tasks
@@ -189,7 +183,6 @@ def test_depths_that_are_not_positive(refused_by):
 
 
 def test_shallow_water(refused_by):
-    pytest.importorskip("torch_harmonics", reason="shallow water is simulated with torch-harmonics")
     from geoattn.tasks.shallow_water import ShallowWater, random_balanced_states
 
     healpix = ga.grids.healpix(4)

@@ -8,9 +8,6 @@ import pytest
 import torch
 
 import geoattn as ga
-
-pytest.importorskip("torch_harmonics", reason="the shallow-water solver needs torch-harmonics")
-
 from geoattn.tasks.shallow_water import (
     ShallowWater,
     filter_gravity_waves,

@@ -78,8 +78,6 @@ class ShallowWater:
 
     Raises
     ------
-    ImportError
-        If torch-harmonics is missing.
     ValueError
         If the grid has no harmonic transform, or cannot hold the truncation.
     """
