@@ -56,7 +56,7 @@ class Value:
                 f"for it; give it one of its own: class {cls.__qualname__}(…, kind='…')"
             )
 
-    def _check(self) -> None:
+    def _check_kinds(self) -> None:
         """Refuse fields of the wrong kind, and bring equal ones to one type: the digest follows from them."""
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ class Value:
                 object.__setattr__(self, name, value)
             elif isinstance(value, list):
                 object.__setattr__(self, name, _as_tuple(value))
-        self._check()
+        self._check_kinds()
         digest = hashlib.sha256(self.kind.encode())
         for name, value in self._content().items():
             digest.update(f"\0{name}\0".encode())

@@ -19,7 +19,7 @@ class ModelConfig(Value):
     A concrete configuration names its kind and builds its model, whose ``config`` it is.
     """
 
-    def _check(self) -> None:
+    def _check_kinds(self) -> None:
         check_fields(self)
 
     @abstractmethod

@@ -36,7 +36,7 @@ class Position(Value):
         mine = "my_package.position:Mine"
     """
 
-    def _check(self) -> None:
+    def _check_kinds(self) -> None:
         check_fields(self)
 
     @abstractmethod
