@@ -164,6 +164,7 @@ KINDS: Registry[type[Value]] = Registry(
         "transposed": "geoattn.neighborhoods.transposed:Transposed",
         "union": "geoattn.neighborhoods.union:Union",
         "window": "geoattn.neighborhoods.window:Window",
+        "window_between": "geoattn.neighborhoods.window:WindowBetween",
         "directional": "geoattn.nn.position:Directional",
         "fourier": "geoattn.nn.position:Fourier",
         "harmonic": "geoattn.nn.position:Harmonic",

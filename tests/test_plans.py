@@ -54,6 +54,21 @@ HOODS: dict[str, Callable[[], Neighborhood]] = {
     "clipped window": lambda: on_plane((30, 40), 9, boundary="clip"),
     "shifted blocks": lambda: on_plane((28, 28), 7, stride=7, offset=3, boundary="clip"),
     "blocks of a dilated plane": lambda: on_plane((28, 35), 7, stride=7, dilation=(4, 5)),
+    "window with a halo": lambda: on_plane(
+        (24, 32), 14, stride=8, boundary="clip", key_grid=ga.grids.cartesian((30, 38)), origin=3
+    ),
+    "window of every third query": lambda: ga.window(
+        ga.grids.cartesian((20, 30), 3.0), 7, key_grid=ga.grids.cartesian((60, 90), periodic=(False, True))
+    ),
+    "keys of every second query": lambda: ga.window(
+        ga.grids.equiangular(13, 24), (3, 5), key_grid=ga.grids.equiangular(25, 48), origin=(1, 47)
+    ).transpose(),
+    "causal window into a longer past": lambda: ga.window(
+        ga.grids.cartesian(90), 70, causal=True, key_grid=ga.grids.cartesian(500), origin=410
+    ),
+    "queries beside the keys": lambda: ga.window(
+        ga.grids.cartesian(70), 5, boundary="clip", key_grid=ga.grids.cartesian(40), origin=-20
+    ),
     "window on a torus": lambda: on_plane((24, 40), 7, periodic=True),
     "dilated window on a ring": lambda: on_plane((9, 40), 3, dilation=(1, 3), periodic=(False, True)),
     "window as wide as its ring": lambda: ga.window(ga.grids.cartesian(96, periodic=True), 96),

@@ -75,6 +75,7 @@ def one_of_each_kind() -> list[Value]:
         ga.nearest(points, GRID, k=2),
         ga.nearest(points, GRID, k=2).transpose(),
         ga.window(plane, 3),
+        ga.window(plane, 3, key_grid=plane, origin=1, boundary="clip"),
         ga.curve_window(plane, 5),
         ga.heads(disc, ga.everything(GRID)),
         ga.k_hop(ga.grids.icosahedral(1), 2),

@@ -504,3 +504,18 @@ def test_integer_tokens_and_a_neighborhood_between_other_grids(refused_by):
         ga.nn.Resample(fine, SPHERE, "attention", 8, 2, ga.everything(fine))
     hood = said.run("ga.nearest(", query_grid=fine, key_grid=SPHERE)
     assert ga.nn.Resample(fine, SPHERE, "attention", 8, 2, hood).attention is not None
+
+
+def test_windows_between_grids_that_do_not_fit(refused_by):
+    line = ga.grids.cartesian(8)
+    with refused_by("neighborhoods/window.py", "is where queries lie on another grid") as said:
+        ga.window(line, 3, origin=1)
+    assert ga.window(line, 3, key_grid=said.run("key_grid=", "line", line=line), origin=1).origins == (1,)
+    with refused_by("neighborhoods/window.py", "queries must lie whole numbers of keys apart") as said:
+        ga.window(ga.grids.cartesian(8, 1.5), 3, key_grid=line)
+    nearest = said.run("nearest(", "3", grid=ga.grids.cartesian(8, 1.5), key_grid=line)
+    assert nearest.counts.max() == 3
+    ring = ga.grids.cartesian(9, periodic=True)
+    with refused_by("neighborhoods/window.py", "do not close on the ring of ") as said:
+        ga.window(line, 3, key_grid=ring)
+    assert ga.window(line, 3, key_grid=ring, periodic=said.run("periodic=")).periodic == (False,)

@@ -6,24 +6,28 @@ import dataclasses
 from math import gcd
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geoattn.neighborhoods.rows import Index, Rows
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Axis:
-    """Arithmetic progressions: position i sees ``(first[i] + t * step) % length``, 0 ≤ t < count[i].
+    """Arithmetic progressions: query i sees the keys ``(first[i] + t * step) % length``, 0 ≤ t < count[i].
 
-    On an open axis no progression passes the end. This form is closed under transposition.
+    On an open axis no progression passes the end. The queries that see a key are a progression too, so
+    that this form is closed under transposition.
     """
 
+    #: number of keys
     length: int
+    #: from one key of a query to its next
     step: int
+    #: from one query of a key to its next
+    back: int
     periodic: bool
-    #: int64 [length]
+    #: int64 [queries]
     first: Index
-    #: int64 [length], at most the length of a chain
+    #: int64 [queries], at most the length of a chain
     count: Index
 
     def rows(self, positions: Index) -> Rows:
@@ -34,32 +38,51 @@ class Axis:
 
     def transpose(self) -> Axis:
         """The same pairs seen from the other side."""
-        chain, place, size = _chains(self.length, self.step, self.periodic)
-        low = _places(self, chain, place, size)
-        new_low, new_count = np.empty_like(low), np.empty_like(low)
-        for members in _members(chain, place):
-            lo, n = low[members], len(members)
-            hi = lo + self.count[members] - 1
-            at = np.arange(n)
-            if self.periodic:  # unrolled: one turn before, one after, as windows reach at most a turn away
-                lo, hi, at = (np.concatenate((x - n, x, x + n)) for x in (lo, hi, at))
-            # windows never move backwards along a chain, so the windows over a place are consecutive
-            t = np.arange(n)
-            start = np.searchsorted(hi, t, "left")
-            stop = np.searchsorted(lo, t, "right")
-            new_low[members] = at[start]
-            new_count[members] = stop - start
-        return _axis(self.length, self.step, self.periodic, new_low, new_count)
+        first, count = self._ring_columns() if self.periodic else self._line_columns()
+        return Axis(len(self.first), self.back, self.step, self.periodic, first, count)
+
+    def _line_columns(self) -> tuple[Index, Index]:
+        """First query and number of queries of each key, on an open axis."""
+        first, count = np.zeros(self.length, np.int64), np.zeros(self.length, np.int64)
+        seeing = np.flatnonzero(self.count)
+        for chain in range(self.step):
+            rows = seeing[self.first[seeing] % self.step == chain]
+            if not len(rows):
+                continue
+            # windows never move backwards along a chain, so that those over a place are consecutive
+            low = self.first[rows] // self.step
+            places = np.arange(len(range(chain, self.length, self.step)))
+            begin = np.searchsorted(low + self.count[rows] - 1, places, "left")
+            end = np.searchsorted(low, places, "right")
+            count[chain :: self.step] = n = np.maximum(end - begin, 0)
+            first[chain :: self.step] = np.where(n > 0, rows[np.minimum(begin, len(rows) - 1)], 0)
+        return first, count
+
+    def _ring_columns(self) -> tuple[Index, Index]:
+        """The same on a ring."""
+        n = len(self.first)
+        indptr, keys = self.rows(np.arange(n))
+        queries = np.repeat(np.arange(n), np.diff(indptr))
+        count = np.bincount(keys, minlength=self.length).astype(np.int64)
+        first = np.where(count > 0, n, 0)
+        np.minimum.at(first, keys, queries)  # a full turn has one canonical start, the smallest
+        pairs = keys.astype(np.int64) * n
+        begins = ~np.isin(pairs + (queries - self.back) % n, pairs + queries)  # an arc's is its own
+        first[keys[begins]] = queries[begins]
+        return first, count
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Axis):
             return NotImplemented
         same = (self.length, self.step, self.periodic) == (other.length, other.step, other.periodic)
-        return same and bool((self.first == other.first).all() and (self.count == other.count).all())
+        return same and np.array_equal(self.first, other.first) and np.array_equal(self.count, other.count)
 
 
 def window_axis(
-    length: int,
+    queries: int,
+    keys: int,
+    pitch: int,
+    origin: int,
     size: int,
     stride: int,
     dilation: int,
@@ -68,63 +91,41 @@ def window_axis(
     boundary: str,
     periodic: bool,
 ) -> Axis:
-    """The window of :func:`geoattn.window` along one axis; the formulas are stated there."""
-    _, place, n = _chains(length, dilation, periodic)
-    leader_group = (place - offset) // stride * stride + offset
+    """The window of :func:`geoattn.window` along one axis; the formulas are stated there.
+
+    Query i lies at key position ``origin + i * pitch``. Chains and places are counted from the origin:
+    key position ``origin + chain + place * dilation``, with places from ``start`` to ``stop - 1``.
+    """
+    at = np.arange(queries) * pitch
+    if periodic:
+        chains = gcd(keys, dilation)
+        turn = keys // chains  # places of an orbit of the dilation around the ring
+        chain = at % chains
+        place = (at % keys - chain) // chains * pow(dilation // chains, -1, turn) % turn
+        start, stop = np.zeros_like(at), np.full_like(at, turn)
+    else:
+        chain, place = at % dilation, at // dilation
+        start = -((origin + chain) // dilation)
+        stop = (keys - 1 - origin - chain) // dilation + 1
+    group = (place - offset) // stride * stride + offset
     shift = boundary == "shift" and not periodic
     if causal:
-        leader = leader_group + stride - 1
-        low = (np.minimum(leader, n - 1) if shift else leader) - size + 1
+        leader = group + stride - 1
+        low = (np.minimum(leader, stop - 1) if shift else leader) - size + 1
         high = place
     else:
-        leader = leader_group + stride // 2
-        low = (np.minimum(leader, n - 1) if shift else leader) - size // 2
+        leader = group + stride // 2
+        low = (np.minimum(leader, stop - 1) if shift else leader) - size // 2
         if shift:
-            low = np.minimum(np.maximum(low, 0), n - size)
+            low = np.minimum(np.maximum(low, start), stop - size)
         high = low + size - 1
     if periodic:
-        low = np.maximum(low, high - n + 1)
+        low = np.maximum(low, high - stop + 1)
+        count = high - low + 1
+        first = (chain + origin + low * dilation) % keys
+        first = np.where(count == stop, (chain + origin) % gcd(keys, dilation), first)  # one canonical start
     else:
-        low, high = np.maximum(low, 0), np.minimum(high, n - 1)
-    return _axis(length, dilation, periodic, low, high - low + 1)
-
-
-def _axis(length: int, step: int, periodic: bool, low: Index, count: Index) -> Axis:
-    """An axis from the first place of each window in its chain, and the number of places."""
-    chain, _, size = _chains(length, step, periodic)
-    if periodic:
-        low = np.where(count == size, 0, low % size)  # a full turn has one canonical start
-    return Axis(length, step, periodic, (chain + low * step) % length, count)
-
-
-def _chains(length: int, step: int, periodic: bool) -> tuple[Index, Index, Index]:
-    """Chain, place in it, and size of it, for each position.
-
-    A chain is what steps of ``step`` connect. On an open axis these are the residues: chain
-    ``i % step``, place ``i // step``. On a periodic axis they are the orbits of the step around the
-    ring, the same thing where ``step`` divides ``length``.
-    """
-    i = np.arange(length)
-    if not periodic:
-        chain = i % step
-        return chain, i // step, (length - chain + step - 1) // step
-    chains = gcd(length, step)
-    size = length // chains
-    chain = i % chains
-    place = (i - chain) // chains * pow(step // chains, -1, size) % size
-    return chain, place, np.full(length, size)
-
-
-def _places(axis: Axis, chain: Index, place: Index, size: Index) -> Index:
-    """Place of each window's first key, at most a turn before the window's own position."""
-    low = place[axis.first]
-    if axis.periodic:
-        reach = np.where(low > place, low - size, low)
-        low = np.where(axis.count == size, place - size + 1, reach)
-    return low
-
-
-def _members(chain: Index, place: Index) -> list[NDArray[np.int64]]:
-    """Positions of each chain in the order of their places."""
-    order = np.lexsort((place, chain))
-    return np.split(order, np.flatnonzero(np.diff(chain[order])) + 1)
+        low, high = np.maximum(low, start), np.minimum(high, stop - 1)
+        count = np.maximum(high - low + 1, 0)
+        first = np.where(count > 0, origin + chain + low * dilation, 0)
+    return Axis(keys, dilation, dilation // gcd(pitch, dilation), periodic, first, count)

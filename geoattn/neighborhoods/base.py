@@ -100,7 +100,7 @@ class Neighborhood(Value):
 
     @property
     def axes(self) -> tuple[Axis, ...] | None:
-        """The pattern along each axis of the one grid, where the neighborhood is their product."""
+        """The pattern along each axis of the grids, where the neighborhood is their product."""
         return None
 
     def blocks(self, edges: int = 1 << 22) -> Iterator[tuple[Index, Rows]]:

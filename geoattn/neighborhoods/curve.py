@@ -42,8 +42,8 @@ class CurveWindow(Neighborhood, kind="curve_window"):
     @cached_property
     def axis(self) -> Axis:
         """The window over ranks."""
-        size, stride = self.window_size, self.stride
-        axis = window_axis(self.query_grid.size, size, stride, 1, False, self.offset, self.boundary, False)
+        n, size, stride = self.query_grid.size, self.window_size, self.stride
+        axis = window_axis(n, n, 1, 0, size, stride, 1, False, self.offset, self.boundary, False)
         return axis.transpose() if self.transposed else axis
 
     def rows(self, queries: Index) -> Rows:

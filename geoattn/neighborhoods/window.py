@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property, reduce
-from math import gcd
+from itertools import chain
+from math import gcd, lcm
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from geoattn.grids.base import Grid, require_grid
+from geoattn.grids.cartesian import Cartesian
+from geoattn.grids.latlon import LatLonGrid
 from geoattn.grids.product import ProductGrid
+from geoattn.grids.sphere import Floats
 from geoattn.neighborhoods.axis import Axis, window_axis
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.rows import Index, Rotation, Rows
@@ -33,11 +37,24 @@ class Window(Neighborhood, kind="window"):
     #: whether queries and keys have changed places
     transposed: bool = False
 
+    @property
+    def _origins(self) -> tuple[int, ...]:
+        """Where the first query lies on the keys' axes."""
+        return (0,) * len(self.sizes)
+
+    @cached_property
+    def _planes(self) -> tuple[Grid, Grid]:
+        """The grids of queries and of keys, before they change places."""
+        return (self.key_grid, self.query_grid) if self.transposed else (self.query_grid, self.key_grid)
+
     @cached_property
     def axes(self) -> tuple[Axis, ...]:
-        """The pattern along each axis of the grid; the neighborhood is their product."""
+        """The pattern along each axis of the grids; the neighborhood is their product."""
         parameters = zip(
-            self.query_grid.shape,
+            self._planes[0].shape,
+            self._planes[1].shape,
+            _pitches(*self._planes),
+            self._origins,
             self.sizes,
             self.strides,
             self.dilations,
@@ -70,14 +87,23 @@ class Window(Neighborhood, kind="window"):
     def rotation(self) -> Rotation | None:
         if not self.periodic[-1]:
             return None
-        ring, stride = self.query_grid.shape[-1], self.strides[-1]
-        step = 1 if stride == 1 else gcd(stride * self.dilations[-1], ring)
-        return Rotation(ring, step, ring, step) if step < ring else None
+        query_ring, key_ring = (grid.shape[-1] for grid in self._planes)
+        stride, pitch = self.strides[-1], _pitches(*self._planes)[-1]
+        key_step = lcm(pitch, 1 if stride == 1 else gcd(stride * self.dilations[-1], key_ring))
+        if key_step >= key_ring:
+            return None
+        query, key = (query_ring, key_step // pitch), (key_ring, key_step)
+        return Rotation(*key, *query) if self.transposed else Rotation(*query, *key)
 
     def transpose(self) -> Neighborhood:
-        if all(axis == axis.transpose() for axis in self.axes):
+        if self.query_grid == self.key_grid and all(axis == axis.transpose() for axis in self.axes):
             return self  # one value, so that plans of both directions are shared
-        return dataclasses.replace(self, transposed=not self.transposed)
+        return dataclasses.replace(
+            self, query_grid=self.key_grid, key_grid=self.query_grid, transposed=not self.transposed
+        )
+
+    def _where(self) -> str:
+        return f"on {self.query_grid!r}"
 
     def __repr__(self) -> str:
         extras = [
@@ -93,7 +119,23 @@ class Window(Neighborhood, kind="window"):
         if self.boundary != "shift":
             extras.append(f"boundary {self.boundary!r}")
         name = "transposed window" if self.transposed else "window"
-        return ", ".join([f"{name} {'×'.join(map(str, self.sizes))}", *extras]) + f" on {self.query_grid!r}"
+        return ", ".join([f"{name} {'×'.join(map(str, self.sizes))}", *extras]) + f" {self._where()}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class WindowBetween(Window, kind="window_between"):
+    """A window from the queries of one grid to the keys of another; made by :func:`window`."""
+
+    #: where the first query lies on the keys' axes
+    origins: tuple[int, ...] = ()
+
+    @property
+    def _origins(self) -> tuple[int, ...]:
+        return self.origins
+
+    def _where(self) -> str:
+        queries, keys = self._planes
+        return f"from {queries!r} at {self.origins} to {keys!r}"
 
 
 def window(
@@ -104,6 +146,8 @@ def window(
     causal: bool | Sequence[bool] = False,
     offset: int | Sequence[int] = 0,
     boundary: Literal["shift", "clip"] = "shift",
+    key_grid: Grid | None = None,
+    origin: int | Sequence[int] | None = None,
     *,
     periodic: bool | Sequence[bool] | None = None,
 ) -> Window:
@@ -135,9 +179,19 @@ def window(
     2209.15001, 2504.16922). Other patterns are values of the same parameters:
 
     - Swin: ``stride=k``; shifted by o: ``stride=k, offset=o, boundary="clip"``;
-    - blocks b that see a halo h of real points: ``size=b + 2 * h, stride=b, boundary="clip"``. HaloNet's
-      halo is padded with zeros, which count in its softmax; here no key lies outside;
-    - MaxViT's grid attention: ``size=k, dilation=L // k``.
+    - MaxViT's grid attention: ``size=k, dilation=L // k``;
+    - blocks b that see a halo h of real points: ``size=b + 2 * h, stride=b, boundary="clip"``.
+
+    Queries and keys may lie on two grids: query i lies at position ``origin + i·r`` of the keys' axis, where
+    r is the spacing of the queries in that of the keys, a whole number. Positions and places above are then
+    counted from the origin, i·r in place of i, and in place of 0 and n stand the first place of the chain on
+    the keys' axis, which may be negative, and the one after its last. So
+
+    - HaloNet, whose halo of zeros counts in the softmax: keys and values padded by h on every side,
+      ``size=b + 2 * h, stride=b, boundary="clip", key_grid=padded, origin=h``;
+    - Swin and Aurora on planes that windows do not divide: ``stride=k, boundary="clip", key_grid=padded``;
+    - queries on every r-th point: ``window(cartesian(n // r, spacing=r), k, key_grid=cartesian(n))``;
+    - the last n tokens of a past of m: ``causal=True, key_grid=cartesian(m), origin=m - n``.
 
     Parameters
     ----------
@@ -146,6 +200,10 @@ def window(
         Longitude is periodic, latitude is open.
     size, stride, dilation, causal, offset
         One value, or one per axis. ``1 <= stride <= size``; offsets count in places, modulo stride.
+    key_grid
+        The keys' grid, of as many axes; the queries' by default.
+    origin
+        Position of the first query on the keys' axes, one value or one per axis; 0 by default.
     boundary
         "shift" moves a window inward at an open end so that it keeps all its keys (non-causal) and
         needs ``size * dilation <= L``; "clip" drops the keys outside.
@@ -159,27 +217,27 @@ def window(
     ValueError
         If a parameter does not fit the grid.
     """
-    require_grid("grid", grid)
-    grid_periodic = grid.axes_periodic
-    if grid_periodic is None:
-        others = "geodesic(grid, radius=…), nearest(grid, k=…)"
-        if isinstance(grid, ProductGrid):
-            others = "product(window(…), geodesic(…), …)"
-        raise TypeError(
-            f"window needs a grid whose axes are ordered positions, and {grid!r} is none; "
-            f"use {others} or curve_window(grid, size)"
-        )
+    wraps = _ordered(grid, "grid")
+    keys = grid
+    if key_grid is not None:
+        keys, wraps = key_grid, _ordered(key_grid, "key_grid")
+        if len(grid.shape) != len(keys.shape):
+            raise ValueError(f"grid and key_grid must have as many axes, got {grid!r} and {keys!r}")
+    elif origin is not None:
+        raise ValueError(f"origin {origin!r} is where queries lie on another grid: pass key_grid=…")
+    pitches = _pitches(grid, keys)
     rank = len(grid.shape)
     sizes = _per_axis("size", size, rank, int)
     strides = _per_axis("stride", stride, rank, int)
     dilations = _per_axis("dilation", dilation, rank, int)
     causals = _per_axis("causal", causal, rank, bool)
     offsets = _per_axis("offset", offset, rank, int)
-    wraps = grid_periodic if periodic is None else _per_axis("periodic", periodic, rank, bool)
+    origins = _per_axis("origin", 0 if origin is None else origin, rank, int)
+    wraps = wraps if periodic is None else _per_axis("periodic", periodic, rank, bool)
     if boundary not in ("shift", "clip"):
         raise ValueError(f'boundary must be "shift" or "clip", got {boundary!r}')
-    for axis, (n, k, d, s, wrap) in enumerate(zip(grid.shape, sizes, dilations, strides, wraps, strict=True)):
-        where = f"on axis {axis} of {grid!r}"
+    for axis, (n, k, d, s, wrap) in enumerate(zip(keys.shape, sizes, dilations, strides, wraps, strict=True)):
+        where = f"on axis {axis} of {keys!r}"
         if k < 1 or d < 1:
             raise ValueError(f"size and dilation must be at least 1, got size {k}, dilation {d} {where}")
         if not 1 <= s <= k:
@@ -194,8 +252,65 @@ def window(
                 f"stride {s} does not divide the {n // gcd(n, d)} places of the ring {where} "
                 f"(dilation {d}); choose a divisor, or periodic=False there"
             )
+        if wrap and grid.shape[axis] * pitches[axis] != n:
+            raise ValueError(
+                f"{grid.shape[axis]} queries, {pitches[axis]} apart, do not close on the ring of {n} keys "
+                f"{where}; pass periodic=False"
+            )
     offsets = tuple(o % s for o, s in zip(offsets, strides, strict=True))
-    return Window(grid, grid, sizes, strides, dilations, causals, offsets, boundary, wraps)
+    if key_grid is None:
+        return Window(grid, grid, sizes, strides, dilations, causals, offsets, boundary, wraps)
+    return WindowBetween(
+        grid, keys, sizes, strides, dilations, causals, offsets, boundary, wraps, origins=origins
+    )
+
+
+def _ordered(grid: Grid, name: str) -> tuple[bool, ...]:
+    """Which axes of a grid close on themselves; refuses a grid that has no axes."""
+    require_grid(name, grid)
+    if grid.axes_periodic is None:
+        others = "geodesic(grid, radius=…), nearest(grid, k=…)"
+        if isinstance(grid, ProductGrid):
+            others = "product(window(…), geodesic(…), …)"
+        raise TypeError(
+            f"window needs a grid whose axes are ordered positions, and {grid!r} is none; "
+            f"use {others} or curve_window(grid, size)"
+        )
+    return grid.axes_periodic
+
+
+def _pitches(queries: Grid, keys: Grid) -> tuple[int, ...]:
+    """Along each axis, how many keys lie from one query to the next.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number.
+    """
+    rank = len(keys.shape)
+    if queries == keys:
+        return (1,) * rank
+    ratios = [1.0] * rank
+    if isinstance(queries, ProductGrid) and isinstance(keys, ProductGrid):
+        if [len(f.shape) for f in queries.factors] == [len(f.shape) for f in keys.factors]:
+            return tuple(chain(*map(_pitches, queries.factors, keys.factors)))
+    elif isinstance(queries, Cartesian) and isinstance(keys, Cartesian):
+        ratios = [q / k for q, k in zip(queries.spacing, keys.spacing, strict=True)]
+    elif isinstance(queries, LatLonGrid) and isinstance(keys, LatLonGrid):
+        query_rows, key_rows = (_row_step(grid.lat_axis) for grid in (queries, keys))
+        ratios = [query_rows / key_rows, keys.shape[1] / queries.shape[1]]
+    pitches = tuple(max(1, round(ratio)) for ratio in ratios)
+    if any(abs(ratio - pitch) > 0.01 * pitch for ratio, pitch in zip(ratios, pitches, strict=True)):
+        raise ValueError(
+            f"queries must lie whole numbers of keys apart, and {queries!r} lie {ratios} apart on {keys!r}; "
+            "between grids of other spacings use nearest(grid, key_grid, k=…)"
+        )
+    return pitches
+
+
+def _row_step(latitudes: Floats) -> float:
+    """The usual distance between rows, in degrees."""
+    return float(np.median(np.abs(np.diff(latitudes)))) if len(latitudes) > 1 else 180.0
 
 
 def _per_axis(name: str, value: Any, rank: int, kind: type[T]) -> tuple[T, ...]:

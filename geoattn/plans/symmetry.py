@@ -59,7 +59,8 @@ def _moved(hood: Neighborhood, queries: Layout, keys: Layout) -> tuple[list[_Pie
     """Products of patterns along axes: pieces whose patterns differ by whole key tiles are alike.
 
     No key leaves its line when such a pattern moves, so that moves along several lines add up to one
-    shift of the row-major tile number.
+    shift of the row-major tile number. Patterns are counted from the tile of their first query, between
+    two grids from that of their first key.
     """
     if hood.axes is None:
         return None
@@ -72,9 +73,10 @@ def _moved(hood: Neighborhood, queries: Layout, keys: Layout) -> tuple[list[_Pie
         tile = np.zeros(queries.pieces[line], dtype=np.int64)
         for piece, places in enumerate(queries.lines[line].reshape(len(label), -1)):
             held = places[places >= 0].astype(np.int64)
-            if len(held):
-                tile[piece] = position[held[0]] // width
             indptr, indices = axis.rows(held)
+            anchor = held if hood.query_grid == hood.key_grid else indices
+            if len(anchor):
+                tile[piece] = position[anchor[0]] // width
             pattern = position[indices] - tile[piece] * width
             content = (places >= 0).tobytes() + indptr.tobytes() + pattern.tobytes()
             label[piece] = seen.setdefault(content, len(seen))

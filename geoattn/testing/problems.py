@@ -87,6 +87,11 @@ def random_neighborhood(rng: np.random.Generator) -> Neighborhood:
     if kind == 2 and query_grid == key_grid:
         size = tuple(int(rng.integers(1, n + 1)) for n in query_grid.shape)
         return window(query_grid, size, causal=bool(rng.random() < 0.3))
+    planes = [grid for grid in (query_grid, key_grid) if isinstance(grid, grids.Cartesian)]
+    if kind == 2 and planes and len(query_grid.shape) == len(key_grid.shape):
+        size = tuple(int(rng.integers(1, n + 1)) for n in key_grid.shape)
+        origin = tuple(int(rng.integers(-2, 5)) for _ in size)
+        return window(query_grid, size, boundary="clip", key_grid=key_grid, origin=origin, periodic=False)
     return random_edges(rng, query_grid, key_grid)
 
 
