@@ -14,6 +14,7 @@ from geoattn.xarray import Forecaster, Schema, Windows, metrics, statistics, to_
 
 HOUR = np.timedelta64(1, "h")
 LAT, LON = np.linspace(90, -90, 7), np.arange(0, 360, 30.0)
+LEVELS = [500.2, 850.0]  # one that float32 rounds
 DIMS = ("time", "level", "latitude", "longitude")
 
 
@@ -21,7 +22,7 @@ def data(lat=LAT, lon=LON, steps=8, dtype="f4"):
     values = 280 + np.random.default_rng(0).standard_normal((steps, 2, len(lat), len(lon)))
     coords = {
         "time": np.datetime64("2001-01-01", "ns") + 6 * HOUR * np.arange(steps),
-        "level": [500, 850],
+        "level": LEVELS,
         "latitude": lat,
         "longitude": lon,
     }
@@ -115,14 +116,14 @@ BAD = {
         r"'t' is in 'degC' in the .*, but in 'K' in the forecast.*\['t'\] \+ 273\.15",
     ),
     "levels are missing": (
-        GOOD.sel(level=[500]),
-        r"lacks the levels \[850\]: there are \[500\]",
-        r"lacks level 850 .*that the forecast has",
+        GOOD.sel(level=LEVELS[:1]),
+        r"lacks the levels \[850\.0\]: there are \[500\.2\]",
+        r"lacks level 850.0 .*that the forecast has",
     ),
     "levels in other units": (
-        GOOD.assign_coords(level=[50000, 85000]),
-        r"lacks the levels \[500, 850\].*ds\.assign_coords\(level=ds\['level'\] / 100\)",
-        r"lacks level 500 .*that the forecast has",
+        GOOD.assign_coords(level=[50020, 85000]),
+        r"lacks the levels \[500\.2, 850\.0\].*ds\.assign_coords\(level=ds\['level'\] / 100\)",
+        r"lacks level 500.2 .*that the forecast has",
     ),
     "levels without names": (
         GOOD.drop_vars("level"),
@@ -199,7 +200,7 @@ def test_what_fits_is_taken_at_every_entry(entry, name, forecaster, tmp_path, ca
     ds = {
         "as it is": GOOD,
         "float32 coordinates": GOOD.assign_coords(
-            longitude=(LON + 1e-5).astype("f4"), latitude=LAT.astype("f4")
+            longitude=(LON + 1e-5).astype("f4"), latitude=LAT.astype("f4"), level=np.float32(LEVELS)
         ),
         "another spelling of the units": GOOD.assign(t=GOOD.t.assign_attrs(units="kelvin")),
         "doubles": GOOD.astype("f8"),
@@ -245,7 +246,7 @@ BAD_MASKS = {
         LAND[1:].drop_vars(["latitude", "longitude"]),
         "6 points along 'latitude'",
     ),
-    "other levels": (LAND.expand_dims(level=[500, 700]), "lacks level 850"),
+    "other levels": (LAND.expand_dims(level=[500.2, 700]), "lacks level 850.0"),
     "other times": (
         LAND.expand_dims(time=GOOD.time + HOUR),
         r"lacks time 2001-01-01T00:00:00\.0+ and 7 more",
@@ -280,7 +281,8 @@ GOOD_MASKS = {
     "off by less": LAND.assign_coords(longitude=LON + 0.02),
     "other names": LAND.rename(latitude="lat", longitude="lon"),
     "without coordinates": LAND.drop_vars(["latitude", "longitude"]),
-    "of every level": LAND.expand_dims(level=[500, 850]),
+    "of every level": LAND.expand_dims(level=LEVELS),
+    "of every level, float32": LAND.expand_dims(level=np.float32(LEVELS)),
     "of every time": LAND.expand_dims(time=GOOD.time.values),
     "of every time, jittered": LAND.expand_dims(
         time=GOOD.time.values + np.timedelta64(3, "ms") * np.array([0, 1, 2, -1, 1, 0, 2, 1])

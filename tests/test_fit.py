@@ -1,6 +1,7 @@
 """What fits what: masks and fields, units, times, labels, slices. Every refusal's remedy is carried out."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import geoattn as ga
@@ -279,6 +280,69 @@ def test_lead_times_are_numbers_in_any_of_the_units_of_time(units, step):
         metrics.bias(bare, truth)
     bare["lead_time"].attrs["units"] = units
     np.testing.assert_allclose(metrics.bias(bare, truth).t, [1, 2])
+
+
+def cf(initial="time", lead="lead", valid=None, **coords):
+    """A truth that counts its times, and forecasts of it that are above it by their lead time in hours."""
+    time = np.datetime64("2001-01-01", "ns") + 6 * HOUR * np.arange(8)
+    truth = xr.Dataset({"t": field().expand_dims(time=time).copy()})
+    truth["t"] = truth.t * xr.DataArray(np.arange(8.0), dims="time")
+    parts = [truth.isel(time=slice(k, k + 4)).assign_coords(time=time[:4]) + 6 * k for k in (1, 2)]
+    forecast = xr.concat(parts, "lead").assign_coords(lead=("lead", [6, 12], {"units": "hours"}))
+    return forecast.rename(
+        {old: new for old, new in (("time", initial), ("lead", lead)) if old != new}
+    ), truth
+
+
+@pytest.mark.parametrize("lengths", [False, True])
+def test_initial_and_lead_times_are_found_by_their_standard_names(lengths):
+    forecast, truth = cf(initial="start", lead="ahead")
+    forecast["start"].attrs["standard_name"] = "forecast_reference_time"
+    forecast["ahead"].attrs["standard_name"] = "forecast_period"
+    if lengths:  # which say what they are without a name
+        forecast = forecast.assign_coords(ahead=pd.to_timedelta([6, 12], "h"))
+    for theirs in (truth, truth.rename(time="t0").assign_coords(t0=("t0", truth.time.values, {"axis": "T"}))):
+        if "t0" in theirs.coords:
+            theirs["t0"].attrs["standard_name"] = "time"
+        found = metrics.bias(forecast, theirs).t
+        np.testing.assert_allclose(found, [6, 12])
+        assert found.ahead.dtype.kind == "m"
+        still = metrics.persistence(forecast, theirs)
+        np.testing.assert_array_equal(still.t.isel(ahead=1), truth.t[:4])
+
+
+@pytest.mark.parametrize("along", ["each", "one"])
+def test_valid_times_of_a_single_run_are_not_added_to(along):
+    _, truth = cf()
+    run = truth.isel(time=slice(1, 4)) + 1
+    since = xr.DataArray(np.arange(6, 24, 6), dims="time", attrs={"units": "hours"})
+    run = run.assign_coords(forecast_reference_time=truth.time.values[0])
+    run["time"].attrs["standard_name"] = "time"
+    run = run.assign_coords(
+        forecast_period=since if along == "each" else since[0].drop_vars("time", errors="ignore")
+    )
+    np.testing.assert_allclose(metrics.bias(run, truth).t, 1)
+
+
+def test_persistence_has_the_levels_of_the_forecast():
+    truth = levels({"t": [300.2, 500, 850]})
+    forecast = truth.sel(level=[850, 300.2]).assign_coords(level=np.float32([850, 300.2])) + 1
+    forecast = forecast.expand_dims(lead_time=[0 * HOUR.astype("m8[ns]")])
+    still = metrics.persistence(forecast, truth)
+    np.testing.assert_array_equal(still.level, forecast.level)
+    np.testing.assert_array_equal(still.t[:, 0], truth.t[:, [2, 0]])
+    np.testing.assert_allclose(metrics.rmse(still, truth).t, 0)
+    with pytest.raises(ValueError, match="the truth lacks level 850"):
+        metrics.persistence(forecast, truth.isel(level=[0, 1]))
+    with pytest.raises(ValueError, match=r"the truth lies on the .*ga\.xarray\.regrid\(truth, forecast\)"):
+        metrics.persistence(forecast, truth.isel(longitude=slice(None, None, 2)))
+
+
+def test_times_that_a_truth_repeats_are_refused():
+    forecast, truth = cf(lead="lead_time")
+    twice = xr.concat([truth, truth.isel(time=[2]) + 1], "time")
+    with pytest.raises(ValueError, match=r"'time' repeats 2001-01-01T12.*truth\.drop_duplicates\('time'\)"):
+        metrics.bias(forecast, twice)
 
 
 def test_undecoded_times_are_refused_by_the_call_that_decodes():

@@ -116,7 +116,7 @@ def test_levels_that_differ(refused_by):
         to_tensor(less, SCHEMA)
     assert to_tensor(less, said.run("ga.xarray.Schema.of(", ds=less)).shape == (4, 1, 7, 12)
     twice = xr.concat([GOOD, GOOD.isel(level=[0])], "level")
-    with refused_by("xarray/schema/variable.py", "{level_dim} repeats") as said:
+    with refused_by("xarray/schema/levels.py", "{dim} repeats") as said:
         Schema.of(twice)
     assert Schema.of(said.run("ds.drop_duplicates(", ds=twice)) == SCHEMA
 
@@ -305,7 +305,7 @@ def test_masks_of_other_dimensions(refused_by):
             masked(other)
         xr.testing.assert_allclose(masked(said.run("mask.", mask=other, field=GOOD["t"])), RIGHT)
     less = LAND.expand_dims(level=[850])
-    with refused_by("xarray/schema/fit.py", "{what} lacks {dim} {first}") as said:
+    with refused_by("xarray/schema/fit.py", "{what} lacks {dim} {} and") as said:
         masked(less)
     xr.testing.assert_allclose(
         masked(less, said.run("field.sel(", mask=less, field=GOOD["t"])), RIGHT.sel(level=[850])
@@ -322,7 +322,7 @@ def test_masks_of_other_times(refused_by):
             masked(mask)
         xr.testing.assert_allclose(masked(said.run("mask.", mask=mask, field=field)), RIGHT)
     less = LAND.expand_dims(time=jittered[[0, 1, 3]])
-    with refused_by("xarray/schema/fit.py", "{what} lacks {dim} {first}") as said:
+    with refused_by("xarray/schema/fit.py", "{what} lacks {dim} {} and") as said:
         masked(less)
     chosen = said.run("field.sel(", mask=less, field=field)
     xr.testing.assert_allclose(masked(less, chosen), RIGHT[[0, 1, 3]])

@@ -245,6 +245,12 @@ def test_lead_times(refused_by):
             score(forecast, GOOD)
         right(score(said.run("forecast = ", forecast=forecast, pandas=pandas), GOOD))
 
+    bare = GOOD.expand_dims(step=2) + 1
+    with refused_by("xarray/scores/lead_times.py", "has no coordinate that tells its lead times") as said:
+        score(bare, GOOD)
+    found = said.run("forecast = ", "0, 0", forecast=bare, pandas=pandas)
+    right(score(found.isel(step=[0]), GOOD))
+
 
 def test_climatologies(refused_by):
     wrong = GOOD.rename(time="valid")
@@ -296,6 +302,12 @@ def test_dimensions_of_pairs(refused_by):
         with refused_by("xarray/scores/pairs.py", "the {what} has no such dimension") as said:
             score(forecast, flat)
         assert score(forecast, said.run("truth = ", truth=flat, forecast=forecast))["t"].shape[-1] == 2
+    less = GOOD.isel(level=[0]).drop_vars("level")
+    with refused_by("xarray/scores/pairs.py", "and neither has a coordinate that tells which") as said:
+        score(FORECAST.drop_vars("level"), less)
+    forecast = said.run("forecast = ", "500, 850", forecast=FORECAST.drop_vars("level"))
+    truth = said.run("truth = ", "500", truth=less)
+    right(score(forecast.sel(level=[500]), truth))
     several = GOOD.expand_dims(run=[1, 2])
     with refused_by("xarray/scores/pairs.py", "that the forecast lacks: select") as said:
         score(FORECAST, several)
@@ -312,6 +324,11 @@ def test_labels_that_the_truth_lacks(refused_by):
         with refused_by("xarray/scores/pairs.py", "the {what} lacks {dim}") as said:
             score(FORECAST, less)
         right(score(said.run("forecast.sel(", forecast=FORECAST, truth=less), less))
+    rounded = FORECAST.isel(level=[1, 0]).assign_coords(level=np.float32([500.2, 300]))
+    less = GOOD.isel(level=[0]).assign_coords(level=[500.2])
+    with refused_by("xarray/scores/pairs.py", "the {what} lacks {dim}") as said:
+        score(rounded, less)
+    assert score(said.run("forecast.", forecast=rounded, truth=less), less)["t"].sizes["level"] == 1
     leads = np.array([6, 12]) * HOUR.astype("m8[ns]")
     forecast = (GOOD + 1).expand_dims(lead_time=leads)
     with pytest.raises(ValueError, match="the truth lacks time") as refusal:

@@ -18,7 +18,8 @@ from geoattn.grids import LatLonGrid, Recognition, SphericalGrid, recognise
 from geoattn.grids.coordinates import Source
 from geoattn.grids.from_declaration import from_declaration
 from geoattn.xarray.schema.attributes import from_text
-from geoattn.xarray.schema.times import are_dates, check_calendars, settled
+from geoattn.xarray.schema.levels import check_once, places, selecting
+from geoattn.xarray.schema.times import check_calendars, settled
 from geoattn.xarray.schema.units import check_units
 from geoattn.xarray.schema.values import check_numbers
 
@@ -283,33 +284,25 @@ def _check_labels(dim: str, mine: NDArray[Any], theirs: NDArray[Any], what: str,
     if mine.dtype.kind in "MO" or theirs.dtype.kind in "MO":
         owner, _, name = what.partition("[")
         check_calendars(mine, theirs, dim, what, other, (owner, other), of_arrays=not name)
-        mine, theirs = settled(mine), settled(theirs)
-    if len(mine) == len(theirs) and bool((mine == theirs).all()):
+    ours, wanted = settled(mine), settled(theirs)
+    found = places(wanted, ours)
+    if len(mine) == len(theirs) and np.array_equal(found, np.arange(len(mine))):
         return
-    lacking = [label for label in theirs.tolist() if label not in set(mine.tolist())]
-    # times may be equal up to a jitter only
-    exactly = ", method='nearest'" if are_dates(mine) else ""
-    if not lacking:
-        once = f".drop_duplicates({dim!r})" if len(set(mine.tolist())) < len(mine) else ""
-        once += f".sortby({dim!r})" if exactly else ""
+    if (found >= 0).all():
         raise ValueError(
             f"{what} has other values along {dim!r} than the {other}, or another order: select the same "
-            f"ones, {what}{once}.sel({dim}={other}[{dim!r}]{exactly})"
+            f"ones, {selecting(what, other, dim, mine, theirs)}"
         )
-    first = theirs[[label in set(lacking) for label in theirs.tolist()]][0]
+    lacking = theirs[found < 0]
     remedy = (
-        f": select what both have, {other}.sel({dim}={what}[{dim!r}]{exactly})"
-        if _within(mine, theirs)
+        f": select what both have, {selecting(other, what, dim, theirs, mine)}"
+        if (places(ours, wanted) >= 0).all()
         else ""
     )
     raise ValueError(
-        f"{what} lacks {dim} {first} and {len(lacking) - 1} more that the {other} has: it has {len(mine)}, "
-        f"{mine[0]} to {mine[-1]}{remedy}"
+        f"{what} lacks {dim} {lacking[0]} and {len(lacking) - 1} more that the {other} has: it has "
+        f"{len(mine)}, {mine[0]} to {mine[-1]}{remedy}"
     )
-
-
-def _within(mine: NDArray[Any], theirs: NDArray[Any]) -> bool:
-    return set(mine.tolist()) <= set(theirs.tolist())
 
 
 def _check_levels(ds: Any, name: str, dim: str, levels: Collection[Any]) -> None:
@@ -325,15 +318,17 @@ def _check_levels(ds: Any, name: str, dim: str, levels: Collection[Any]) -> None
             f"dimension {dim!r} of {name!r} has no coordinate that names its levels: "
             f"ds = ds.assign_coords({dim}=[…])"
         )
-    there = ds[dim].values.tolist()
-    if not (absent := [level for level in levels if level not in there]):
+    there = ds[dim].values
+    check_once(there, dim, "ds")
+    wanted = np.asarray(list(levels))
+    if not (absent := wanted[places(wanted, there) < 0].tolist()):
         return
     remedy = ": make a schema of those that are there, ga.xarray.Schema.of(ds)"
-    if ds[dim].dtype.kind in "iuf":
+    if {wanted.dtype.kind, there.dtype.kind} <= set("iuf"):
         for sign, factor in (("/", 0.01), ("*", 100.0)):
-            if np.isin(np.asarray(levels, float), np.round(ds[dim].values * factor, 9)).all():
+            if (places(wanted, there * factor) >= 0).all():
                 remedy = f": in other units? ds = ds.assign_coords({dim}=ds[{dim!r}] {sign} 100)"
-    raise ValueError(f"{name!r} lacks the levels {absent}: there are {there}{remedy}")
+    raise ValueError(f"{name!r} lacks the levels {absent}: there are {there.tolist()}{remedy}")
 
 
 def _check_places(mine: xarray.DataArray, field: xarray.DataArray, what: str, other: str) -> None:

@@ -13,6 +13,7 @@ from geoattn._value import Value
 from geoattn.grids import SphericalGrid, recognise
 from geoattn.grids.coordinates import AREA_NAMES
 from geoattn.xarray.schema.attributes import to_text
+from geoattn.xarray.schema.levels import places
 from geoattn.xarray.schema.variable import ENCODING as ENCODING
 from geoattn.xarray.schema.variable import Variable, read_variable
 
@@ -183,12 +184,13 @@ class Schema(Value, kind="schema"):
         variable, channels = self.variables[i], self.slices[i]
         if not variable.level_dim and level is None:
             return int(channels.start)
-        if level not in variable.levels:
+        found = places([level], list(variable.levels)) if variable.level_dim and level is not None else [-1]
+        if found[0] < 0:
             raise ValueError(
                 f"variable {name!r} has no level {level!r}; "
                 + (f"its levels are {list(variable.levels)}" if variable.level_dim else "it has no levels")
             )
-        return int(channels.start) + variable.levels.index(level)
+        return int(channels.start) + int(found[0])
 
     def channels(self, names: Iterable[str]) -> list[int]:
         """All channels of some variables, in the order of this schema."""

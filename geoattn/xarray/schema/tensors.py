@@ -14,6 +14,7 @@ from torch import Tensor
 
 from geoattn.xarray.schema.attributes import from_text
 from geoattn.xarray.schema.fit import fit_schema
+from geoattn.xarray.schema.levels import places
 from geoattn.xarray.schema.schema import Schema
 from geoattn.xarray.schema.times import stamp
 from geoattn.xarray.schema.variable import OWN_LEVELS, Variable, channel_values
@@ -303,9 +304,15 @@ def _with_coordinates(ds: xarray.Dataset, coords: Any, schema: Schema) -> xarray
         extra = coords if isinstance(coords, xarray.Dataset) else given
     else:
         given = extra = xarray.Dataset(coords=coords)
-    levels = {v.level_dim: list(ds[v.level_dim].values) for v in schema.variables if v.level_dim}
-    chosen = {dim: values for dim, values in levels.items() if dim in given.indexes}
-    given, extra = given.sel(chosen), extra.sel(chosen)
+    levels = {v.level_dim for v in schema.variables if v.level_dim} & set(given.indexes)
+    chosen = {dim: places(ds[dim].values, given[dim].values) for dim in levels}
+    for level_dim, found in chosen.items():
+        if (found < 0).any():
+            raise ValueError(
+                f"coords has the values {given[level_dim].values} along {level_dim!r}, without "
+                f"{ds[level_dim].values[found < 0]} of the schema: give those of a data set with its levels"
+            )
+    given, extra = given.isel(chosen), extra.isel(chosen)
     fitting = given.drop_vars(
         [name for name, variable in given.variables.items() if not set(variable.dims) <= set(ds.dims)]
     )

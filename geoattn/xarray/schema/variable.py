@@ -13,6 +13,7 @@ from geoattn._value import Value
 from geoattn.grids import Recognition
 from geoattn.xarray.schema.attributes import from_text, to_text
 from geoattn.xarray.schema.dimensions import sort_dimensions
+from geoattn.xarray.schema.levels import check_once, places
 from geoattn.xarray.schema.values import check_numbers
 
 #: what of a variable's encoding is kept: how its numbers are stored, not how they are chunked
@@ -155,21 +156,20 @@ def _levels(ds: Any, name: str, level_dim: str, wanted: Iterable[Any] | None) ->
             f"dimension {level_dim!r} of variable {name!r} has no coordinate that names its levels: "
             f"ds.assign_coords({level_dim}=[…])"
         )
-    there = ds.coords[level_dim].values.tolist()
-    if repeated := sorted({level for level in there if there.count(level) > 1}):
-        raise ValueError(
-            f"{level_dim!r} repeats {repeated[0]!r}; drop one of them: ds.drop_duplicates({level_dim!r})"
-        )
+    axis = ds.coords[level_dim].values
+    there = axis.tolist()
+    check_once(axis, level_dim, "ds")
     levels = there if wanted is None else [np.asarray(level).item() for level in wanted]
-    for level in levels:
-        if level not in there:
+    found = places(levels, axis).tolist()
+    for level, place in zip(levels, found, strict=True):
+        if place < 0:
             raise ValueError(f"variable {name!r} has no level {level!r}: its levels are {there}")
-        if levels.count(level) > 1:
+        if found.count(place) > 1:
             raise ValueError(f"level {level!r} of variable {name!r} is asked for twice")
     if not levels:
         raise ValueError(f"no levels of variable {name!r} are asked for: leave the variable out")
     # as the file writes them, so that a level asked for as 500 is found under 500.0
-    return tuple(there[there.index(level)] for level in levels)
+    return tuple(there[place] for place in found)
 
 
 def _kept_encoding(encoding: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,7 +188,8 @@ def channel_values(
 ) -> NDArray[Any]:
     """The values of a DataArray as ``[*leading, channels, *shape]``, its chosen levels in their order."""
     if variable.level_dim:
-        array = array.sel({variable.level_dim: list(variable.levels)})
+        chosen = places(variable.levels, array[variable.level_dim].values)
+        array = array.isel({variable.level_dim: chosen})
         array = array.transpose(*leading, variable.level_dim, *grid_dims)
     else:
         array = array.transpose(*leading, *grid_dims)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import xarray
 
 from geoattn.xarray.schema.times import settled
 from geoattn.xarray.schema.values import decoding
 
-#: names in use for the dimensions of a forecast: its initial time, and the time since then
-TIME = ("time", "init_time", "forecast_reference_time", "valid_time")
+#: names in use for the dimensions of a forecast, CF's standard names among them: its initial time, and
+#: the time since then
+INITIAL = "forecast_reference_time"
+TIME = ("time", "init_time", INITIAL, "valid_time")
 LEAD = ("prediction_timedelta", "lead_time", "step", "forecast_period")
 #: spellings of units of time, CF's (UDUNITS) among them → microseconds
 _MICROSECONDS = {
@@ -28,9 +33,23 @@ _MICROSECONDS = {
 }
 
 
-def first_of(names: tuple[str, ...], ds: xarray.Dataset) -> str | None:
-    """The first of the names that is a dimension of the data set."""
-    return next((name for name in names if name in ds.dims), None)
+def initial_time(ds: xarray.Dataset) -> str | None:
+    """The dimension of initial times, or of times, by its name or its standard name; None without one."""
+    named = next((name for name in TIME if name in ds.dims), None)
+    return named or _by_standard_name(TIME, {name: c for name, c in ds.coords.items() if name in ds.dims})
+
+
+def lead_time(ds: xarray.Dataset) -> str | None:
+    """The dimension or coordinate of lead times: by its name, its standard name, or its lengths of time."""
+    named = next((name for name in LEAD if name in {*ds.dims, *ds.coords}), None)
+    if named or (named := _by_standard_name(LEAD, ds.coords)):
+        return named
+    lengths = [str(dim) for dim in ds.dims if dim in ds.coords and ds[dim].dtype.kind == "m"]
+    return lengths[0] if len(lengths) == 1 else None
+
+
+def _by_standard_name(names: tuple[str, ...], coords: Mapping[Any, xarray.DataArray]) -> str | None:
+    return next((str(name) for name, c in coords.items() if c.attrs.get("standard_name") in names), None)
 
 
 def decoded(forecast: xarray.Dataset, call: str, of_array: bool) -> xarray.Dataset:
@@ -48,7 +67,7 @@ def decoded(forecast: xarray.Dataset, call: str, of_array: bool) -> xarray.Datas
     ValueError
         If its initial times are numbers that stand for dates, or the units of its lead times are unknown.
     """
-    time = first_of(TIME, forecast)
+    time = initial_time(forecast)
     since = str(forecast[time].attrs.get("units", "")) if time and time in forecast.coords else ""
     if time and " since " in since and forecast[time].dtype.kind in "iuf":
         raise ValueError(
@@ -56,9 +75,14 @@ def decoded(forecast: xarray.Dataset, call: str, of_array: bool) -> xarray.Datas
         )
     if time and time in forecast.coords:
         forecast = forecast.assign_coords({time: forecast[time].copy(data=settled(forecast[time].values))})
-    name = next((name for name in LEAD if name in forecast.coords), None)
+    name = lead_time(forecast)
     if name is None or forecast[name].dtype.kind == "m":
         return forecast
+    if name not in forecast.coords:
+        raise ValueError(
+            f"{name!r} has no coordinate that tells its lead times: {call} = "
+            f"{call}.assign_coords({name}=pandas.to_timedelta([…], 'h'))"
+        )
     lead = forecast[name]
     units = str(lead.attrs.get("units", ""))
     length = _MICROSECONDS.get(units.strip().lower())
@@ -81,15 +105,19 @@ def decoded(forecast: xarray.Dataset, call: str, of_array: bool) -> xarray.Datas
 
 
 def valid_times(forecast: xarray.Dataset) -> xarray.DataArray | None:
-    """Initial times plus lead times; None if the forecast has no time."""
-    time = first_of(TIME, forecast)
-    if time is None:
-        return None
-    times = forecast[time]
-    lead = next((name for name in LEAD if name in forecast.coords), None)
-    if lead is None:
+    """Initial times plus lead times; None if the forecast has no time.
+
+    Times are valid times already where CF says so: by the standard name ``time`` beside a coordinate of
+    initial times, or since each has a lead time of its own.
+    """
+    time, lead = initial_time(forecast), lead_time(forecast)
+    if time is None or lead is None:
+        return None if time is None else forecast[time]
+    times, since = forecast[time], forecast[lead]
+    stated = times.attrs.get("standard_name")
+    initial = [n for n, c in forecast.coords.items() if INITIAL in (n, c.attrs.get("standard_name"))]
+    if stated != INITIAL and (time in since.dims or (stated == "time" and initial)):
         return times
-    since = forecast[lead]
     if times.dtype.kind == "O":  # dates of other calendars
         lengths = np.asarray(since.values.astype("timedelta64[us]").astype(object))
         coords = {**times.coords, **since.coords}

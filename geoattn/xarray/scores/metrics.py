@@ -35,8 +35,8 @@ import xarray
 
 from geoattn.xarray.fields import area_mean
 from geoattn.xarray.schema.times import are_dates, dating
-from geoattn.xarray.scores.lead_times import LEAD, TIME, decoded, first_of
-from geoattn.xarray.scores.pairs import Pair, Pairing, matched
+from geoattn.xarray.scores.lead_times import LEAD, TIME, decoded, initial_time, lead_time, valid_times
+from geoattn.xarray.scores.pairs import Pair, Pairing, at_times
 
 Averages = Callable[[xarray.Dataset, Pair], xarray.Dataset]
 
@@ -190,31 +190,32 @@ def persistence(forecast: Any, truth: Any) -> Any:
     Parameters
     ----------
     forecast
-        Dataset or DataArray whose initial times, lead times and variables are taken.
+        Dataset or DataArray whose initial times, lead times, levels, points and variables are taken.
     truth
-        Of the same type, with the variables at those initial times.
+        Of the same type, with the variables at those levels, points and initial times.
 
     Raises
     ------
     ValueError
-        If the forecast has no initial or lead times, or the truth lacks a variable or an initial time.
+        If the forecast has no initial or lead times, or the truth lacks a variable, a level or an initial
+        time, or lies on another grid.
     """
-    ours, theirs = _decoded(forecast, "forecast"), _decoded(truth, "truth")
-    time, lead, there = first_of(TIME, ours), first_of(LEAD, ours), first_of(TIME, theirs)
-    if time is None or lead is None:
+    given, arrays = _given(forecast, truth)
+    ours = decoded(given["forecast"], "forecast", "forecast" in arrays)
+    time, lead, valid = initial_time(ours), lead_time(ours), valid_times(ours)
+    if time is None or lead is None or valid is None or not {time, lead} <= set(valid.dims):
         raise ValueError(
             f"persistence needs the initial and the lead times of a forecast, dimensions such as {TIME[0]!r} "
             f"and {LEAD[0]!r}; this one has {tuple(ours.dims)}"
         )
-    if there is None:
-        raise ValueError(f"the truth has no times: its dimensions are {tuple(theirs.dims)}")
-    names = [name for name in ours.data_vars if lead in ours[name].dims]
-    if absent := [name for name in names if name not in theirs]:
-        raise ValueError(f"the truth lacks {absent}: it has {list(theirs.data_vars)}")
-    start = theirs[names].sel({there: matched(theirs, there, ours[time], "truth")})
-    start = start.drop_vars([name for name in start.coords if name in {*TIME, *LEAD} - {time}])
-    still = start.expand_dims({lead: ours[lead]}).transpose(time, lead, ...)
-    return _as_given(still, truth)
+    if initial_time(given["truth"]) is None:
+        raise ValueError(f"the truth has no times: its dimensions are {tuple(given['truth'].dims)}")
+    changing = [name for name in ours.data_vars if lead in ours[name].dims]
+    pairing = Pairing(ours[changing], given["truth"], arrays=arrays)
+    start = at_times(pairing.truth, ours[time], "truth", "truth" in arrays)
+    still = start.expand_dims({lead: ours.sizes[lead]})
+    own = {name: c for name, c in ours.coords.items() if set(c.dims) <= set(still.dims)}
+    return _as_given(still.assign_coords(own).transpose(time, lead, ...), truth)
 
 
 def climatology(ds: Any, *, hours: bool = True, time: str = "time") -> Any:
@@ -279,21 +280,7 @@ def _score(
     ensemble_dim: str = "",
 ) -> Any:
     """Averages over the globe, block by block, then over ``over``; of the same type as the forecast."""
-    given = {"forecast": forecast, "truth": truth}
-    given |= {} if climatology is None else {"climatology": climatology}
-    arrays = [name for name, data in given.items() if isinstance(data, xarray.DataArray)]
-    if ("forecast" in arrays) != ("truth" in arrays):
-        raise TypeError(
-            "forecast and truth must be of one type, "
-            f"got {type(forecast).__name__} and {type(truth).__name__}; of an array make a data set, "
-            f"{arrays[0]}.to_dataset(name='…')"
-        )
-    if isinstance(forecast, xarray.DataArray) and forecast.name != truth.name:
-        raise ValueError(
-            f"the forecast is of {forecast.name!r}, the truth of {truth.name!r}: if they are of one kind, "
-            f"truth.rename({forecast.name!r})"
-        )
-    sets = {name: _as_dataset(data) for name, data in given.items()}
+    sets, arrays = _given(forecast, truth, **({} if climatology is None else {"climatology": climatology}))
     pairing = Pairing(**sets, area=weights, mask=mask, arrays=arrays, ensemble_dim=ensemble_dim)
 
     def average(values: xarray.Dataset, pair: Pair) -> xarray.Dataset:
@@ -312,6 +299,25 @@ def _score(
     if unknown := [dim for dim in over if dim not in whole.dims]:
         raise ValueError(f"over names {unknown}, but the dimensions are {tuple(whole.dims)}")
     return _as_given(whole.mean(over, skipna=False), forecast)
+
+
+def _given(forecast: Any, truth: Any, **others: Any) -> tuple[dict[str, xarray.Dataset], list[str]]:
+    """What is compared, as data sets, and which of them were given as arrays."""
+    given = {"forecast": forecast, "truth": truth, **others}
+    arrays = [name for name, data in given.items() if isinstance(data, xarray.DataArray)]
+    sets = {name: _as_dataset(data) for name, data in given.items()}
+    if ("forecast" in arrays) != ("truth" in arrays):
+        raise TypeError(
+            "forecast and truth must be of one type, "
+            f"got {type(forecast).__name__} and {type(truth).__name__}; of an array make a data set, "
+            f"{arrays[0]}.to_dataset(name='…')"
+        )
+    if isinstance(forecast, xarray.DataArray) and forecast.name != truth.name:
+        raise ValueError(
+            f"the forecast is of {forecast.name!r}, the truth of {truth.name!r}: if they are of one kind, "
+            f"truth.rename({forecast.name!r})"
+        )
+    return sets, arrays
 
 
 def _difference(pair: Pair) -> xarray.Dataset:

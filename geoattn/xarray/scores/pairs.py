@@ -20,11 +20,12 @@ from geoattn.xarray.schema.fit import (
     fit_points,
     fit_variables,
 )
+from geoattn.xarray.schema.levels import check_once, places, selecting
 from geoattn.xarray.schema.schema import on_grid
 from geoattn.xarray.schema.times import check_calendars
 from geoattn.xarray.schema.values import check_numbers
 from geoattn.xarray.schema.variable import OWN_LEVELS
-from geoattn.xarray.scores.lead_times import LEAD, TIME, decoded, first_of, valid_times
+from geoattn.xarray.scores.lead_times import INITIAL, TIME, decoded, initial_time, lead_time, valid_times
 from geoattn.xarray.scores.region import slice_weights
 
 #: about how many bytes of a forecast are compared at once
@@ -109,8 +110,7 @@ class Pairing:
                 f"{tuple(forecast.dims)}. Name it: ensemble_dim=…"
             )
         self.forecast = decoded(forecast[self.names], "forecast", "forecast" in arrays)
-        self.time = first_of(TIME, self.forecast)
-        self.lead = first_of(LEAD, self.forecast)
+        self.time, self.lead = initial_time(self.forecast), lead_time(self.forecast)
         same_grid = _same_names if by_name else _same_grid
         units = {name: str(forecast[name].attrs.get("units", "")) for name in self.names}
         fit_variables(truth, units, "truth", "forecast", "truth" in arrays)
@@ -144,7 +144,7 @@ class Pairing:
         there = array[dim].values.tolist()
         if OWN_LEVELS in array.attrs:
             stated = json.loads(array.attrs[OWN_LEVELS])
-            return str(dim), [level for level in there if level in stated]
+            return str(dim), [level for level, i in zip(there, places(there, stated), strict=True) if i >= 0]
         empty = np.ones(len(there), bool)
         for part in (array, truth):
             first = part.isel({d: 0 for d in part.dims if d != dim and d not in self.area.dims})
@@ -164,22 +164,23 @@ class Pairing:
 
     def _pair(self, forecast: xarray.Dataset) -> Pair:
         valid = valid_times(forecast)
-        truth = _at_times(self.truth, valid, "truth", "truth" in self.arrays).load()
-        mask = _at_times(self.mask, valid, "mask", "mask" in self.arrays).load()
+        truth = at_times(self.truth, valid, "truth", "truth" in self.arrays).load()
+        mask = at_times(self.mask, valid, "mask", "mask" in self.arrays).load()
         if self.truth_decides:
             mask = truth.notnull()
         chosen = self.climatology
         if len(chosen):
             if valid is None or valid.dtype.kind not in "MO":
                 raise ValueError("anomalies need the forecast's valid times: it has no dates")
-            chosen = chosen.sel(
+            chosen = chosen.isel(
                 {
                     name: matched(chosen, name, getattr(valid.dt, name), "climatology")
                     for name in ("dayofyear", "hour")
                     if name in chosen.dims
                 }
             )
-        return Pair(forecast.load(), truth, mask, _without_labels(chosen.load()))
+            chosen = _without_labels(chosen.load(), valid)
+        return Pair(forecast.load(), truth, mask, chosen)
 
     def _comparable(
         self, other: xarray.Dataset, same_grid: Any, forecast: xarray.Dataset, what: str
@@ -187,7 +188,8 @@ class Pairing:
         """Another data set under the names of the forecast's dimensions, at its levels."""
         dims = tuple(map(str, self.area.dims))
         other = same_grid(other, forecast, dims, what)
-        own = {*dims, self.time, self.lead, self.ensemble_dim, *TIME, "dayofyear", "hour"}
+        times = {self.time, initial_time(other), *TIME, "dayofyear", "hour"}
+        own = {*dims, self.lead, self.ensemble_dim, *times}
         for dim in {dim for name in self.names for dim in self.forecast[name].dims} - own:
             other = self._called_alike(other, dim, own)
             named = [ds for ds in (self.forecast, other) if dim in ds.coords]
@@ -199,7 +201,8 @@ class Pairing:
                     "they are"
                 )
             if dim in self.forecast.coords and dim in other.coords:
-                other = other.sel({dim: matched(other, str(dim), self.forecast[dim], what)})
+                other = other.isel({dim: matched(other, str(dim), self.forecast[dim], what)})
+                other = other.assign_coords({dim: self.forecast[dim].values})
             elif dim not in other.dims and (what == "mask" or dim in SAMPLES):
                 continue  # the same for all
             elif dim not in other.dims:
@@ -212,7 +215,9 @@ class Pairing:
             elif other.sizes[dim] != self.forecast.sizes[dim]:
                 raise ValueError(
                     f"the forecast has {self.forecast.sizes[dim]} values along {dim!r}, the {what} "
-                    f"{other.sizes[dim]}"
+                    f"{other.sizes[dim]}, and neither has a coordinate that tells which these are: forecast "
+                    f"= forecast.assign_coords({{{dim!r}: […]}}), and {what} = "
+                    f"{what}.assign_coords({{{dim!r}: […]}})"
                 )
         for name in other.data_vars:
             if extra := [d for d in other[name].dims if d not in {*self.forecast[name].dims, *own}]:
@@ -228,7 +233,7 @@ class Pairing:
             return other
         levels, known = self.forecast[dim].values, {*own, *self.forecast.dims}
         twins = [d for d in other.dims if d not in known and d in other.coords]
-        twins = [d for d in twins if np.isin(levels, other[d].values).all()]
+        twins = [d for d in twins if (places(levels, other[d].values) >= 0).all()]
         return other.rename({twins[0]: dim}) if len(twins) == 1 else other
 
     def _masks(self, mask: Any, forecast: xarray.Dataset) -> tuple[xarray.Dataset, bool]:
@@ -284,17 +289,15 @@ def _renamed(ds: xarray.Dataset, names: Mapping[str, str]) -> xarray.Dataset:
 
 def _bare(ds: xarray.Dataset, dims: tuple[str, ...]) -> xarray.Dataset:
     """Without the coordinates of the points and without scalars: points are matched by their place."""
-    keep = set(LEAD)
+    keep = {lead_time(ds), *(n for n, c in ds.coords.items() if INITIAL in (n, c.attrs.get("standard_name")))}
     return ds.drop_vars(
         [n for n, c in ds.coords.items() if n not in keep and (set(c.dims) & set(dims) or not c.dims)]
     )
 
 
-def _at_times(
-    ds: xarray.Dataset, valid: xarray.DataArray | None, what: str, of_array: bool
-) -> xarray.Dataset:
+def at_times(ds: xarray.Dataset, valid: xarray.DataArray | None, what: str, of_array: bool) -> xarray.Dataset:
     """The data set at the valid times; as it is if it has no times."""
-    dim = first_of(TIME, ds)
+    dim = initial_time(ds)
     if dim is None:
         return ds
     if valid is None:
@@ -303,24 +306,27 @@ def _at_times(
         )
     times = ds[dim].values, valid.values.ravel()
     check_calendars(*times, dim, f"the {what}", "the forecast", (what, "forecast"), of_array)
-    return _without_labels(ds.sel({dim: matched(ds, dim, valid, what)}))
+    return _without_labels(ds.isel({dim: matched(ds, dim, valid, what)}), valid)
 
 
-def _without_labels(ds: xarray.Dataset) -> xarray.Dataset:
+def _without_labels(ds: xarray.Dataset, valid: xarray.DataArray) -> xarray.Dataset:
     """Without the coordinates that selection by valid time leaves; the forecast's own are what remains."""
-    return ds.drop_vars([n for n in ds.coords if n in {*TIME, *LEAD, "dayofyear", "hour"}])
+    return ds.drop_vars([n for n, c in ds.coords.items() if set(c.dims) & set(valid.dims)])
 
 
 def matched(ds: xarray.Dataset, dim: str, labels: xarray.DataArray, what: str) -> xarray.DataArray:
-    """The labels, once all are known to be there."""
-    absent = ~np.isin(labels.values, ds[dim].values)
+    """The places of the labels in the data set, without coordinates, once all are known to be there."""
+    there, own = ds[dim].values, labels.name
+    check_once(there, dim, what)
+    found = places(labels.values.ravel(), there).reshape(labels.shape)
+    absent = found < 0
     if absent.any():
-        there, own = ds[dim].values, labels.name
         # the forecast's own labels, not valid times that are made of two
-        common = labels.dims == (own,) and not absent.all() and np.isin(there, labels.values).all()
-        remedy = f": select what both have, forecast.sel({own}={what}[{dim!r}])" if common else ""
+        common = labels.dims == (own,) and not absent.all() and (places(there, labels.values) >= 0).all()
+        call = selecting("forecast", what, str(own), labels.values, there) if common else ""
+        remedy = f": select what both have, {call}" if common else ""
         raise ValueError(
             f"the {what} lacks {dim} {labels.values[absent].reshape(-1)[0]} and {int(absent.sum()) - 1} more "
             f"that the forecast has: it has {len(there)}, {there[0]} to {there[-1]}{remedy}"
         )
-    return labels
+    return xarray.DataArray(found, dims=labels.dims)

@@ -14,6 +14,7 @@ import xarray
 from numpy.typing import NDArray
 
 from geoattn.xarray.schema.fit import fit_schema
+from geoattn.xarray.schema.levels import places
 from geoattn.xarray.schema.schema import Schema
 from geoattn.xarray.schema.tensors import fill_missing
 from geoattn.xarray.schema.times import are_dates, check_calendars, check_times, dating, settled, stamp
@@ -124,9 +125,9 @@ class Reader:
         chosen = range(len(self))[steps]
         values = np.empty((len(chosen), len(self.schema), *self.schema.grid.shape), self.dtype)
         mask = np.ones(values.shape, bool) if self.schema.masked else None
-        for part, own, places in self._parts(chosen):
+        for part, own, rows in self._parts(chosen):
             runs = [run for run in self._runs[part] if not run.variable.static]
-            self._read_runs(part, runs, own, values[places])
+            self._read_runs(part, runs, own, values[rows])
 
         def place(index: Sequence[int]) -> str:
             return f"{self.dim} {stamp(self.times[chosen[index[0]]])}"
@@ -260,9 +261,9 @@ def _runs(store: Store, schema: Schema) -> Iterator[_Run]:
         if not variable.level_dim:
             yield _Run(variable, slice(None), (0,), (channels.start,))
             continue
-        there = store.dataset[variable.level_dim].values.tolist()
+        found = places(variable.levels, store.dataset[variable.level_dim].values).tolist()
         chunk = store.chunk(variable.name, variable.level_dim)
-        wanted = sorted((there.index(level), channels.start + i) for i, level in enumerate(variable.levels))
+        wanted = sorted((place, channels.start + i) for i, place in enumerate(found))
         group = wanted[:1]
         for position, channel in wanted[1:]:
             if position // chunk - group[-1][0] // chunk > 1:
