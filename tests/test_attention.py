@@ -366,3 +366,34 @@ def test_a_masked_key_may_hold_nan_on_every_backend(backend):
     assert torch.equal(out, expected)
     for gradient in torch.autograd.grad(out.square().sum(), operands):
         assert gradient.isfinite().all()
+
+
+def test_registers_by_merging_and_sinks_by_the_lse_are_those_of_one_softmax():
+    """The two recipes of docs/patterns.md, against a dense softmax with more columns."""
+    q, k, v, hood = operands(heads=3, kv_heads=3)
+    registers, contents = torch.randn(2, 2, 5, 3, 4, dtype=torch.float64)
+    sink = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    near = ga.attention(q, k, v, hood, return_lse=True)
+    to_all = ga.everything(GRID, ga.grids.cartesian(5))
+    far = ga.attention(q, registers, contents, to_all, key_weights=None, return_lse=True)
+    out, lse = ga.merge(*zip(near, far, strict=True))
+    found = out * torch.sigmoid(lse - sink)[..., None]
+
+    indptr, indices = hood.to_csr()
+    mask = torch.zeros(GRID.size, GRID.size, dtype=torch.bool)
+    mask[np.repeat(np.arange(GRID.size), np.diff(indptr)), indices] = True
+    keys, values = (torch.cat((x.flatten(1, 2), y), 1) for x, y in ((k, registers), (v, contents)))
+    scores = torch.einsum("bihd,bjhd->bhij", q.flatten(1, 2), keys) * 0.5
+    weights = torch.as_tensor(GRID.weights).reshape(-1).log()
+    scores = scores + torch.nn.functional.pad(weights, (0, 5))
+    scores = scores.masked_fill(~torch.nn.functional.pad(mask, (0, 5), value=True), -torch.inf)
+    full = torch.cat((scores, sink[None, :, None, None].expand(2, 3, GRID.size, 1)), -1).softmax(-1)
+    expected = torch.einsum("bhij,bjhd->bihd", full[..., :-1], values).view(found.shape)
+    torch.testing.assert_close(found, expected)
+    of = (q, k, v, sink)
+    for x, y in zip(
+        torch.autograd.grad(found.square().sum(), of),
+        torch.autograd.grad(expected.square().sum(), of),
+        strict=True,
+    ):
+        torch.testing.assert_close(x, y)
