@@ -345,6 +345,34 @@ def test_times_that_a_truth_repeats_are_refused():
         metrics.bias(forecast, twice)
 
 
+def test_a_single_time_is_a_label_too():
+    forecast, truth = cf(lead="lead_time")
+    for lead in (slice(None), 0, [1]):
+        for one in (forecast.isel(time=1), forecast.isel(time=[1])):
+            found = metrics.bias(one.isel(lead_time=lead), truth).t
+            np.testing.assert_allclose(found, np.array([6, 12])[lead])
+    one = forecast.isel(time=1, lead_time=0)
+    assert float(metrics.bias(one, truth.isel(time=2)).t) == pytest.approx(6)
+    for wrong in (one, forecast):
+        with pytest.raises(ValueError, match="the truth lacks time 2001-01-01T"):
+            metrics.bias(wrong, truth.isel(time=5))
+    mask = (truth.t > -99).isel(time=5)  # of no time in particular
+    np.testing.assert_allclose(metrics.bias(forecast, truth, mask=mask).t, [6, 12])
+    later = truth.assign_coords(time=truth.time - 6 * HOUR, step=6 * HOUR.astype("m8[ns]"))
+    np.testing.assert_allclose(metrics.bias(forecast, later).t, [6, 12])
+
+
+@pytest.mark.parametrize("dim", ["time", "lead_time", "latitude"])
+def test_what_holds_nothing_is_refused(dim):
+    forecast, truth = cf(lead="lead_time")
+    for score in (metrics.rmse, metrics.persistence):
+        with pytest.raises(ValueError, match=f"the forecast holds nothing: it has no value along '{dim}'"):
+            score(forecast.isel({dim: []}), truth)
+        if dim == "time":
+            with pytest.raises(ValueError, match="the truth holds nothing: it has no value along 'time'"):
+                score(forecast, truth.isel(time=[]))
+
+
 def test_undecoded_times_are_refused_by_the_call_that_decodes():
     numbers = ("time", 6 * np.arange(4), {"units": "hours since 2001-01-01"})
     truth = xr.Dataset({"t": field().expand_dims(time=4)}).assign_coords(time=numbers)

@@ -319,6 +319,48 @@ def test_dimensions_of_pairs(refused_by):
     right(score(still, chosen))
 
 
+def test_times_that_a_pair_does_not_tell(refused_by):
+    for given in ("forecast", "truth"):
+        pair = {"forecast": FORECAST, "truth": GOOD}
+        values = pair[given]["time"].values.copy()
+        values[-1] = "NaT"
+        pair[given] = pair[given].assign_coords(time=values)
+        with refused_by("xarray/scores/lead_times.py", "missing values in the {call}: drop them") as said:
+            score(**pair)
+        pair[given] = said.run(f"{given}.isel(", **pair)
+        pair["forecast"] = pair["forecast"].isel(time=slice(0, 1))
+        right(score(**pair))
+    leads = FORECAST.expand_dims(lead_time=[0 * HOUR.astype("m8[ns]")])
+    for numbers in (leads.drop_vars("time"), leads.assign_coords(time=np.arange(leads.sizes["time"]))):
+        with refused_by("xarray/scores/lead_times.py", "not dates to which the lead times") as said:
+            score(numbers, GOOD)
+        dates = said.run("forecast = ", "2001-01-01T00", forecast=numbers.isel(time=[0]), pandas=pandas)
+        right(score(dates, GOOD))
+    with refused_by("xarray/scores/pairs.py", "has lead times of its own along") as said:
+        score(leads, leads)
+    right(score(leads, said.run("truth.isel(", truth=leads - 1)))
+    for given in ("forecast", "truth"):
+        pair = {"forecast": FORECAST.isel(time=[0]), "truth": GOOD.isel(time=[0])}
+        pair[given] = pair[given].drop_vars("time")
+        with refused_by("xarray/scores/pairs.py", "that tells which times these are") as said:
+            score(**pair)
+        right(score(**{**pair, given: said.run(f"{given} = ", "2001-01-01", **pair, pandas=pandas)}))
+
+
+def test_single_levels_and_rows_left_out(refused_by):
+    with refused_by("xarray/scores/pairs.py", "select the same of both") as said:
+        score(FORECAST.isel(level=0), GOOD.isel(level=1))
+    right(score(*(said.run("ds.sel(", ds=ds) for ds in (FORECAST, GOOD))))
+    ds = GOOD.interp(latitude=np.linspace(90, -90, 13))
+    truth = ds.isel(latitude=[1, 2, 5, 6])
+    forecast = truth + abs(truth["latitude"])
+    with refused_by("xarray/scores/region.py", "no slice of a grid") as said:
+        metrics.bias(forecast, truth)
+    area = said.run("weights=", ds=ds, forecast=forecast)
+    by_hand = (abs(area["latitude"]) * area).sum() / area.sum()
+    np.testing.assert_allclose(metrics.bias(forecast, truth, weights=area)["t"], by_hand)
+
+
 def test_labels_that_the_truth_lacks(refused_by):
     for less in (GOOD.isel(level=[1]), GOOD.isel(time=[1, 2])):
         with refused_by("xarray/scores/pairs.py", "the {what} lacks {dim}") as said:

@@ -56,7 +56,7 @@ def sort_dimensions(
             continue
         if dim in sample_dims or (dim not in level_dims and _is_sample(ds, dim)):
             samples.append(dim)
-        elif dim in level_dims or _is_level(ds, dim):
+        elif dim in level_dims or is_level(ds, dim):
             levels.append(dim)
         else:
             raise ValueError(
@@ -85,7 +85,8 @@ def _is_sample(ds: Any, dim: str) -> bool:
     return coordinate.dtype.kind in "mM" or attrs.get("axis") == "T" or attrs.get("standard_name") in SAMPLES
 
 
-def _is_level(ds: Any, dim: str) -> bool:
+def is_level(ds: Any, dim: str) -> bool:
+    """Whether a dimension or coordinate is of levels, by its name or its attributes."""
     if dim.lower() in LEVELS:
         return True
     attrs = ds.coords[dim].attrs if dim in ds.coords else {}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray
 
-from geoattn.xarray.schema.times import settled
+from geoattn.xarray.schema.times import are_dates, settled
 from geoattn.xarray.schema.values import decoding
 
 #: names in use for the dimensions of a forecast, CF's standard names among them: its initial time, and
@@ -39,6 +39,13 @@ def initial_time(ds: xarray.Dataset) -> str | None:
     return named or _by_standard_name(TIME, {name: c for name, c in ds.coords.items() if name in ds.dims})
 
 
+def time_of(ds: xarray.Dataset) -> str | None:
+    """As :func:`initial_time`, or the one time of all that the data set holds, a scalar coordinate."""
+    scalars = {str(name): c for name, c in ds.coords.items() if not c.dims}
+    named = initial_time(ds) or next((name for name in TIME if name in scalars), None)
+    return named or _by_standard_name(TIME, scalars)
+
+
 def lead_time(ds: xarray.Dataset) -> str | None:
     """The dimension or coordinate of lead times: by its name, its standard name, or its lengths of time."""
     named = next((name for name in LEAD if name in {*ds.dims, *ds.coords}), None)
@@ -65,8 +72,15 @@ def decoded(forecast: xarray.Dataset, call: str, of_array: bool) -> xarray.Datas
     Raises
     ------
     ValueError
-        If its initial times are numbers that stand for dates, or the units of its lead times are unknown.
+        If its initial times are numbers that stand for dates, or no dates though there are lead times to
+        add, the units of its lead times are unknown, or some of either are missing.
     """
+    for dim in {initial_time(forecast), lead_time(forecast)} & set(forecast.coords):
+        if missing := int(forecast[dim].isnull().sum()):
+            raise ValueError(
+                f"{dim!r} has {missing} missing values in the {call}: drop them, "
+                f"{call}.isel({dim}={call}[{dim!r}].notnull())"
+            )
     time = initial_time(forecast)
     since = str(forecast[time].attrs.get("units", "")) if time and time in forecast.coords else ""
     if time and " since " in since and forecast[time].dtype.kind in "iuf":
@@ -76,7 +90,13 @@ def decoded(forecast: xarray.Dataset, call: str, of_array: bool) -> xarray.Datas
     if time and time in forecast.coords:
         forecast = forecast.assign_coords({time: forecast[time].copy(data=settled(forecast[time].values))})
     name = lead_time(forecast)
-    if name is None or forecast[name].dtype.kind == "m":
+    if time and name and not (time in forecast.coords and are_dates(forecast[time].values)):
+        held = f"holds {forecast[time].dtype}" if time in forecast.coords else "has no coordinate"
+        raise ValueError(
+            f"{time!r} {held} in the {call}, not dates to which the lead times {name!r} could be added: "
+            f"{call} = {call}.assign_coords({time}=pandas.to_datetime(['…']))"
+        )
+    if name is None or (name in forecast.coords and forecast[name].dtype.kind == "m"):
         return forecast
     if name not in forecast.coords:
         raise ValueError(
@@ -110,7 +130,7 @@ def valid_times(forecast: xarray.Dataset) -> xarray.DataArray | None:
     Times are valid times already where CF says so: by the standard name ``time`` beside a coordinate of
     initial times, or since each has a lead time of its own.
     """
-    time, lead = initial_time(forecast), lead_time(forecast)
+    time, lead = time_of(forecast), lead_time(forecast)
     if time is None or lead is None:
         return None if time is None else forecast[time]
     times, since = forecast[time], forecast[lead]

@@ -12,7 +12,7 @@ import xarray
 
 from geoattn.grids import RegionError, recognise
 from geoattn.xarray.fields import weights
-from geoattn.xarray.schema.dimensions import SAMPLES
+from geoattn.xarray.schema.dimensions import SAMPLES, is_level
 from geoattn.xarray.schema.fit import (
     check_axis,
     check_points,
@@ -25,7 +25,15 @@ from geoattn.xarray.schema.schema import on_grid
 from geoattn.xarray.schema.times import check_calendars
 from geoattn.xarray.schema.values import check_numbers
 from geoattn.xarray.schema.variable import OWN_LEVELS
-from geoattn.xarray.scores.lead_times import INITIAL, TIME, decoded, initial_time, lead_time, valid_times
+from geoattn.xarray.scores.lead_times import (
+    INITIAL,
+    TIME,
+    decoded,
+    initial_time,
+    lead_time,
+    time_of,
+    valid_times,
+)
 from geoattn.xarray.scores.region import slice_weights
 
 #: about how many bytes of a forecast are compared at once
@@ -80,6 +88,7 @@ class Pairing:
         arrays: Collection[str] = (),
     ) -> None:
         self.arrays = {*arrays, *(["mask"] if isinstance(mask, xarray.DataArray) else [])}
+        _refuse_empty(forecast, "forecast")
         by_name = area is not None
         if by_name and not isinstance(area, xarray.DataArray):
             raise TypeError(
@@ -187,7 +196,9 @@ class Pairing:
     ) -> xarray.Dataset:
         """Another data set under the names of the forecast's dimensions, at its levels."""
         dims = tuple(map(str, self.area.dims))
+        _refuse_empty(other, what)
         other = same_grid(other, forecast, dims, what)
+        _check_single_levels(other, self.forecast, what)
         times = {self.time, initial_time(other), *TIME, "dayofyear", "hour"}
         own = {*dims, self.lead, self.ensemble_dim, *times}
         for dim in {dim for name in self.names for dim in self.forecast[name].dims} - own:
@@ -289,20 +300,42 @@ def _renamed(ds: xarray.Dataset, names: Mapping[str, str]) -> xarray.Dataset:
 
 def _bare(ds: xarray.Dataset, dims: tuple[str, ...]) -> xarray.Dataset:
     """Without the coordinates of the points and without scalars: points are matched by their place."""
-    keep = {lead_time(ds), *(n for n, c in ds.coords.items() if INITIAL in (n, c.attrs.get("standard_name")))}
+    keep = {
+        lead_time(ds),
+        time_of(ds),
+        *(n for n, c in ds.coords.items() if INITIAL in (n, c.attrs.get("standard_name"))),
+    }
     return ds.drop_vars(
         [n for n, c in ds.coords.items() if n not in keep and (set(c.dims) & set(dims) or not c.dims)]
     )
 
 
 def at_times(ds: xarray.Dataset, valid: xarray.DataArray | None, what: str, of_array: bool) -> xarray.Dataset:
-    """The data set at the valid times; as it is if it has no times."""
+    """The data set at the valid times; as it is if it has no times, or is a mask of one."""
     dim = initial_time(ds)
     if dim is None:
-        return ds
+        dim = time_of(ds)
+        if dim is None or what == "mask" or valid is None:
+            return ds.drop_vars([name for name in (dim, lead_time(ds)) if name in ds.coords])
+        ds = ds.expand_dims(dim)
+    if (lead := lead_time(ds)) in ds.dims:
+        raise ValueError(
+            f"the {what} has lead times of its own along {lead!r}: select one, {what}.isel({lead}=0)"
+        )
+    if lead is not None:  # of one lead time: what is looked for are its valid times
+        own = valid_times(ds)
+        assert own is not None  # it has times
+        ds = ds.assign_coords({dim: (dim, own.values)}).drop_vars(lead)
     if valid is None:
         raise ValueError(
             f"the {what} has the dimension {dim!r}, the forecast no time: select one, {what}.sel(…)"
+        )
+    coordinates = dim in ds.coords, valid.name not in valid.dims or valid.name in valid.coords
+    if not all(coordinates) and (any(coordinates) or ds.sizes[dim] != valid.size):
+        without = what if coordinates[1] else "forecast"
+        raise ValueError(
+            f"{dim!r} has no coordinate in the {without} that tells which times these are: {without} = "
+            f"{without}.assign_coords({{{dim!r}: pandas.to_datetime(['…'])}})"
         )
     times = ds[dim].values, valid.values.ravel()
     check_calendars(*times, dim, f"the {what}", "the forecast", (what, "forecast"), of_array)
@@ -311,7 +344,25 @@ def at_times(ds: xarray.Dataset, valid: xarray.DataArray | None, what: str, of_a
 
 def _without_labels(ds: xarray.Dataset, valid: xarray.DataArray) -> xarray.Dataset:
     """Without the coordinates that selection by valid time leaves; the forecast's own are what remains."""
-    return ds.drop_vars([n for n, c in ds.coords.items() if set(c.dims) & set(valid.dims)])
+    return ds.drop_vars([n for n, c in ds.coords.items() if set(c.dims) & set(valid.dims) or not c.dims])
+
+
+def _refuse_empty(ds: xarray.Dataset, what: str) -> None:
+    for dim, size in ds.sizes.items():
+        if not size:
+            raise ValueError(f"the {what} holds nothing: it has no value along {dim!r}")
+
+
+def _check_single_levels(other: xarray.Dataset, forecast: xarray.Dataset, what: str) -> None:
+    """Refuse one level of something where the forecast is of another one level."""
+    for name, mine in forecast.coords.items():
+        if mine.dims or name not in other.coords or other[name].dims or not is_level(forecast, str(name)):
+            continue
+        if places([mine.item()], [other[name].item()])[0] < 0:
+            raise ValueError(
+                f"the forecast is of {name!r} {mine.item()}, the {what} of {other[name].item()}: select the "
+                f"same of both, ds.sel({name}={mine.item()!r})"
+            )
 
 
 def matched(ds: xarray.Dataset, dim: str, labels: xarray.DataArray, what: str) -> xarray.DataArray:
