@@ -331,6 +331,11 @@ def test_regions_are_refused():
     refuses(ocean, r"none lies within 2\d° of ")
 
 
+@pytest.mark.parametrize("empty", [{"lat": []}, {"lon": []}, {"lat": [], "lon": []}])
+def test_data_sets_that_hold_nothing_are_refused(empty):
+    refuses(axes(np.linspace(90, -90, 7), np.arange(0, 360, 30.0)).isel(empty), r"'l\w\w' holds no values")
+
+
 def test_missing_coordinates_are_refused():
     lat = equal_steps(19)
     lat[3] = np.nan

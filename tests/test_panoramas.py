@@ -304,7 +304,19 @@ def test_wrong_values_stop_with_the_name_of_the_sample(part, value, message):
         sample_of("kitchen", **parts)
 
 
+@pytest.mark.parametrize(
+    ("part", "dtype"),
+    [("label", float), ("label", bool), ("depth", complex), ("depth", bool), ("rgb", complex), ("rgb", str)],
+)
+def test_samples_of_other_kinds_of_numbers_are_refused(part, dtype):
+    parts = good()
+    with pytest.raises(TypeError, match=f"sample 'kitchen': {part} must hold (real numbers|integers)"):
+        sample_of("kitchen", **parts | {part: parts[part].astype(dtype)})
+
+
 def test_samples_without_anything_valid_are_refused():
+    with pytest.raises(ValueError, match="sample 'hall': no pixels"):
+        sample_of("hall", **{part: values[:0] for part, values in good().items()})
     with pytest.raises(ValueError, match="sample 'hall': no pixel has a depth"):
         sample_of("hall", **good() | {"depth": np.zeros((4, 8))})
     with pytest.raises(ValueError, match="sample 'hall': no pixel has a class"):

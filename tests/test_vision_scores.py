@@ -249,6 +249,13 @@ def test_depth_scores_refuse_what_cannot_be_scored():
         DepthScores(GRID).update(guess.mT, truth)
     with pytest.raises(ValueError, match=r"panorama 1 of the batch has no depth between 0.1 and 10.0 m"):
         DepthScores(GRID).update(guess, truth * torch.tensor([1, 0, 1])[:, None, None])
+    for one, other in ((guess * 1j, truth), (guess, truth > 1), (guess > 1, truth)):
+        with pytest.raises(TypeError, match="must hold metres, real numbers, got torch"):
+            DepthScores(GRID).update(one, other)
+    with pytest.raises(TypeError, match="truth must be a tensor, got ndarray"):
+        DepthScores(GRID).update(guess, truth.numpy())
+    with pytest.raises(ValueError, match=r"max_depth < ∞, got 0\.1 and inf"):
+        DepthScores(GRID, max_depth=math.inf)
     with pytest.raises(ValueError, match="a predicted depth is NaN or infinite"):
         DepthScores(GRID).update(guess * torch.nan, truth)
     with pytest.raises(ValueError, match="no depth was given"):
@@ -308,6 +315,39 @@ def test_classes_that_do_not_exist_are_refused(where, wrong, everywhere):
     with pytest.raises(ValueError, match=rf"{where} holds {wrong} at \d+ pixels; classes are 0 to 12"):
         scores.update(changed if where == "predicted" else guess, changed if where == "truth" else truth)
     assert scores.pixels.sum() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.uint16])
+def test_classes_in_few_bits_are_scored_as_in_many(dtype):
+    classes = 40  # 40² is beyond 8 bits
+    guess, truth = maps(classes=classes, missing=0.0)
+    wide, narrow = SegmentationScores(GRID, classes), SegmentationScores(GRID, classes)
+    wide.update(guess, truth)
+    narrow.update(guess.to(dtype), truth.to(dtype))
+    assert torch.equal(wide.areas, narrow.areas)
+    assert torch.equal(wide.pixels, narrow.pixels)
+
+
+@pytest.mark.parametrize("wrong", [-100, -1, 13])
+def test_losses_weights_and_priors_learn_from_classes_that_exist(wrong):
+    _, truth = maps()
+    scores, area = torch.zeros(len(truth), 13, *GRID.shape), area_of(GRID)
+    changed = truth.clone()
+    changed[0, 3, 5] = wrong
+    calls = (
+        lambda label: segmentation_loss(scores, label, area),
+        lambda label: class_weights(GRID, [label]),
+        lambda label: ClassPrior(GRID, [label]),
+        lambda label: ClassPrior(GRID, [label], by_row=True),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=rf"labels? holds {wrong} at 1 pixels; classes are 0 to 12"):
+            call(changed)
+        with pytest.raises(TypeError, match="must hold integers"):
+            call(truth.float())
+        with pytest.raises(TypeError, match="must be a tensor, got ndarray"):
+            call(truth.numpy())
+    assert segmentation_loss(scores, truth.to(torch.uint8), area) == segmentation_loss(scores, truth, area)
 
 
 def test_no_prediction_is_the_mark_of_a_missing_class_and_classes_are_integers():

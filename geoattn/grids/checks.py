@@ -5,6 +5,9 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 def integer(name: str, value: Any) -> int:
     """The value as an int, refused by the name the caller knows it by if it is none."""
@@ -29,6 +32,18 @@ def real(name: str, value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r}") from None
+
+
+def numbers(name: str, values: Any) -> NDArray[np.float64]:
+    """The values as float64: real numbers, none of them masked, that no gradient leads to."""
+    if getattr(values, "requires_grad", False):
+        raise TypeError(f"{name} must be numbers that nothing is learned through, got a tensor of gradients")
+    if np.ma.isMaskedArray(values) and (masked := int(np.ma.getmaskarray(values).sum())):
+        raise ValueError(f"{name} is masked at {masked} places: leave these out, in all that goes with it")
+    array = np.asarray(values)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be real numbers, got {array.dtype}")
+    return array.astype(np.float64)
 
 
 def positive(**counts: int) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from geoattn.grids import quadrature
 from geoattn.grids.base import SphericalGrid, read_only
-from geoattn.grids.checks import integer, positive, real
+from geoattn.grids.checks import integer, numbers, positive, real
 from geoattn.grids.sphere import Floats, wrap_longitude
 
 
@@ -250,7 +250,7 @@ def latlon(lat: ArrayLike, lon: ArrayLike, areas: ArrayLike | None = None) -> La
         If an axis is not of that form. Regional and irregular grids are
         ``ga.grids.points(lat, lon, areas=…)``.
     """
-    lon = np.asarray(lon, dtype=np.float64)
+    lon = numbers("lon", lon)
     if lon.ndim != 1 or not len(lon):
         raise ValueError(f"lon must be one axis of longitudes, got an array of shape {lon.shape}")
     if not np.isfinite(lon).all():
@@ -275,8 +275,8 @@ def latlon(lat: ArrayLike, lon: ArrayLike, areas: ArrayLike | None = None) -> La
     return LatLon(
         nlon=len(lon),
         lon_start=_wrapped(lon[0]),
-        latitudes=np.asarray(lat, dtype=np.float64),
-        areas=np.asarray([] if areas is None else areas, dtype=np.float64),
+        latitudes=numbers("lat", lat),
+        areas=numbers("areas", [] if areas is None else areas),
     )
 
 

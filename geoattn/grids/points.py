@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from geoattn.grids.base import PointSet, read_only
+from geoattn.grids.checks import numbers
 from geoattn.grids.coverage import RegionError, hole
 from geoattn.grids.repeats import same_points
 from geoattn.grids.sphere import Floats, unit_vectors, wrap_longitude
@@ -96,17 +97,20 @@ def points(lat: ArrayLike, lon: ArrayLike, areas: ArrayLike | Literal["voronoi"]
 
     Raises
     ------
+    TypeError
+        If coordinates or areas are no real numbers.
     ValueError
-        If a point is not on the sphere or occurs twice, if an area is not positive, or, without areas, if
-        the points cover a region only, or all lie in one plane.
+        If one is masked, a point is not on the sphere or occurs twice, if an area is not positive, or,
+        without areas, if the points cover a region only, or all lie in one plane.
     """
     given = not isinstance(areas, str) and areas is not None
     if isinstance(areas, str) and areas != "voronoi":
         raise ValueError(f'areas must be steradians [n], "voronoi" or None, got {areas!r}')
+    steradians = numbers("areas", areas if given else [])
+    if given and not steradians.size:
+        raise ValueError("areas must have one entry per point, got none")
     grid = Points(
-        latitudes=np.asarray(lat, dtype=np.float64),
-        longitudes=wrap_longitude(np.asarray(lon, dtype=np.float64)),
-        areas=np.asarray(areas if given else [], dtype=np.float64),
+        latitudes=numbers("lat", lat), longitudes=wrap_longitude(numbers("lon", lon)), areas=steradians
     )
     if areas is None and (found := hole(grid.xyz)):
         raise RegionError(

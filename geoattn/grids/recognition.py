@@ -80,6 +80,9 @@ def recognise(
     found = source.coordinate("latitude", lat), source.coordinate("longitude", lon)
     check_fixed(*found)
     lats, lons = axes(*found)
+    for axis in (lats, lons):
+        if not axis.values.size:
+            raise ValueError(f"{axis.name!r} holds no values: the data set is empty")
     of_points = lats.dims == lons.dims
     check_finite(lats, of_points)
     check_finite(lons, of_points)

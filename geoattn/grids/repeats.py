@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
+from geoattn.grids.checks import numbers
 from geoattn.grids.sphere import Floats, Ints, unit_vectors
 
 
@@ -24,7 +25,7 @@ def distinct(lat: ArrayLike, lon: ArrayLike) -> Ints:
     >>> distinct([10, 20, 10], [0, 5, 360])
     array([0, 1])
     """
-    xyz = unit_vectors(np.asarray(lat, np.float64).ravel(), np.asarray(lon, np.float64).ravel())
+    xyz = unit_vectors(numbers("lat", lat).ravel(), numbers("lon", lon).ravel())
     repeats = np.zeros(len(xyz), dtype=bool)
     for pairs in same_points(xyz):
         repeats[pairs[:, 1]] = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -51,9 +52,9 @@ class DepthScores(Metric):
         average: Average = "images",
     ) -> None:
         super().__init__()
-        if not 0.0 < min_depth < max_depth:
+        if not 0.0 < min_depth < max_depth < math.inf:
             raise ValueError(
-                f"depths must satisfy 0 < min_depth < max_depth, got {min_depth} and {max_depth}"
+                f"depths must satisfy 0 < min_depth < max_depth < ∞, got {min_depth} and {max_depth}"
             )
         if alignment not in ("none", "median"):
             raise ValueError(f"alignment must be 'none' or 'median', got {alignment!r}")
@@ -74,11 +75,18 @@ class DepthScores(Metric):
 
         Raises
         ------
+        TypeError
+            If depths are no real numbers.
         ValueError
             If shapes do not fit, a panorama has no valid pixel, a prediction is not finite, a true depth is
             NaN, or the median of a prediction is not positive where it is aligned by it.
         """
         area = self.get_buffer("area")
+        for name, depth in (("predicted", predicted), ("truth", truth)):
+            if not isinstance(depth, Tensor):
+                raise TypeError(f"{name} must be a tensor, got {type(depth).__name__}")
+            if depth.is_complex() or depth.dtype == torch.bool:
+                raise TypeError(f"{name} must hold metres, real numbers, got {depth.dtype}")
         if predicted.shape != truth.shape or truth.shape[1:] != area.shape:
             raise ValueError(
                 f"predicted {list(predicted.shape)} and truth {list(truth.shape)} must both be "

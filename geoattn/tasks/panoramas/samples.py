@@ -45,6 +45,8 @@ def sample_of(
 
     Raises
     ------
+    TypeError
+        With the name: if colours or depths are no real numbers, or labels no integers.
     ValueError
         With the name: if shapes differ, a number is not finite or out of range, or if no pixel has a
         depth, or none a class.
@@ -54,6 +56,13 @@ def sample_of(
             f"sample {name!r}: rgb, depth and label must have shapes [*shape, 3], [*shape] and [*shape], "
             f"got {list(rgb.shape)}, {list(depth.shape)} and {list(label.shape)}"
         )
+    kinds = {"rgb": (rgb, "uif"), "depth": (depth, "uif"), "label": (label, "ui")}
+    for part, (values, kind) in kinds.items():
+        if values.dtype.kind not in kind:
+            wanted = "integers, the classes" if part == "label" else "real numbers"
+            raise TypeError(f"sample {name!r}: {part} must hold {wanted}, got {values.dtype}")
+    if not depth.size:
+        raise ValueError(f"sample {name!r}: no pixels, of shape {list(depth.shape)}")
     colours = rgb.astype(np.float32) / (255.0 if rgb.dtype == np.uint8 else 1.0)
     for part, values in (("rgb", colours), ("depth", depth)):
         wrong = np.size(values) - int(np.isfinite(values).sum())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from geoattn.grids import SphericalGrid
 from geoattn.tasks.panoramas.areas import area_of, rows_of
 from geoattn.tasks.panoramas.classes import CLASSES, UNLABELLED
+from geoattn.tasks.panoramas.labels import classes_of
 
 
 class ClassPrior(nn.Module):
@@ -37,6 +38,7 @@ class ClassPrior(nn.Module):
         count = int(rows.max()) + 1
         total = torch.zeros(count, len(CLASSES), dtype=torch.float64)
         for label in labels:
+            label = classes_of("labels", label)
             known = label != UNLABELLED
             cell = rows.expand_as(label)[known] * len(CLASSES) + label[known]
             weight = area.expand_as(label)[known]

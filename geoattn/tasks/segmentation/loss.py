@@ -11,6 +11,7 @@ from torch import Tensor
 from geoattn.grids import SphericalGrid
 from geoattn.tasks.panoramas.areas import area_mean, area_of
 from geoattn.tasks.panoramas.classes import CLASSES, UNLABELLED
+from geoattn.tasks.panoramas.labels import classes_of
 
 
 def segmentation_loss(scores: Tensor, label: Tensor, area: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -26,7 +27,13 @@ def segmentation_loss(scores: Tensor, label: Tensor, area: Tensor, weights: Tens
         ``[*grid.shape]``, from :func:`geoattn.tasks.panoramas.area_of`.
     weights
         A factor for each class, ``[classes]``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If labels are no integers, or a class does not exist.
     """
+    label = classes_of("label", label, scores.shape[1])
     valid = label != UNLABELLED
     entropy = F.cross_entropy(scores, torch.where(valid, label, 0), weight=weights, reduction="none")
     return area_mean(entropy, valid, area)
@@ -40,6 +47,7 @@ def class_weights(grid: SphericalGrid, labels: Iterable[Tensor], power: float = 
     area = area_of(grid)
     total = torch.zeros(len(CLASSES), dtype=torch.float64)
     for label in labels:
+        label = classes_of("labels", label)
         known = label != UNLABELLED
         total += torch.bincount(label[known], area.expand_as(label)[known], len(CLASSES))
     if float(total.sum()) == 0.0:

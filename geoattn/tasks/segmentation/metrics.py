@@ -10,6 +10,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 from geoattn.grids import SphericalGrid
 from geoattn.tasks.panoramas.areas import area_of
 from geoattn.tasks.panoramas.classes import CLASSES, UNLABELLED
+from geoattn.tasks.panoramas.labels import classes_of
 
 
 class SegmentationScores(Metric):
@@ -57,6 +58,8 @@ class SegmentationScores(Metric):
         """
         area = self.get_buffer("area")
         if predicted.ndim == truth.ndim + 1 and predicted.shape[1] == self.classes:
+            if predicted.is_complex():
+                raise TypeError(f"the classes' scores must be real numbers, got {predicted.dtype}")
             if bool(predicted.isnan().any()):
                 raise ValueError(f"{int(predicted.isnan().sum())} of the classes' scores are NaN")
             predicted = predicted.argmax(1)
@@ -65,10 +68,9 @@ class SegmentationScores(Metric):
                 f"predicted {list(predicted.shape)} and truth {list(truth.shape)} must both be "
                 f"[B, {', '.join(map(str, area.shape))}], or predicted have scores of {self.classes} classes"
             )
+        truth = classes_of("truth", truth, self.classes)
+        predicted = classes_of("predicted", predicted, self.classes, missing=False)
         labelled = truth != UNLABELLED
-        # classes that do not exist would be counted as others, or fall out of the matrix
-        _check_classes("truth", truth[labelled], self.classes, f", or {UNLABELLED} where there is none")
-        _check_classes("predicted", predicted, self.classes, "")
         self.pixels += multiclass_confusion_matrix(
             predicted, truth, num_classes=self.classes, ignore_index=UNLABELLED, validate_args=False
         )
@@ -91,17 +93,6 @@ class SegmentationScores(Metric):
     def per_class(self) -> dict[str, Tensor]:
         """IoU of each class, ``[classes]``, by pixels and by area; NaN where a class does not occur."""
         return {"iou": _iou(self.pixels), "area_iou": _iou(self.areas)}
-
-
-def _check_classes(name: str, labels: Tensor, classes: int, others: str) -> None:
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise TypeError(f"{name} must hold integers, the classes, got {labels.dtype}")
-    wrong = (labels < 0) | (labels >= classes)
-    if bool(wrong.any()):
-        raise ValueError(
-            f"{name} holds {int(labels[wrong][0])} at {int(wrong.sum())} pixels; classes are 0 to "
-            f"{classes - 1}{others}"
-        )
 
 
 def _iou(confusion: Tensor) -> Tensor:
