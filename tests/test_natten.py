@@ -13,6 +13,7 @@ import subprocess
 import sys
 import warnings
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -218,6 +219,19 @@ def test_signatures_are_those_of_natten(natten, name):
         inspect.signature(getattr(package, name)).parameters.values() for package in (natten, ours)
     )
     assert [(p.name, p.default, p.kind) for p in mine] == [(p.name, p.default, p.kind) for p in theirs]
+
+
+def test_a_problem_of_nattens_own_list_is_within_its_bounds(monkeypatch):
+    """All of them: python benchmarks/natten_problems.py."""
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
+    import natten_problems
+
+    assert len(natten_problems.PROBLEMS) == 44
+    found = natten_problems.run(natten_problems.PROBLEMS[11], (True,), 40)
+    for dtype, bound in natten_problems.BOUNDS.items():
+        differences = found[str(dtype).removeprefix("torch.")]
+        assert set(differences) == {"out", "lse", "q", "k", "v"}
+        assert max(differences.values()) < bound
 
 
 # unfused -----------------------------------------------------------------------------------------
