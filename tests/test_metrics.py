@@ -161,6 +161,40 @@ def test_persistence_is_the_truth_at_the_initial_times_for_every_lead_time(case)
         metrics.persistence(forecast[["temperature"]], truth.drop_vars("temperature"))
 
 
+def test_arguments_that_would_give_other_scores_are_refused(case):
+    forecast, truth = case
+    u, v = "u_component_of_wind", "v_component_of_wind"
+    other = [ds.assign({v: ds[v].assign_attrs(units="km h-1")}) for ds in (forecast, truth)]
+    refused = [
+        (lambda: metrics.crps(forecast, truth, ensemble_dim="latitude"), ValueError, "not of members"),
+        (
+            lambda: metrics.crps(forecast, truth, ensemble_dim="prediction_timedelta"),
+            ValueError,
+            "not of members",
+        ),
+        (lambda: metrics.wind_vector_rmse(forecast, truth, u, u), ValueError, "'u_component_of_wind' twice"),
+        (lambda: metrics.wind_vector_rmse(forecast[u], truth[u]), TypeError, "give data sets, got DataArray"),
+        (lambda: metrics.wind_vector_rmse(*other), ValueError, "is in 'km h-1' in the forecast, but in 'SI'"),
+        (lambda: metrics.acc(forecast, truth, None), TypeError, "xarray objects, got NoneType"),
+        (
+            lambda: metrics.acc(forecast, truth, truth),
+            ValueError,
+            r"metrics\.climatology\(climatology, time=",
+        ),
+        (lambda: metrics.rmse(forecast, truth, over=3), TypeError, "over must name dimensions, got 3"),
+        (
+            lambda: metrics.rmse(forecast, truth, weights=0 * ga.xarray.weights(truth)),
+            ValueError,
+            "0 everywhere",
+        ),
+        (lambda: metrics.climatology(truth.isel(time=[])), ValueError, "there are none"),
+        (lambda: metrics.climatology(truth.astype(str)), ValueError, r"ds\['temperature'\] holds <U\d+"),
+    ]
+    for call, error, words in refused:
+        with pytest.raises(error, match=words):
+            call()
+
+
 def test_wind_vectors(case):
     forecast, truth = case
     squares = sum(

@@ -288,6 +288,26 @@ def test_ensembles(refused_by):
     said.says("ensemble_dim=…")
     right(metrics.crps(several, GOOD, ensemble_dim="member"))
 
+    with refused_by("xarray/scores/pairs.py", "not of members of an ensemble") as said:
+        metrics.crps(several, GOOD, ensemble_dim="latitude")
+    said.says("ensemble_dim=…")
+
+
+def test_climatologies_of_times_and_labels(refused_by):
+    with refused_by("xarray/scores/pairs.py", "not days of the year: make one of it") as said:
+        metrics.acc(FORECAST, GOOD, GOOD)
+    found = said.run("ga.xarray.metrics.climatology(", climatology=GOOD)
+    xr.testing.assert_identical(found, metrics.climatology(GOOD))
+    flags = GOOD.assign(t=GOOD["t"].round().assign_attrs(flag_values=[280, 281]))
+    with refused_by("xarray/schema/values.py", "whose average is another label") as said:
+        metrics.climatology(flags)
+    shares = flags.assign(t=said.run("ds['t'] ==", "280", ds=flags))
+    assert float(metrics.climatology(shares)["t"].max()) <= 1
+    with refused_by("xarray/schema/values.py", "whose average is another label") as said:
+        score(FORECAST, flags)
+    share = said.run("truth['t'] ==", "280", truth=flags)
+    assert abs(score(FORECAST["t"].round() == 280, share)).max() <= 1
+
 
 def test_dimensions_of_pairs(refused_by):
     bare = GOOD.drop_vars("level")
@@ -325,7 +345,7 @@ def test_times_that_a_pair_does_not_tell(refused_by):
         values = pair[given]["time"].values.copy()
         values[-1] = "NaT"
         pair[given] = pair[given].assign_coords(time=values)
-        with refused_by("xarray/scores/lead_times.py", "missing values in the {call}: drop them") as said:
+        with refused_by("xarray/scores/lead_times.py", "{missing} missing values: drop them") as said:
             score(**pair)
         pair[given] = said.run(f"{given}.isel(", **pair)
         pair["forecast"] = pair["forecast"].isel(time=slice(0, 1))

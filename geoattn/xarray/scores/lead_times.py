@@ -78,7 +78,7 @@ def decoded(forecast: xarray.Dataset, call: str, of_array: bool) -> xarray.Datas
     for dim in {initial_time(forecast), lead_time(forecast)} & set(forecast.coords):
         if missing := int(forecast[dim].isnull().sum()):
             raise ValueError(
-                f"{dim!r} has {missing} missing values in the {call}: drop them, "
+                f"{dim!r} has {missing} missing values: drop them, "
                 f"{call}.isel({dim}={call}[{dim!r}].notnull())"
             )
     time = initial_time(forecast)

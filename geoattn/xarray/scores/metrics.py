@@ -35,6 +35,8 @@ import xarray
 
 from geoattn.xarray.fields import area_mean
 from geoattn.xarray.schema.times import are_dates, dating
+from geoattn.xarray.schema.units import check_units
+from geoattn.xarray.schema.values import check_numbers, refuse_labels
 from geoattn.xarray.scores.lead_times import LEAD, TIME, decoded, initial_time, lead_time, valid_times
 from geoattn.xarray.scores.pairs import Pair, Pairing, at_times
 
@@ -104,6 +106,8 @@ def acc(
         See :mod:`geoattn.xarray.metrics`.
     """
 
+    _as_dataset(climatology)  # or refused
+
     def correlation(pair: Pair, average: Averages) -> xarray.Dataset:
         ours = _float64(pair.forecast) - _float64(pair.climatology)
         theirs = _float64(pair.truth) - _float64(pair.climatology)
@@ -134,9 +138,16 @@ def wind_vector_rmse(
     others
         See :mod:`geoattn.xarray.metrics`.
     """
+    if not isinstance(forecast, xarray.Dataset):
+        raise TypeError(f"the wind has two components: give data sets, got {type(forecast).__name__}")
+    if u == v:
+        raise ValueError(f"u and v must be two components of the wind, got {u!r} twice")
     for name in (u, v):
         if name not in forecast:
             raise ValueError(f"the forecast has no {name!r}, only {list(forecast.data_vars)}: name u and v")
+
+    units = [str(forecast[name].attrs.get("units", "")) for name in (u, v)]
+    check_units(v, units[1], units[0], "the forecast", repr(u), f"forecast[{v!r}]")
 
     def lengths(pair: Pair, average: Averages) -> xarray.Dataset:
         squares = average(_difference(pair) ** 2, pair)
@@ -251,7 +262,13 @@ def climatology(ds: Any, *, hours: bool = True, time: str = "time") -> Any:
             f"a climatology needs dates along {time!r}; it holds {held}: "
             f"{dating(time, held, 'ds', isinstance(ds, xarray.DataArray))}"
         )
+    if not whole.sizes[time]:
+        raise ValueError(f"a climatology needs dates along {time!r}; there are none")
     changing = whole[[name for name in whole.data_vars if time in whole[name].dims]]
+    for name in changing.data_vars:
+        call = "ds" if isinstance(ds, xarray.DataArray) else f"ds[{name!r}]"
+        check_numbers(whole[name], call)
+        refuse_labels(whole[name], call, f"Take the share of each, {call} == …, or leave them out")
     days, clock = whole[time].dt.dayofyear.values, whole[time].dt.hour.values
     of_hours = []
     for hour in np.unique(clock) if hours else [None]:
@@ -295,6 +312,8 @@ def _score(
     whole = parts[0] if len(parts) == 1 else xarray.concat(parts, pairing.time)
     if over is None:
         over = [pairing.time] if pairing.time else []
+    if not isinstance(over, str | Sequence):
+        raise TypeError(f"over must name dimensions, got {over!r}")
     over = [over] if isinstance(over, str) else list(over)
     if unknown := [dim for dim in over if dim not in whole.dims]:
         raise ValueError(f"over names {unknown}, but the dimensions are {tuple(whole.dims)}")

@@ -23,7 +23,7 @@ from geoattn.xarray.schema.fit import (
 from geoattn.xarray.schema.levels import check_once, places, selecting
 from geoattn.xarray.schema.schema import on_grid
 from geoattn.xarray.schema.times import check_calendars
-from geoattn.xarray.schema.values import check_numbers
+from geoattn.xarray.schema.values import check_numbers, refuse_labels
 from geoattn.xarray.schema.variable import OWN_LEVELS
 from geoattn.xarray.scores.lead_times import (
     INITIAL,
@@ -113,6 +113,11 @@ class Pairing:
         for name in self.names:
             check_numbers(forecast[name], "forecast" if "forecast" in arrays else f"forecast[{name!r}]")
         self.ensemble_dim = ensemble_dim
+        if ensemble_dim in {*dims, initial_time(forecast), lead_time(forecast)}:
+            raise ValueError(
+                f"{ensemble_dim!r} is the dimension of the forecast's times or points, not of members of an "
+                "ensemble. Name theirs: ensemble_dim=…"
+            )
         if ensemble_dim and any(ensemble_dim not in forecast[name].dims for name in self.names):
             raise ValueError(
                 f"the forecast has no ensemble dimension {ensemble_dim!r}: its dimensions are "
@@ -123,12 +128,21 @@ class Pairing:
         same_grid = _same_names if by_name else _same_grid
         units = {name: str(forecast[name].attrs.get("units", "")) for name in self.names}
         fit_variables(truth, units, "truth", "forecast", "truth" in arrays)
+        for what, ds in (("forecast", forecast), ("truth", truth)):
+            for name in self.names:
+                call = what if what in arrays else f"{what}[{name!r}]"
+                refuse_labels(ds[name], call, f"Score the share of each, {call} == …, or leave them out")
         whole = decoded(truth[self.names], "truth", "truth" in arrays)
         self.truth = self._comparable(whole, same_grid, forecast, "truth")
         self.climatology = xarray.Dataset()
         if climatology is not None:
             fit_variables(climatology, units, "climatology", "forecast", "climatology" in arrays)
             chosen = climatology[self.names]
+            if (dated := initial_time(chosen)) is not None:
+                raise ValueError(
+                    f"the climatology has times along {dated!r}, not days of the year: make one of it, "
+                    f"ga.xarray.metrics.climatology(climatology, time={dated!r})"
+                )
             self.climatology = self._comparable(chosen, same_grid, forecast, "climatology")
         self.mask, self.truth_decides = self._masks(mask, forecast)
         #: name → the dimension of its levels and those it has, where other variables have more
@@ -268,6 +282,8 @@ def _given_weights(area: Any, field: xarray.DataArray) -> xarray.DataArray:
             f"weights must be finite numbers of at least 0, got {area.dtype} from {area.values.min()} to "
             f"{area.values.max()}: leave points out by weights.where(counts, 0.0)"
         )
+    if not bool((area > 0).any()):
+        raise ValueError("weights are 0 everywhere: there is nothing to average over")
     return fit_points(area, field, [str(dim) for dim in area.dims], "weights", "forecast")
 
 
