@@ -129,45 +129,30 @@ class Cpu:
         table = q.new_empty(batch, key_heads, len(runs.keys), sum(widths))
         own_bias = q.new_zeros(batch, key_heads, n_keys if needs_key_bias else 0)
         own_scale = q.new_empty(batch, n_queries, heads) if needs_scale else None
-        operands = (table.data_ptr(), *widths)
-        like, bias, ticket = _like(q.dtype), _bias(key_bias, q.dtype), np.zeros(2, np.int64)
-        task = functools.partial(
-            backward,
-            like,
-            ticket.ctypes.data,
-            work.lists,
+        like, bias, tickets = _like(q.dtype), _bias(key_bias, q.dtype), np.zeros(2, np.int64)
+        shares = (
+            tickets.ctypes.data,
             _block(work, sum(widths)),
             _together(key_heads, batch * (len(runs.tiles) - 1), n_threads),
-            runs,
             n_keys,
-            *(_operand(x) for x in (q, k, v)),
+        )
+        inputs = (
+            *map(_operand, (q, k, v)),
             _bias_operand(bias),
-            _operand(out),
-            _operand(lse),
-            _operand(grad_out),
+            *map(_operand, (out, lse, grad_out)),
             (0, 0, 0, 0) if grad_lse is None else _operand(grad_lse),
-            _operand(grad_q),
-            _operand(grad_k),
-            _operand(grad_v),
+        )
+        outputs = (
+            *map(_operand, (grad_q, grad_k, grad_v)),
             own_bias.data_ptr(),
             (0, 0, 0, 0) if own_scale is None else _operand(own_scale),
-            operands,
-            sizes,
-            _scales(scale, heads, q.dtype),
+            (table.data_ptr(), *widths),
         )
+        scales = _scales(scale, heads, q.dtype)
+        task = functools.partial(backward, like, work.lists, runs, shares, inputs, scales, outputs, sizes)
         threads.run(task, n_threads)
-        task = functools.partial(
-            add_runs,
-            like,
-            ticket.ctypes.data + 8,
-            runs,
-            n_keys,
-            _operand(grad_k),
-            _operand(grad_v),
-            operands,
-            sizes,
-        )
-        threads.run(task, n_threads)
+        ticket = tickets.ctypes.data + tickets.itemsize
+        threads.run(functools.partial(add_runs, like, ticket, runs, n_keys, outputs, sizes), n_threads)
         grad_bias = None
         if needs_key_bias and key_bias is not None:
             grad_bias = _bias_gradient(own_bias, table[..., -widths[2]], runs, key_bias)

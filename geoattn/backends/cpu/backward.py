@@ -13,7 +13,10 @@ the tables are added up, run after run, so that sums do not depend on the thread
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from geoattn.backends.cpu import micro
 from geoattn.backends.cpu.compiled import kernel
@@ -29,6 +32,7 @@ from geoattn.backends.cpu.lists import (
     load_rows,
     padded,
 )
+from geoattn.backends.cpu.schedule import Chunks, Lists
 
 #: keys whose run tables are added up at once
 KEYS_AT_ONCE = 512
@@ -38,299 +42,476 @@ AHEAD = 8
 HIGHEST = 1e30
 
 
+class View(NamedTuple):
+    """Where the rows of a tensor ``[B, tokens, H, channels]`` lie; strides in elements."""
+
+    #: 0 for none
+    address: int
+    batch: int
+    token: int
+    head: int
+
+
+class Sizes(NamedTuple):
+    """Extents of the operands."""
+
+    batch: int
+    heads: int
+    key_heads: int
+    depth: int
+    value_depth: int
+
+
+class Work(NamedTuple):
+    """What is to be done, and how it is dealt to threads."""
+
+    lists: Lists
+    #: tiles and keys of each run
+    runs: Chunks
+    #: address of the number of the next item: an item is a run for some key heads of a batch entry
+    ticket: int
+    #: most keys to work on at once
+    block: int
+    #: key heads that one item takes
+    together: int
+    n_keys: int
+
+
+class Inputs(NamedTuple):
+    """What the forward pass had and gave, and the gradients of that."""
+
+    q: View
+    k: View
+    v: View
+    #: (address or 0, batch stride)
+    bias: tuple[int, int]
+    out: View
+    lse: View
+    grad_out: View
+    grad_lse: View
+    #: factors of q·k, ``[B or 1, heads]``
+    scales: NDArray[Any]
+
+
+class Table(NamedTuple):
+    """Rows of gradients, one per shared key of each run, for each batch entry and key head.
+
+    Widths are the channels of dk, of dv and of the bias, each rounded up to whole vectors, or 0.
+    """
+
+    address: int
+    key_width: int
+    value_width: int
+    bias_width: int
+
+
+class Outputs(NamedTuple):
+    """Where the gradients go."""
+
+    q: View
+    k: View
+    v: View
+    #: address of one number for each batch entry, key head and key: 0 at first, unused without channels
+    bias: int
+    #: like lse, or none: what each query adds to the gradient of its head's scale
+    scale: View
+    table: Table
+
+
+class Room(NamedTuple):
+    """What a thread works with. The buffers are addresses: their arrays live as long as the kernel runs."""
+
+    #: keys of a tile, and those of its groups: see :func:`list_keys`
+    tokens: NDArray[np.int32]
+    keys: NDArray[np.int32]
+    masks: NDArray[np.int32]
+    biases: NDArray[Any]
+    both: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    #: row of each key in the table of the run, −1 for keys that no other run touches
+    slot_of_key: NDArray[np.int32]
+    lanes_of_tile: NDArray[np.int32]
+    to_base_two: NDArray[Any]
+    one: NDArray[Any]
+    factor: NDArray[Any]
+    #: one state after the other, see :class:`State`, of ``state`` numbers each
+    states: int
+    state: int
+    #: of two groups each, ``[2, capacity, LANES]``
+    probabilities: int
+    score_gradients: int
+    packed_keys: int
+    packed_gradients: int
+    packed_values: int
+
+
+class State(NamedTuple):
+    """Addresses of what is held of the queries of a tile in one head, ``[TILE, channels]`` or by lanes."""
+
+    query_rows: int
+    query_gradients: int
+    gradient_rows: int
+    #: ``[groups, channels, lanes]``, like ``gradients``
+    queries: int
+    gradients: int
+    #: log-sum-exps in units of log 2, and δ
+    levels: int
+    delta: int
+
+
+class Item(NamedTuple):
+    """A run, for some key heads of a batch entry."""
+
+    run: int
+    batch: int
+    first_key_head: int
+    last_key_head: int
+    first_head: int
+    last_head: int
+
+
 @kernel
-def backward(  # type: ignore[no-untyped-def]
-    like,
-    ticket,
-    lists,
-    block,
-    together,
-    runs,
-    n_keys,
-    q,
-    k,
-    v,
-    bias,
-    out,
-    lse,
-    grad_out,
-    grad_lse,
-    grad_q,
-    grad_k,
-    grad_v,
-    grad_bias,
-    grad_scale,
-    table,
-    sizes,
-    scales,
-):
+def backward(like, lists, runs, shares, inputs, scales, outputs, sizes):  # type: ignore[no-untyped-def]
     """Take runs of tiles until none is left: all that one thread does.
 
     Parameters
     ----------
-    like, ticket, lists, block, together, q, k, v, bias, out, lse, sizes, scales
-        As in the forward pass.
-    runs
-        Tiles and keys of each run, :class:`geoattn.backends.cpu.schedule.Chunks`.
-    grad_out, grad_lse, grad_q, grad_k, grad_v
-        Like out, lse (address 0 for none), q, k and v.
-    grad_bias
-        Address of one number for each batch entry, key head and key: 0 at first, and unused where
-        the table has no channels for the bias.
-    grad_scale
-        Like lse (address 0 for none): what each query adds to the gradient of its head's scale.
-    table
-        (address, channels of dk, of dv, of the bias), each rounded up to whole vectors or 0: rows
-        of gradients, one per shared key of each run, for each batch entry and key head.
+    like
+        A number of the type that is computed in.
+    lists, runs
+        See :class:`Work`.
+    shares, inputs, scales, outputs, sizes
+        The other fields of :class:`Work`, then :class:`Inputs`, :class:`Outputs` and :class:`Sizes`, as plain
+        tuples: Python passes them in a tenth of the time.
     """
-    batch, heads, key_heads, depth, value_depth = sizes
-    table_base, key_width, value_width, bias_width = table
-    row = key_width + value_width + bias_width
-    shared = heads // key_heads
-    n_runs = len(runs.tiles) - 1
-    n_rows = len(runs.keys)
-    parts = (key_heads + together - 1) // together
-    items = batch * parts * n_runs
-    capacity = block + KEY_BLOCK
-    tokens = np.empty(capacity, np.int32)
-    keys = np.empty((GROUPS, capacity), np.int32)
-    masks = np.empty((GROUPS, capacity), np.int32)
-    biases = np.empty((GROUPS, capacity), type(like))
-    both, counts = np.empty(GROUPS // 2, np.int64), np.empty(GROUPS, np.int64)
-    slot_of_key = np.full(n_keys, -1, np.int32)
-    lanes_of_tile = np.arange(TILE).astype(np.int32)
-    to_base_two, one = np.full(1, type(like)(LOG2_E)), np.full(1, type(like)(1))
-    factor = np.empty(1, type(like))
-    width = biases.itemsize
+    work, sizes = Work(lists, runs, *shares), Sizes(*sizes)
+    inputs, outputs = named_inputs(inputs, scales), named_outputs(outputs)
+    table = outputs.table
+    capacity = work.block + KEY_BLOCK
+    shared = sizes.heads // sizes.key_heads
     # one buffer: the state of each head, two matrices of two groups, packed rows and their gradients
-    state = TILE * (2 * key_width + depth + value_width + value_depth + 2)
-    buffer = aligned(
-        together * shared * state + 4 * capacity * LANES + block * (key_width + value_depth + row), like
+    state = TILE * (2 * table.key_width + sizes.depth + table.value_width + sizes.value_depth + 2)
+    per_key = table.key_width + sizes.value_depth + row_of(table)
+    buffer = aligned(work.together * shared * state + 4 * capacity * LANES + work.block * per_key, like)
+    room = furnished(like, buffer, capacity, work.together * shared, state, work, table)
+    n_runs = len(work.runs.tiles) - 1
+    parts = (sizes.key_heads + work.together - 1) // work.together
+    while True:
+        number = micro.take_ticket(work.ticket)
+        if number >= sizes.batch * parts * n_runs:
+            break
+        first = number // n_runs % parts * work.together
+        last = min(sizes.key_heads, first + work.together)
+        item = Item(number % n_runs, number // (n_runs * parts), first, last, first * shared, last * shared)
+        begin(like, item, work.runs, outputs, sizes, room)
+        for tile in range(work.runs.tiles[item.run], work.runs.tiles[item.run + 1]):
+            for head in range(item.first_head, item.last_head):
+                load(like, item, head, tile, lists, inputs, table, sizes, room)
+            label = lists.tile_class[tile]
+            end = lists.indptr[label + 1]
+            for start in range(lists.indptr[label], end, work.block):
+                multiply(
+                    like, item, tile, start, min(end, start + work.block), work, inputs, outputs, sizes, room
+                )
+            for head in range(item.first_head, item.last_head):
+                store(like, item, head, tile, lists, inputs, outputs, sizes, room)
+    return buffer.size  # an array is freed after its last mention, and all above goes by addresses
+
+
+@kernel
+def named_inputs(inputs, scales):  # type: ignore[no-untyped-def]
+    """The plain tuple of operands by name."""
+    q, k, v, bias, out, lse, grad_out, grad_lse = inputs
+    return Inputs(
+        View(*q), View(*k), View(*v), bias, View(*out), View(*lse), View(*grad_out), View(*grad_lse), scales
     )
+
+
+@kernel
+def named_outputs(outputs):  # type: ignore[no-untyped-def]
+    """The plain tuple of results by name."""
+    q, k, v, bias, scale, table = outputs
+    return Outputs(View(*q), View(*k), View(*v), bias, View(*scale), Table(*table))
+
+
+@kernel
+def furnished(like, buffer, capacity, heads, state, work, table):  # type: ignore[no-untyped-def]
+    """The room of a thread in its buffer."""
+    width = buffer.itemsize
     states = buffer.ctypes.data
-    probabilities = states + together * shared * state * width
+    probabilities = states + heads * state * width
     score_gradients = probabilities + 2 * capacity * LANES * width
     packed_keys = score_gradients + 2 * capacity * LANES * width
-    packed_gradients = packed_keys + block * key_width * width
-    packed_values = packed_gradients + block * row * width
-    fill(like, packed_keys, block * key_width, like * 0)  # what lies beyond the depth stays 0
-    while True:
-        item = micro.take_ticket(ticket)
-        if item >= items:
-            break
-        run, part, b = item % n_runs, item // n_runs % parts, item // (n_runs * parts)
-        first_key_head = part * together
-        last_key_head = min(key_heads, first_key_head + together)
-        first_head, last_head = first_key_head * shared, last_key_head * shared
-        bias_at = bias[0] + b * bias[1] * width if bias[0] != 0 else 0
-        first_row = runs.indptr[run]
-        run_rows = runs.indptr[run + 1] - first_row
-        for slot in range(run_rows):
-            slot_of_key[runs.keys[first_row + slot]] = slot
-        for key_head in range(first_key_head, last_key_head):
-            own = table_base + ((b * key_heads + key_head) * n_rows + first_row) * row * width
-            fill(like, own, run_rows * row, like * 0)
-            grad_k_at = grad_k[0] + (b * grad_k[1] + key_head * grad_k[3]) * width
-            grad_v_at = grad_v[0] + (b * grad_v[1] + key_head * grad_v[3]) * width
-            for at in range(runs.own_indptr[run], runs.own_indptr[run + 1]):
-                fill(like, grad_k_at + runs.own[at] * grad_k[2] * width, depth, like * 0)
-                fill(like, grad_v_at + runs.own[at] * grad_v[2] * width, value_depth, like * 0)
-        for tile in range(runs.tiles[run], runs.tiles[run + 1]):
-            order, start = lists.query_order, tile * TILE
-            number = lists.tile_class[tile]
-            first, last = lists.indptr[number], lists.indptr[number + 1]
-            for head in range(first_head, last_head):
-                query_rows = states + (head - first_head) * state * width
-                query_gradients = query_rows + TILE * key_width * width
-                gradient_rows = query_gradients + TILE * key_width * width
-                queries = gradient_rows + TILE * value_width * width
-                gradients = queries + TILE * depth * width
-                levels = gradients + TILE * value_depth * width
-                delta = levels + TILE * width
-                q_at = q[0] + (b * q[1] + head * q[3]) * width
-                out_at = out[0] + (b * out[1] + head * out[3]) * width
-                lse_at = lse[0] + (b * lse[1] + head * lse[3]) * width
-                grad_at = grad_out[0] + (b * grad_out[1] + head * grad_out[3]) * width
-                grad_lse_at = grad_lse[0] + (b * grad_lse[1] + head * grad_lse[3]) * width
-                factor[0] = scales[min(b, len(scales) - 1), head]
-                load_rows(like, order, start, q_at, q[2], depth, key_width, factor.ctypes.data, query_rows)
-                load_rows(
-                    like,
-                    order,
-                    start,
-                    grad_at,
-                    grad_out[2],
-                    value_depth,
-                    value_width,
-                    one.ctypes.data,
-                    gradient_rows,
-                )
-                turn_rows(like, query_rows, key_width, lanes_of_tile, depth, to_base_two.ctypes.data, queries)
-                turn_rows(
-                    like, gradient_rows, value_width, lanes_of_tile, value_depth, one.ctypes.data, gradients
-                )
-                load_levels(
-                    like,
-                    order,
-                    start,
-                    (out_at, out[2]),
-                    (lse_at, lse[2]),
-                    (grad_lse_at if grad_lse[0] != 0 else 0, grad_lse[2]),
-                    (gradient_rows, value_width),
-                    value_depth,
-                    levels,
-                    delta,
-                )
-                fill(like, query_gradients, TILE * key_width, like * 0)
-            for begin in range(first, last, block):
-                end = min(last, begin + block)
-                tile_keys = list_keys(
-                    like, lists, tile, begin, end, bias_at, tokens, keys, masks, biases, both, counts
-                )
-                for key_head in range(first_key_head, last_key_head):
-                    k_at = k[0] + (b * k[1] + key_head * k[3]) * width
-                    v_at = v[0] + (b * v[1] + key_head * v[3]) * width
-                    own = table_base + ((b * key_heads + key_head) * n_rows + first_row) * row * width
-                    at = tokens.ctypes.data
-                    micro.pack(like, k_at, k[2], at, tile_keys, depth, packed_keys, key_width)
-                    micro.pack(like, v_at, v[2], at, tile_keys, value_depth, packed_values, value_depth)
-                    fill(like, packed_gradients, tile_keys * row, like * 0)
-                    for head in range(key_head * shared, (key_head + 1) * shared):
-                        query_rows = states + (head - first_head) * state * width
-                        query_gradients = query_rows + TILE * key_width * width
-                        gradient_rows = query_gradients + TILE * key_width * width
-                        queries = gradient_rows + TILE * value_width * width
-                        gradients = queries + TILE * depth * width
-                        levels = gradients + TILE * value_depth * width
-                        delta = levels + TILE * width
-                        for group in range(GROUPS):
-                            # keys that two groups see meet them both at once
-                            alike, count = both[group // 2], counts[group]
-                            lanes, place = group * LANES * width, group * capacity
-                            matrix = group % 2 * capacity * LANES * width
-                            listed = keys.ctypes.data + place * 4
-                            if group % 2 == 0 and alike > 0:
-                                micro.probabilities_of_two(
-                                    like,
-                                    packed_keys,
-                                    key_width,
-                                    listed,
-                                    alike,
-                                    queries + lanes * depth,
-                                    depth,
-                                    biases.ctypes.data + place * width,
-                                    masks.ctypes.data + place * 4,
-                                    capacity,
-                                    levels + lanes,
-                                    probabilities,
-                                )
-                                micro.score_gradients_of_two(
-                                    like,
-                                    packed_values,
-                                    value_depth,
-                                    listed,
-                                    alike,
-                                    gradients + lanes * value_depth,
-                                    value_depth,
-                                    probabilities,
-                                    capacity,
-                                    delta + lanes,
-                                    score_gradients,
-                                )
-                            rest = matrix + alike * LANES * width
-                            micro.probabilities(
-                                like,
-                                packed_keys,
-                                key_width,
-                                listed + alike * 4,
-                                padded(count) - alike,
-                                queries + lanes * depth,
-                                depth,
-                                biases.ctypes.data + (place + alike) * width,
-                                masks.ctypes.data + (place + alike) * 4,
-                                capacity,
-                                levels + lanes,
-                                probabilities + rest,
-                            )
-                            micro.score_gradients(
-                                like,
-                                packed_values,
-                                value_depth,
-                                listed + alike * 4,
-                                padded(count) - alike,
-                                gradients + lanes * value_depth,
-                                value_depth,
-                                probabilities + rest,
-                                capacity,
-                                delta + lanes,
-                                score_gradients + rest,
-                            )
-                            micro.gather(
-                                like,
-                                packed_keys,
-                                key_width,
-                                listed,
-                                count,
-                                score_gradients + matrix,
-                                query_gradients + lanes * key_width,
-                                key_width,
-                            )
-                            scatter(
-                                like,
-                                score_gradients + matrix,
-                                padded(count),
-                                query_rows + lanes * key_width,
-                                key_width,
-                                packed_gradients,
-                                row,
-                                listed,
-                            )
-                            scatter(
-                                like,
-                                probabilities + matrix,
-                                padded(count),
-                                gradient_rows + lanes * value_width,
-                                value_width,
-                                packed_gradients + key_width * width,
-                                row,
-                                listed,
-                            )
-                            if bias_width:
-                                columns = packed_gradients + (key_width + value_width) * width
-                                add_bias(like, score_gradients + matrix, count, keys, group, columns, row)
-                    grad_k_at = grad_k[0] + (b * grad_k[1] + key_head * grad_k[3]) * width
-                    grad_v_at = grad_v[0] + (b * grad_v[1] + key_head * grad_v[3]) * width
-                    grad_bias_at = grad_bias + (b * key_heads + key_head) * n_keys * width
-                    for at in range(tile_keys):
-                        source, key = packed_gradients + at * row * width, tokens[at]
-                        if at + AHEAD < tile_keys:
-                            later = tokens[at + AHEAD]
-                            micro.fetch(like, grad_k_at + later * grad_k[2] * width, depth)
-                            micro.fetch(like, grad_v_at + later * grad_v[2] * width, value_depth)
-                        if slot_of_key[key] >= 0:
-                            micro.add_row(like, source, row, own + slot_of_key[key] * row * width)
-                            continue
-                        micro.add_row(like, source, depth, grad_k_at + key * grad_k[2] * width)
-                        source += key_width * width
-                        micro.add_row(like, source, value_depth, grad_v_at + key * grad_v[2] * width)
-                        if bias_width:
-                            micro.add_row(like, source + value_width * width, 1, grad_bias_at + key * width)
-            for head in range(first_head, last_head):
-                query_gradients = states + ((head - first_head) * state + TILE * key_width) * width
-                grad_q_at = grad_q[0] + (b * grad_q[1] + head * grad_q[3]) * width
-                factor[0] = scales[min(b, len(scales) - 1), head]
-                for lane in range(TILE):
-                    token = order[start + lane]
-                    if token < 0:
-                        continue
-                    unscaled = query_gradients + lane * key_width * width
-                    target = grad_q_at + token * grad_q[2] * width
-                    micro.scale_row(like, unscaled, factor.ctypes.data, depth, target)
-                    if grad_scale[0] != 0:
-                        own = q[0] + (b * q[1] + head * q[3] + token * q[2]) * width
-                        target = grad_scale[0] + (b * grad_scale[1] + head * grad_scale[3]) * width
-                        micro.dot(like, own, unscaled, depth, target + token * grad_scale[2] * width)
-    return buffer.size  # an array is freed after its last mention, and all above goes by addresses
+    packed_gradients = packed_keys + work.block * table.key_width * width
+    packed_values = packed_gradients + work.block * row_of(table) * width
+    fill(like, packed_keys, work.block * table.key_width, like * 0)  # what lies beyond the depth stays 0
+    return Room(
+        np.empty(capacity, np.int32),
+        np.empty((GROUPS, capacity), np.int32),
+        np.empty((GROUPS, capacity), np.int32),
+        np.empty((GROUPS, capacity), type(like)),
+        np.empty(GROUPS // 2, np.int64),
+        np.empty(GROUPS, np.int64),
+        np.full(work.n_keys, -1, np.int32),
+        np.arange(TILE).astype(np.int32),
+        np.full(1, type(like)(LOG2_E)),
+        np.full(1, type(like)(1)),
+        np.empty(1, type(like)),
+        states,
+        state,
+        probabilities,
+        score_gradients,
+        packed_keys,
+        packed_gradients,
+        packed_values,
+    )
+
+
+@kernel
+def row_of(table):  # type: ignore[no-untyped-def]
+    """Channels of a row of gradients."""
+    return table.key_width + table.value_width + table.bias_width
+
+
+@kernel
+def rows_at(like, view, batch, head):  # type: ignore[no-untyped-def]
+    """Address of a tensor's rows for a batch entry and a head."""
+    return view.address + (batch * view.batch + head * view.head) * micro.size_of(like)
+
+
+@kernel
+def table_at(like, item, key_head, runs, table, sizes):  # type: ignore[no-untyped-def]
+    """Address of the rows of a run for a key head."""
+    row = (item.batch * sizes.key_heads + key_head) * len(runs.keys) + runs.indptr[item.run]
+    return table.address + row * row_of(table) * micro.size_of(like)
+
+
+@kernel
+def state_of(like, item, head, room, table, sizes):  # type: ignore[no-untyped-def]
+    """Where the state of a head lies."""
+    width = micro.size_of(like)
+    query_rows = room.states + (head - item.first_head) * room.state * width
+    query_gradients = query_rows + TILE * table.key_width * width
+    gradient_rows = query_gradients + TILE * table.key_width * width
+    queries = gradient_rows + TILE * table.value_width * width
+    gradients = queries + TILE * sizes.depth * width
+    levels = gradients + TILE * sizes.value_depth * width
+    return State(
+        query_rows, query_gradients, gradient_rows, queries, gradients, levels, levels + TILE * width
+    )
+
+
+@kernel
+def begin(like, item, runs, outputs, sizes, room):  # type: ignore[no-untyped-def]
+    """Number the shared keys of a run, and set what it adds to to 0."""
+    table, width = outputs.table, micro.size_of(like)
+    first = runs.indptr[item.run]
+    n_shared = runs.indptr[item.run + 1] - first
+    for slot in range(n_shared):
+        room.slot_of_key[runs.keys[first + slot]] = slot
+    for key_head in range(item.first_key_head, item.last_key_head):
+        own = table_at(like, item, key_head, runs, table, sizes)
+        fill(like, own, n_shared * row_of(table), like * 0)
+        grad_k = rows_at(like, outputs.k, item.batch, key_head)
+        grad_v = rows_at(like, outputs.v, item.batch, key_head)
+        for at in range(runs.own_indptr[item.run], runs.own_indptr[item.run + 1]):
+            fill(like, grad_k + runs.own[at] * outputs.k.token * width, sizes.depth, like * 0)
+            fill(like, grad_v + runs.own[at] * outputs.v.token * width, sizes.value_depth, like * 0)
+
+
+@kernel
+def load(like, item, head, tile, lists, inputs, table, sizes, room):  # type: ignore[no-untyped-def]
+    """Fill the state of a head with the queries of a tile and the gradients of their results."""
+    b, order, start = item.batch, lists.query_order, tile * TILE
+    depth, value_depth, one = sizes.depth, sizes.value_depth, room.one.ctypes.data
+    state = state_of(like, item, head, room, table, sizes)
+    q, grad_out = rows_at(like, inputs.q, b, head), rows_at(like, inputs.grad_out, b, head)
+    rows, gradients = state.query_rows, state.gradient_rows
+    room.factor[0] = inputs.scales[min(b, len(inputs.scales) - 1), head]
+    factor = room.factor.ctypes.data
+    load_rows(like, order, start, q, inputs.q.token, depth, table.key_width, factor, rows)
+    load_rows(
+        like, order, start, grad_out, inputs.grad_out.token, value_depth, table.value_width, one, gradients
+    )
+    lanes, two = room.lanes_of_tile, room.to_base_two.ctypes.data
+    turn_rows(like, rows, table.key_width, lanes, depth, two, state.queries)
+    turn_rows(like, gradients, table.value_width, lanes, value_depth, one, state.gradients)
+    load_levels(like, order, start, b, head, inputs, table, value_depth, state)
+    fill(like, state.query_gradients, TILE * table.key_width, like * 0)
+
+
+@kernel
+def multiply(like, item, tile, first, last, work, inputs, outputs, sizes, room):  # type: ignore[no-untyped-def]
+    """Entries ``first`` to ``last`` of a tile's list, in all heads of an item."""
+    table, width, b = outputs.table, micro.size_of(like), item.batch
+    shared = sizes.heads // sizes.key_heads
+    bias = inputs.bias[0] + b * inputs.bias[1] * width if inputs.bias[0] != 0 else 0
+    tokens = room.tokens.ctypes.data
+    n_keys = list_keys(
+        like,
+        work.lists,
+        tile,
+        first,
+        last,
+        bias,
+        room.tokens,
+        room.keys,
+        room.masks,
+        room.biases,
+        room.both,
+        room.counts,
+    )
+    for key_head in range(item.first_key_head, item.last_key_head):
+        k, v = rows_at(like, inputs.k, b, key_head), rows_at(like, inputs.v, b, key_head)
+        micro.pack(like, k, inputs.k.token, tokens, n_keys, sizes.depth, room.packed_keys, table.key_width)
+        micro.pack(
+            like, v, inputs.v.token, tokens, n_keys, sizes.value_depth, room.packed_values, sizes.value_depth
+        )
+        fill(like, room.packed_gradients, n_keys * row_of(table), like * 0)
+        for head in range(key_head * shared, (key_head + 1) * shared):
+            state = state_of(like, item, head, room, table, sizes)
+            for group in range(GROUPS):
+                score(like, group, state, table, sizes, room)
+                collect(like, group, state, table, room)
+        spread(like, item, key_head, n_keys, work, outputs, sizes, room)
+
+
+@kernel
+def score(like, group, state, table, sizes, room):  # type: ignore[no-untyped-def]
+    """Probabilities and gradients of scores of a group of queries with the keys it sees."""
+    width, capacity = micro.size_of(like), room.keys.shape[1]
+    depth, value_depth, key_width = sizes.depth, sizes.value_depth, table.key_width
+    # keys that two groups see meet them both at once
+    alike, count = room.both[group // 2], room.counts[group]
+    lanes, place = group * LANES * width, group * capacity
+    matrix = group % 2 * capacity * LANES * width
+    keys = room.keys.ctypes.data + place * 4
+    masks = room.masks.ctypes.data + place * 4
+    biases = room.biases.ctypes.data + place * width
+    queries, gradients = state.queries + lanes * depth, state.gradients + lanes * value_depth
+    levels, delta = state.levels + lanes, state.delta + lanes
+    if group % 2 == 0 and alike > 0:
+        micro.probabilities_of_two(
+            like,
+            room.packed_keys,
+            key_width,
+            keys,
+            alike,
+            queries,
+            depth,
+            biases,
+            masks,
+            capacity,
+            levels,
+            room.probabilities,
+        )
+        micro.score_gradients_of_two(
+            like,
+            room.packed_values,
+            value_depth,
+            keys,
+            alike,
+            gradients,
+            value_depth,
+            room.probabilities,
+            capacity,
+            delta,
+            room.score_gradients,
+        )
+    rest = matrix + alike * LANES * width
+    micro.probabilities(
+        like,
+        room.packed_keys,
+        key_width,
+        keys + alike * 4,
+        padded(count) - alike,
+        queries,
+        depth,
+        biases + alike * width,
+        masks + alike * 4,
+        capacity,
+        levels,
+        room.probabilities + rest,
+    )
+    micro.score_gradients(
+        like,
+        room.packed_values,
+        value_depth,
+        keys + alike * 4,
+        padded(count) - alike,
+        gradients,
+        value_depth,
+        room.probabilities + rest,
+        capacity,
+        delta,
+        room.score_gradients + rest,
+    )
+
+
+@kernel
+def collect(like, group, state, table, room):  # type: ignore[no-untyped-def]
+    """Add what a group of queries gives to the gradients of its queries and of the packed keys."""
+    width, capacity = micro.size_of(like), room.keys.shape[1]
+    key_width, value_width, row = table.key_width, table.value_width, row_of(table)
+    lanes, matrix = group * LANES * width, group % 2 * capacity * LANES * width
+    count, keys = room.counts[group], room.keys.ctypes.data + group * capacity * 4
+    scores, weights = room.score_gradients + matrix, room.probabilities + matrix
+    query_gradients = state.query_gradients + lanes * key_width
+    query_rows, gradient_rows = (
+        state.query_rows + lanes * key_width,
+        state.gradient_rows + lanes * value_width,
+    )
+    of_keys, of_values = room.packed_gradients, room.packed_gradients + key_width * width
+    micro.gather(like, room.packed_keys, key_width, keys, count, scores, query_gradients, key_width)
+    scatter(like, scores, padded(count), query_rows, key_width, of_keys, row, keys)
+    scatter(like, weights, padded(count), gradient_rows, value_width, of_values, row, keys)
+    if table.bias_width:
+        add_bias(like, scores, count, room.keys, group, of_values + value_width * width, row)
+
+
+@kernel
+def spread(like, item, key_head, n_keys, work, outputs, sizes, room):  # type: ignore[no-untyped-def]
+    """Add the gradients of packed keys to those of the keys, or to the table of the run."""
+    table, width, row = outputs.table, micro.size_of(like), row_of(outputs.table)
+    depth, value_depth = sizes.depth, sizes.value_depth
+    own = table_at(like, item, key_head, work.runs, table, sizes)
+    grad_k = rows_at(like, outputs.k, item.batch, key_head)
+    grad_v = rows_at(like, outputs.v, item.batch, key_head)
+    grad_bias = outputs.bias + (item.batch * sizes.key_heads + key_head) * work.n_keys * width
+    for at in range(n_keys):
+        source, key = room.packed_gradients + at * row * width, room.tokens[at]
+        if at + AHEAD < n_keys:
+            later = room.tokens[at + AHEAD]
+            micro.fetch(like, grad_k + later * outputs.k.token * width, depth)
+            micro.fetch(like, grad_v + later * outputs.v.token * width, value_depth)
+        if room.slot_of_key[key] >= 0:
+            micro.add_row(like, source, row, own + room.slot_of_key[key] * row * width)
+            continue
+        micro.add_row(like, source, depth, grad_k + key * outputs.k.token * width)
+        source += table.key_width * width
+        micro.add_row(like, source, value_depth, grad_v + key * outputs.v.token * width)
+        if table.bias_width:
+            micro.add_row(like, source + table.value_width * width, 1, grad_bias + key * width)
+
+
+@kernel
+def store(like, item, head, tile, lists, inputs, outputs, sizes, room):  # type: ignore[no-untyped-def]
+    """Write the gradients of a tile's queries, and what they add to that of the scale."""
+    width, b, key_width = micro.size_of(like), item.batch, outputs.table.key_width
+    gradients = state_of(like, item, head, room, outputs.table, sizes).query_gradients
+    grad_q, q = rows_at(like, outputs.q, b, head), rows_at(like, inputs.q, b, head)
+    grad_scale = rows_at(like, outputs.scale, b, head)
+    room.factor[0] = inputs.scales[min(b, len(inputs.scales) - 1), head]
+    for lane in range(TILE):
+        token = lists.query_order[tile * TILE + lane]
+        if token < 0:
+            continue
+        unscaled = gradients + lane * key_width * width
+        target = grad_q + token * outputs.q.token * width
+        micro.scale_row(like, unscaled, room.factor.ctypes.data, sizes.depth, target)
+        if outputs.scale.address != 0:
+            target = grad_scale + token * outputs.scale.token * width
+            micro.dot(like, q + token * inputs.q.token * width, unscaled, sizes.depth, target)
 
 
 @kernel
@@ -346,30 +527,30 @@ def scatter(like, weights, count, rows, row_width, base, stride, slots):  # type
 
 
 @kernel
-def load_levels(like, order, start, out, lse, grad_lse, gradients, depth, levels, delta):  # type: ignore[no-untyped-def]
-    """Log-sum-exps in units of log 2, and δ = out·dout − dlse, of a tile.
-
-    ``out``, ``lse``, ``grad_lse`` and ``gradients`` are (address, row stride).
-    """
-    size = np.empty(0, type(like)).itemsize
+def load_levels(like, order, start, batch, head, inputs, table, depth, state):  # type: ignore[no-untyped-def]
+    """Log-sum-exps in units of log 2, and δ = out·dout − dlse, of a tile."""
+    width = micro.size_of(like)
+    out, lse = rows_at(like, inputs.out, batch, head), rows_at(like, inputs.lse, batch, head)
+    grad_lse = rows_at(like, inputs.grad_lse, batch, head)
     for lane in range(TILE):
         if order[start + lane] >= 0:
-            micro.fetch(like, out[0] + order[start + lane] * out[1] * size, depth)
+            micro.fetch(like, out + order[start + lane] * inputs.out.token * width, depth)
     for lane in range(TILE):
         token = order[start + lane]
-        micro.store(like, levels, lane, type(like)(HIGHEST))
-        micro.store(like, delta, lane, like * 0)
+        micro.store(like, state.levels, lane, type(like)(HIGHEST))
+        micro.store(like, state.delta, lane, like * 0)
         if token < 0:
             continue
-        level = micro.load(like, lse[0], token * lse[1])
+        level = micro.load(like, lse, token * inputs.lse.token)
         if level == -np.inf:
             continue
-        micro.store(like, levels, lane, level * type(like)(LOG2_E))
-        gradient = gradients[0] + lane * gradients[1] * size
-        micro.dot(like, out[0] + token * out[1] * size, gradient, depth, delta + lane * size)
-        if grad_lse[0] != 0:
-            total = micro.load(like, delta, lane) - micro.load(like, grad_lse[0], token * grad_lse[1])
-            micro.store(like, delta, lane, total)
+        micro.store(like, state.levels, lane, level * type(like)(LOG2_E))
+        gradient = state.gradient_rows + lane * table.value_width * width
+        micro.dot(like, out + token * inputs.out.token * width, gradient, depth, state.delta + lane * width)
+        if inputs.grad_lse.address != 0:
+            total = micro.load(like, state.delta, lane)
+            total -= micro.load(like, grad_lse, token * inputs.grad_lse.token)
+            micro.store(like, state.delta, lane, total)
 
 
 @kernel
@@ -384,34 +565,29 @@ def add_bias(like, score_gradients, count, keys, group, base, stride):  # type: 
 
 
 @kernel
-def add_runs(like, ticket, runs, n_keys, grad_k, grad_v, table, sizes):  # type: ignore[no-untyped-def]
+def add_runs(like, ticket, runs, n_keys, outputs, sizes):  # type: ignore[no-untyped-def]
     """Sum the tables of all runs into dk and dv of the shared keys, a range of keys at a time."""
-    batch, _, key_heads, depth, value_depth = sizes
-    table_base, key_width, value_width, bias_width = table
-    row = key_width + value_width + bias_width
-    width = np.empty(0, type(like)).itemsize
-    n_rows = len(runs.keys)
+    outputs, sizes = named_outputs(outputs), Sizes(*sizes)
+    table, width = outputs.table, micro.size_of(like)
     ranges = (n_keys + KEYS_AT_ONCE - 1) // KEYS_AT_ONCE
-    items = batch * key_heads * ranges
     while True:
-        item = micro.take_ticket(ticket)
-        if item >= items:
+        number = micro.take_ticket(ticket)
+        if number >= sizes.batch * sizes.key_heads * ranges:
             break
-        first = item % ranges * KEYS_AT_ONCE
+        first = number % ranges * KEYS_AT_ONCE
         last = min(n_keys, first + KEYS_AT_ONCE)
-        key_head, b = item // ranges % key_heads, item // (ranges * key_heads)
-        k_base = grad_k[0] + (b * grad_k[1] + key_head * grad_k[3]) * width
-        v_base = grad_v[0] + (b * grad_v[1] + key_head * grad_v[3]) * width
+        key_head, b = number // ranges % sizes.key_heads, number // (ranges * sizes.key_heads)
+        grad_k, grad_v = rows_at(like, outputs.k, b, key_head), rows_at(like, outputs.v, b, key_head)
         for run in range(len(runs.tiles) - 1):
             low, high = runs.indptr[run], runs.indptr[run + 1]
             shared = runs.keys[low:high]
-            base = table_base + ((b * key_heads + key_head) * n_rows + low) * row * width
+            base = table_at(like, Item(run, b, 0, 0, 0, 0), key_head, runs, table, sizes)
             for slot in range(np.searchsorted(shared, first), np.searchsorted(shared, last)):
-                k_row = k_base + shared[slot] * grad_k[2] * width
-                v_row = v_base + shared[slot] * grad_v[2] * width
+                k_row = grad_k + shared[slot] * outputs.k.token * width
+                v_row = grad_v + shared[slot] * outputs.v.token * width
                 if runs.begins[low + slot]:
-                    fill(like, k_row, depth, like * 0)
-                    fill(like, v_row, value_depth, like * 0)
-                source = base + slot * row * width
-                micro.add_row(like, source, depth, k_row)
-                micro.add_row(like, source + key_width * width, value_depth, v_row)
+                    fill(like, k_row, sizes.depth, like * 0)
+                    fill(like, v_row, sizes.value_depth, like * 0)
+                source = base + slot * row_of(table) * width
+                micro.add_row(like, source, sizes.depth, k_row)
+                micro.add_row(like, source + table.key_width * width, sizes.value_depth, v_row)

@@ -103,7 +103,7 @@ def load_rows(like, order, start, base, stride, depth, width, factor, rows):  # 
     ``factor`` is the address of a number.
     """
     fill(like, rows, TILE * width, like * 0)
-    size = np.empty(0, type(like)).itemsize
+    size = micro.size_of(like)
     for lane in range(TILE):
         if order[start + lane] >= 0:
             micro.fetch(like, base + order[start + lane] * stride * size, depth)

@@ -583,6 +583,16 @@ def store(typing_context: Any, like: Any, base: Any, offset: Any, value: Any) ->
 
 
 @intrinsic
+def size_of(typing_context: Any, like: Any) -> Any:
+    """Bytes of an element."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Sequence[Value]) -> Value:
+        return index(like.bitwidth // 8)
+
+    return types.intp(like), generate
+
+
+@intrinsic
 def take_ticket(typing_context: Any, address: Any) -> Any:
     """Add 1 to the shared int64 counter at an address; return what it was before."""
 
