@@ -381,6 +381,29 @@ def test_stores_of_several_calendars_do_not_follow_one_another(tmp_path):
     assert len(Windows([tmp_path / "a.nc", tmp_path / "c.nc"], SCHEMA)) == 15
 
 
+@pytest.mark.parametrize("count", [1.5, True, "2", None])
+def test_numbers_of_steps_are_whole(count, forecaster, tmp_path):
+    GOOD.to_netcdf(path := tmp_path / "a.nc")
+    calls = {name: lambda **given: Windows(path, SCHEMA, **given) for name in ("input_steps", "target_steps")}
+    calls |= dict.fromkeys(("step", "stride"), calls["input_steps"])
+    calls["lag"] = lambda lag: statistics(path, SCHEMA, lag=lag)
+    calls["steps"] = lambda steps: ga.xarray.forecast(forecaster, path, tmp_path / "f.zarr", steps=steps)
+    calls["members"] = lambda members: ga.xarray.forecast(
+        forecaster, path, tmp_path / "f.zarr", steps=1, members=members
+    )
+    calls["batch_size"] = lambda batch_size: FitConfig(batch_size=batch_size)
+    for name, call in calls.items():
+        with pytest.raises(TypeError, match=f"{name} must be an integer, got {count!r}"):
+            call(**{name: count})
+
+
+def test_stores_that_hold_nothing_are_refused(tmp_path):
+    GOOD.isel(time=[]).to_netcdf(path := tmp_path / "a.nc")
+    for call in (Windows, statistics):
+        with pytest.raises(ValueError, match="holds nothing: it has no value along 'time'"):
+            call(path, SCHEMA)
+
+
 def test_a_forecaster_learns_from_windows_of_its_own_step(forecaster, tmp_path):
     GOOD.to_netcdf(tmp_path / "a.nc")
     windows = Windows(tmp_path / "a.nc", SCHEMA, step=2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from geoattn.grids.checks import integer
+
 
 @dataclasses.dataclass(frozen=True)
 class FitConfig:
@@ -49,7 +51,7 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "validate_every", "batch_size", "devices"):
-            if getattr(self, name) < 1:
+            if integer(name, getattr(self, name)) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.steps % self.round_length:
             raise ValueError(

@@ -21,6 +21,7 @@ from torch import Tensor
 from geoattn._files import lock
 from geoattn._version import installed
 from geoattn.grids import LatLonGrid
+from geoattn.grids.checks import integer
 from geoattn.xarray.forecasts.forecaster import Forecaster
 from geoattn.xarray.forecasts.rollout_store import RolloutStore
 from geoattn.xarray.schema.dimensions import SAMPLES
@@ -104,7 +105,7 @@ def forecast(
         If the forecast leaves the finite numbers: nothing of that lead time is written.
     """
     for name, count in (("steps", steps), ("members", members), ("batch_size", batch_size)):
-        if count < 1:
+        if integer(name, count) < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
     if names not in ("weatherbench2", "input"):
         raise ValueError(f"names must be 'weatherbench2' or 'input', got {names!r}")

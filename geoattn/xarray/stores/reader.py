@@ -92,6 +92,8 @@ class Reader:
         _check_order(axes, self.dim, self.stores)
         whole = settled(np.concatenate(axes))
         check_times(whole, self.dim)
+        if not len(whole):
+            raise ValueError(f"the {self.stores[0]} holds nothing: it has no value along {self.dim!r}")
         index = xarray.Dataset(coords={self.dim: whole}).indexes[self.dim]
         used = index.slice_indexer(times.start, times.stop) if times else slice(None)
         first, stop, _ = used.indices(len(whole))

@@ -21,6 +21,7 @@ from torch import Tensor
 from geoattn._files import read_checked, write_checked
 from geoattn._threads import one_ahead
 from geoattn._value import Value
+from geoattn.grids.checks import integer
 from geoattn.xarray.schema.schema import Schema
 from geoattn.xarray.schema.times import crossing, segments, stamp
 from geoattn.xarray.stores.files import refuse_existing, write_zarr
@@ -305,7 +306,7 @@ def statistics(
     ValueError
         If the stores do not fit the schema, times have gaps, or values are missing without a mask.
     """
-    if lag < 1:
+    if integer("lag", lag) < 1:
         raise ValueError(f"lag must be at least one step, got {lag}")
     if output is not None:
         refuse_existing(output, overwrite)

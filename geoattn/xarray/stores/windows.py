@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from geoattn.grids.checks import integer
 from geoattn.xarray.schema.schema import Schema
 from geoattn.xarray.schema.times import crossing, length_of_step, segments, stamp
 from geoattn.xarray.stores.reader import Masked, Reader
@@ -61,6 +62,8 @@ class Windows(Dataset[dict[str, Tensor]]):
 
     Raises
     ------
+    TypeError
+        If numbers of steps are no integers.
     ValueError
         If the stores do not fit the schema or the statistics, times have gaps, or hold no window.
     """
@@ -83,7 +86,7 @@ class Windows(Dataset[dict[str, Tensor]]):
     ) -> None:
         counts = {"input_steps": input_steps, "step": step, "stride": stride, "target_steps": target_steps}
         for name, count in counts.items():
-            if count < (name != "target_steps"):
+            if integer(name, count) < (name != "target_steps"):
                 raise ValueError(f"{name} must be at least {int(name != 'target_steps')}, got {count}")
         self.reader = Reader(stores, schema, times)
         self.schema = schema
