@@ -180,7 +180,7 @@ class Refused(Exception):
 
 
 def write_checked(content: bytes | memoryview, path: Path, *, own: bool = True) -> None:
-    """Write a file of a cache, with a checksum ahead of its content.
+    """Write a file of a cache, with a checksum behind its content: what reads archives still does.
 
     Parameters
     ----------
@@ -199,8 +199,8 @@ def write_checked(content: bytes | memoryview, path: Path, *, own: bool = True) 
     with whole(path) as partial:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(partial, flags, 0o600 if own else 0o666), "wb") as file:
-            file.write(hashlib.sha256(content).digest())
             file.write(content)
+            file.write(hashlib.sha256(content).digest())
 
 
 def read_checked(path: Path, *, own: bool = True) -> bytes | None:
@@ -228,9 +228,10 @@ def read_checked(path: Path, *, own: bool = True) -> bytes | None:
             _refuse_foreign(path.parent, os.stat(path.parent))
             _refuse_foreign(path, os.fstat(file.fileno()))  # of the open file: none can take its place now
         try:
-            digest, content = file.read(32), file.read()
+            stored = file.read()
         except OSError:
             return None
+    content, digest = stored[:-32], stored[-32:]
     return content if hashlib.sha256(content).digest() == digest else None
 
 

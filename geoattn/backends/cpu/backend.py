@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geoattn import _threads as threads
 from geoattn.backends.base import Forward, Gradients, say_extreme
+from geoattn.backends.cpu import threads
 from geoattn.backends.cpu.backward import add_runs, backward
 from geoattn.backends.cpu.forward import forward
 from geoattn.backends.cpu.micro import MACHINE
