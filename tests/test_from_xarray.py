@@ -564,3 +564,9 @@ def test_a_fold_is_refused_by_a_call_that_works():
     refuses(ds, r"40 of the 840 points .* repeat others.*\.stack\(point=\('y', 'x'\)\)\.isel\(point=")
     kept = ds.stack(point=("y", "x")).isel(point=ga.grids.distinct(ds["nav_lat"], ds["nav_lon"]))
     assert ga.grids.from_xarray(kept).weights == pytest.approx(ga.grids.from_xarray(curvilinear()).weights)
+
+
+def test_one_column_is_taken_for_the_mean_around_the_circle_with_a_warning():
+    ds = ga.xarray.coordinates(ga.grids.equiangular(13, 24))
+    with pytest.warns(UserWarning, match="has one column, 30°: it is taken for the mean around the circle"):
+        assert ga.grids.from_xarray(ds.isel(longitude=[2])).shape == (13, 1)

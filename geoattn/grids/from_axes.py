@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -85,6 +86,12 @@ def _zones(lats: Coordinate, bounds: Floats) -> Floats | None:
 def _longitude_axis(lons: Coordinate, tolerance: float) -> tuple[float, float]:
     """Longitude of the first column, and the largest deviation from equal steps around the globe."""
     lon, n = lons.values, lons.values.size
+    if n == 1:
+        warnings.warn(
+            f"longitude {lons.name!r} has one column, {lon[0]:g}°: it is taken for the mean around the "
+            "circle, as in a zonal mean; a column of a region is not that",
+            stacklevel=2,
+        )
     step = 360.0 / n
     steps = (np.diff(lon) + 180.0) % 360.0 - 180.0
     accepted = max(tolerance * step, lons.rounding)
