@@ -62,7 +62,9 @@ TESTS = (
     "test_schema",
     "test_windows",
     "test_statistics",
+    "test_forecaster",
     "test_forecast",
+    "test_forecast_resumed",
     "test_metrics",
     "test_regrid",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import numpy as np
@@ -48,7 +49,7 @@ def grid(kind: str, shape: Shape) -> LatLonGrid:
     return GRIDS[kind](*shape)
 
 
-class SphereAttention(nn.Module):
+class SphereAttention(nn.Module, ABC):
     """What both layers share: projections by 1×1 maps, normalised queries and keys, and the call."""
 
     hood: Neighborhood
@@ -145,9 +146,9 @@ class SphereAttention(nn.Module):
         x = F.linear(x, weights[:, :, 0, 0], bias)
         return x.view(*x.shape[:-1], self.num_heads, -1)
 
+    @abstractmethod
     def _scaled(self, q: Tensor) -> tuple[Tensor, float | None]:
         """Queries and the scale of the scores; a tensor multiplies the queries in the layout of theirs."""
-        raise NotImplementedError
 
     def _check(self, query: Tensor, key: Tensor, value: Tensor) -> None:
         out_shape, in_shape = (self.nlat_out, self.nlon_out), (self.nlat_in, self.nlon_in)
