@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from geoattn import grids
+from geoattn import grids, relations
 from geoattn._accessor import register
 from geoattn._after import after_import
 from geoattn.neighborhoods import (
@@ -80,6 +80,7 @@ __all__ = [
     "nn",
     "picture",
     "product",
+    "relations",
     "union",
     "window",
 ]

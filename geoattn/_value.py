@@ -8,10 +8,14 @@ import hashlib
 import time
 import zlib
 from typing import Any, ClassVar, Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from geoattn._registry import Registry
+
+#: module and qualified name → the newest edition
+_editions: dict[tuple[str, str], int] = {}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -26,8 +30,9 @@ class Value:
 
     A kind is one class, in every process: :data:`KINDS` finds the module of one that is not imported
     yet, and refuses a second class of the same kind. A package outside declares its classes as entry
-    points in the groups ``geoattn.grids``, ``geoattn.neighborhoods``, ``geoattn.positions`` and
-    ``geoattn.models``, each under its kind, so that :meth:`from_dict` finds them as well.
+    points in the groups ``geoattn.grids``, ``geoattn.neighborhoods``, ``geoattn.relations``,
+    ``geoattn.positions`` and ``geoattn.models``, each under its kind, so that :meth:`from_dict` finds them
+    as well.
     """
 
     kind: ClassVar[str]
@@ -128,6 +133,36 @@ class Value:
         return target(**{n: _decode(v) for n, v in content.items() if n != "kind"})
 
 
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Named(Value):
+    """Values that compiled programs name by their identity: neighborhoods and relations."""
+
+    _alive: ClassVar[WeakValueDictionary[str, Named]] = WeakValueDictionary()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        first = Named._alive.setdefault(self.identity, self)
+        if first is not self:  # equal values hold the first, so that it lives as long as any
+            object.__setattr__(self, "_first", first)
+
+    @classmethod
+    def alive(cls, identity: str) -> Self:
+        """The living value with this identity.
+
+        Raises
+        ------
+        LookupError
+            If no value of this class and content exists any more.
+        """
+        found = Named._alive.get(identity)
+        if not isinstance(found, cls):
+            raise LookupError(
+                f"no {cls.__name__.lower()} with digest {identity[:12]}… is alive; keep a reference to it "
+                "for as long as programs compiled for it run"
+            )
+        return found
+
+
 def _check_kind(name: str, part: Any) -> type[Value]:
     if not (isinstance(part, type) and issubclass(part, Value)):
         raise TypeError(f"{part!r} is no class of values: a grid, a neighborhood, a position scheme, …")
@@ -165,6 +200,10 @@ KINDS: Registry[type[Value]] = Registry(
         "union": "geoattn.neighborhoods.union:Union",
         "window": "geoattn.neighborhoods.window:Window",
         "window_between": "geoattn.neighborhoods.window:WindowBetween",
+        "edge_numbers": "geoattn.relations.labels:Edges",
+        "labels": "geoattn.relations.labels:Labels",
+        "relation_on": "geoattn.relations.base:On",
+        "transposed_relation": "geoattn.relations.base:Transposed",
         "directional": "geoattn.nn.position:Directional",
         "fourier": "geoattn.nn.position:Fourier",
         "harmonic": "geoattn.nn.position:Harmonic",
@@ -176,13 +215,15 @@ KINDS: Registry[type[Value]] = Registry(
         "statistics": "geoattn.xarray.stores.statistics:Statistics",
         "variable": "geoattn.xarray.schema.variable:Variable",
     },
-    groups=("geoattn.grids", "geoattn.neighborhoods", "geoattn.positions", "geoattn.models"),
+    groups=(
+        "geoattn.grids",
+        "geoattn.neighborhoods",
+        "geoattn.relations",
+        "geoattn.positions",
+        "geoattn.models",
+    ),
     check=_check_kind,
 )
-
-
-#: module and qualified name → the newest edition
-_editions: dict[tuple[str, str], int] = {}
 
 
 def _gather_classes(value: Any, found: set[type[Value]]) -> None:

@@ -27,6 +27,7 @@ LAYERS = [
     ],
     ["grids"],
     ["neighborhoods"],
+    ["relations"],
     ["plans"],
     ["plot"],
     ["backends"],
@@ -42,7 +43,7 @@ LAYERS = [
     ["__main__", "demo"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-WITHOUT_TORCH = {*LAYERS[0], "grids", "neighborhoods", "plans", "plot"}
+WITHOUT_TORCH = {*LAYERS[0], "grids", "neighborhoods", "relations", "plans", "plot"}
 
 
 def part_of(module: str) -> str:

@@ -7,13 +7,12 @@ import functools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any, ClassVar
-from weakref import WeakValueDictionary
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geoattn._value import Value
+from geoattn._value import Named
 from geoattn.grids.base import Grid, require_grid
 from geoattn.neighborhoods.axis import Axis
 from geoattn.neighborhoods.rows import Index, Rotation, Rows
@@ -42,7 +41,7 @@ def _of_known_queries(rows: Callable[[Any, Index], Rows]) -> Callable[[Any, Inde
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Neighborhood(Value):
+class Neighborhood(Named):
     """Which keys each query sees. Tokens are numbered in row-major order of their grid's shape.
 
     A concrete neighborhood implements :meth:`rows`; all else follows from it. Where a closed form
@@ -51,8 +50,6 @@ class Neighborhood(Value):
 
     query_grid: Grid
     key_grid: Grid
-
-    _alive: ClassVar[WeakValueDictionary[str, Neighborhood]] = WeakValueDictionary()
 
     def __init_subclass__(cls, kind: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(kind, **kwargs)
@@ -63,26 +60,6 @@ class Neighborhood(Value):
         require_grid("query_grid", self.query_grid)
         require_grid("key_grid", self.key_grid)
         super().__post_init__()
-        first = Neighborhood._alive.setdefault(self.identity, self)
-        if first is not self:  # equal neighborhoods hold the first, so that it lives as long as any
-            object.__setattr__(self, "_first", first)
-
-    @staticmethod
-    def alive(identity: str) -> Neighborhood:
-        """The living neighborhood with this identity: compiled programs name neighborhoods so.
-
-        Raises
-        ------
-        LookupError
-            If no neighborhood of this content exists any more.
-        """
-        found = Neighborhood._alive.get(identity)
-        if found is None:
-            raise LookupError(
-                f"no neighborhood with digest {identity[:12]}… is alive; keep a reference to it for as long "
-                "as programs compiled for it run"
-            )
-        return found
 
     @abstractmethod
     def rows(self, queries: Index) -> Rows:

@@ -48,7 +48,7 @@ def from_edges(query_grid: Grid, key_grid: Grid, indptr: ArrayLike, indices: Arr
     """
     require_grid("query_grid", query_grid)
     require_grid("key_grid", key_grid)
-    starts, keys = _whole("indptr", indptr), _whole("indices", indices)
+    starts, keys = whole_numbers("indptr", indptr), whole_numbers("indices", indices)
     ends = starts.shape == (query_grid.size + 1,) and starts[0] == 0 and starts[-1] == len(keys)
     if not ends or (np.diff(starts) < 0).any():
         raise ValueError(
@@ -65,7 +65,7 @@ def from_edges(query_grid: Grid, key_grid: Grid, indptr: ArrayLike, indices: Arr
     return Edges(query_grid, key_grid, starts, keys.astype(np.int32))
 
 
-def _whole(name: str, values: ArrayLike) -> Index:
+def whole_numbers(name: str, values: ArrayLike) -> Index:
     """An array of whole numbers: fractions are refused, not cut off."""
     given = np.asarray(values)
     numbers = given.astype(np.int64) if given.dtype.kind in "iuf" else np.zeros(0, np.int64)

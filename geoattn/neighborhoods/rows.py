@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import lcm
 from typing import NamedTuple
 
 import numpy as np
@@ -30,3 +31,14 @@ class Rotation(NamedTuple):
     query_step: int
     key_ring: int
     key_step: int
+
+
+def common(a: Rotation | None, b: Rotation | None) -> Rotation | None:
+    """The smallest turn that is a multiple of both."""
+    if a is None or b is None or (a.query_ring, a.key_ring) != (b.query_ring, b.key_ring):
+        return None
+    step = lcm(a.query_step, b.query_step)
+    keys = [step // turn.query_step * turn.key_step % turn.key_ring for turn in (a, b)]
+    if keys[0] != keys[1] or step >= a.query_ring or keys[0] == 0:
+        return None
+    return Rotation(a.query_ring, step, a.key_ring, keys[0])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from functools import reduce
-from math import lcm
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoattn.neighborhoods.base import Neighborhood
-from geoattn.neighborhoods.rows import Index, Rotation, Rows
+from geoattn.neighborhoods.rows import Index, Rotation, Rows, common
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -29,7 +28,7 @@ class Union(Neighborhood, kind="union"):
     def rotation(self) -> Rotation | None:
         turn = self.parts[0].rotation
         for part in self.parts[1:]:
-            turn = _common(turn, part.rotation)
+            turn = common(turn, part.rotation)
         return turn
 
     def transpose(self) -> Neighborhood:
@@ -41,17 +40,6 @@ class Union(Neighborhood, kind="union"):
 
     def __repr__(self) -> str:
         return "union of (" + ") and (".join(map(repr, self.parts)) + ")"
-
-
-def _common(a: Rotation | None, b: Rotation | None) -> Rotation | None:
-    """The smallest turn that is a multiple of both."""
-    if a is None or b is None or (a.query_ring, a.key_ring) != (b.query_ring, b.key_ring):
-        return None
-    step = lcm(a.query_step, b.query_step)
-    keys = [step // turn.query_step * turn.key_step % turn.key_ring for turn in (a, b)]
-    if keys[0] != keys[1] or step >= a.query_ring or keys[0] == 0:
-        return None
-    return Rotation(a.query_ring, step, a.key_ring, keys[0])
 
 
 def union(*hoods: Neighborhood) -> Neighborhood:

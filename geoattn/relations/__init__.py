@@ -1,0 +1,9 @@
+"""Relations: a small number for each edge of a neighborhood, by which a table of biases is looked up.
+
+A relation of your own extends :class:`Relation`, names its kind, and gives ``count`` and ``numbers``.
+"""
+
+from geoattn.relations.base import NumberedRows, Relation
+from geoattn.relations.labels import edges, labels
+
+__all__ = ["NumberedRows", "Relation", "edges", "labels"]
