@@ -3,7 +3,7 @@
 A relation of your own extends :class:`Relation`, names its kind, and gives ``count`` and ``numbers``.
 """
 
-from geoattn.relations.base import NumberedRows, Relation
+from geoattn.relations.base import Along, NumberedRows, Relation
 from geoattn.relations.labels import edges, labels
 
-__all__ = ["NumberedRows", "Relation", "edges", "labels"]
+__all__ = ["Along", "NumberedRows", "Relation", "edges", "labels"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from geoattn._value import Named
 from geoattn.grids.sphere import Floats
 from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.heads import Heads
 from geoattn.neighborhoods.rows import Index, Rotation, Rows, common
 
 
@@ -24,13 +26,23 @@ class NumberedRows(NamedTuple):
     numbers: NDArray[np.int32]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Along:
+    """The part that one axis has in a relation's numbers."""
+
+    #: how many numbers there are along the axis
+    count: int
+    #: the number of each pair of a query's and a key's position on the axis, ``[n]`` each
+    numbers: Callable[[Index, Index], NDArray[Any]]
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Relation(Named):
     """A number for each edge of ``hood``: equal numbers share an entry of a table of biases.
 
     A concrete relation implements :attr:`count` and :meth:`numbers`; all else follows. One whose numbers
     are the same for edges that a symmetry maps onto each other says so in :attr:`rotation` or
-    :attr:`moves`: plans then keep them once for all such edges.
+    :attr:`along`: plans then keep them once for all such edges.
     """
 
     hood: Neighborhood
@@ -68,9 +80,13 @@ class Relation(Named):
         return None
 
     @property
-    def moves(self) -> tuple[bool, ...]:
-        """For each of ``hood.axes``, if it has them: whether edges moved along it keep their numbers."""
-        return (False,) * len(self.hood.axes or ())
+    def along(self) -> tuple[Along, ...] | None:
+        """The parts that ``hood.axes`` have in the numbers, of which a number is the row-major index.
+
+        None where the neighborhood is no product along axes, or the numbers are none.
+        """
+        axes = self.hood.axes
+        return (Along(self.count, self.numbers),) if axes and len(axes) == 1 else None
 
     @property
     def of_one_query(self) -> bool:
@@ -119,6 +135,11 @@ class Relation(Named):
 
 def require_neighborhood(hood: object) -> None:
     """Refuse what is no neighborhood, or has no edges of its own."""
+    if isinstance(hood, Heads):
+        raise TypeError(
+            f"{hood!r} has other edges for other heads; make a relation of one of its {len(hood.parts)} "
+            "parts, hood.parts[0], …"
+        )
     if not isinstance(hood, Neighborhood):
         raise TypeError(
             f"a relation numbers the edges of a neighborhood, got {hood!r}; make one with "
@@ -130,6 +151,10 @@ def _pairs(queries: Index, rows: Rows, n_keys: int) -> Index:
     """Each edge as one number."""
     pairs: Index = np.repeat(queries, np.diff(rows.indptr)) * n_keys + rows.indices
     return pairs
+
+
+def _swapped(numbers: Callable[[Index, Index], NDArray[Any]]) -> Callable[[Index, Index], NDArray[Any]]:
+    return lambda queries, keys: numbers(keys, queries)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -157,8 +182,9 @@ class Transposed(Relation, kind="transposed_relation"):
         return Rotation(turn.key_ring, turn.key_step, turn.query_ring, turn.query_step)
 
     @property
-    def moves(self) -> tuple[bool, ...]:
-        return self.relation.moves
+    def along(self) -> tuple[Along, ...] | None:
+        parts = self.relation.along
+        return parts and tuple(Along(part.count, _swapped(part.numbers)) for part in parts)
 
     def transpose(self) -> Relation:
         return self.relation
@@ -189,16 +215,16 @@ class On(Relation, kind="relation_on"):
         return common(self.hood.rotation, self.relation.rotation)
 
     @property
-    def moves(self) -> tuple[bool, ...]:
-        # of neighborhoods with axes on equal grids, the axes are those of the grids
-        return self.relation.moves or super().moves if self.hood.axes else ()
+    def along(self) -> tuple[Along, ...] | None:
+        # where both neighborhoods have axes they are the same, those of the grids
+        return (self.relation.along or super().along) if self.hood.axes else None
 
     @property
     def of_one_query(self) -> bool:
         return self.relation.of_one_query
 
     def on(self, hood: Neighborhood) -> Relation:
-        return self.relation.on(hood)
+        return self if hood == self.hood else self.relation.on(hood)
 
     def __repr__(self) -> str:
         return f"{self.relation!r}, on {self.hood!r}"
