@@ -25,7 +25,7 @@ _attention_backward = torch.ops.geoattn.attention_backward.default
 #: tensors of the ops that may have a gradient
 OPERANDS = 6
 #: of each op: those that hold one row for the whole batch or one for each entry
-_SHARED = {"attention": (3, 4), "backward": (5, 6), "second": (10, 11)}
+_SHARED = {"attention": (3, 4, 5), "backward": (5, 6, 7), "second": (11, 12, 13)}
 
 
 def attend(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -59,7 +59,9 @@ def _differentiable(tensors: Sequence[Tensor | None]) -> bool:
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *operands, ctx.options = *inputs[:7], inputs[7:]
-    ctx.hood = programs.find(ctx.options[0], operands[6])  # keeps it alive until the backward pass
+    digest, relation = ctx.options[:2]
+    ctx.hood = programs.find(digest, operands[6])  # keeps it alive until the backward pass
+    ctx.relation = relation and programs.find_relation(relation, operands[6])
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*operands, *output)
 
@@ -76,9 +78,10 @@ def _differentiate(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -
 
 
 def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *operands, _, content, _, _, digest, _, scale, quadrature, _, ctx.needs = inputs
+    *operands, content, _, _, digest, relation, scale, quadrature, _, ctx.needs = inputs
     ctx.hood = programs.find(digest, content)
-    ctx.options = digest, scale, quadrature
+    ctx.relation = relation and programs.find_relation(relation, content)
+    ctx.options = digest, relation, scale, quadrature
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*operands, content)
 
@@ -86,33 +89,34 @@ def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
 def _differentiate_backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
     """Second derivatives.
 
-    The gradients are functions of grad_out, grad_lse, q, k, v, key_bias and scales; out and lse are
-    functions of the same and need no gradient of their own.
+    The gradients are functions of grad_out, grad_lse, q, k, v, key_bias, scales and relation_bias; out and
+    lse are functions of the same and need no gradient of their own.
     """
-    wanted = [*cotangents[:3], *(c if n else None for c, n in zip(cotangents[3:5], ctx.needs, strict=False))]
+    wanted = [*cotangents[:3], *(c if n else None for c, n in zip(cotangents[3:], ctx.needs, strict=True))]
     if all(cotangent is None for cotangent in wanted):
         return (None,) * 17
     arguments = (*wanted, *ctx.saved_tensors, *ctx.options)
     if in_functorch():
         second = _TransformedSecond.apply(*arguments)  # type: ignore[no-untyped-call]
-        gradients = [None if x is None else g for g, x in zip(second, ctx.saved_tensors[:7], strict=True)]
+        gradients = [None if x is None else g for g, x in zip(second, ctx.saved_tensors[:8], strict=True)]
     elif any(x is not None and is_legacy_batched(x) for x in wanted):
         second = _attention_second(*arguments)  # of torch.autograd.functional with vectorize=True
-        gradients = [None if x is None else g for g, x in zip(second, ctx.saved_tensors[:7], strict=True)]
+        gradients = [None if x is None else g for g, x in zip(second, ctx.saved_tensors[:8], strict=True)]
     else:
         gradients = _second(*arguments)
-    return *gradients, *(None,) * 10
+    return *gradients, *(None,) * 9
 
 
 def _second(*arguments: Any) -> list[Tensor | None]:
     """Second derivatives by differentiating the reference's own formula, chunk by chunk."""
-    *wanted, grad_out, grad_lse, q, k, v, key_bias, scales, content, digest, scale, quadrature = arguments
-    hood = programs.find(digest, content)
+    wanted, (grad_out, grad_lse, q, k, v, key_bias, scales, table, *rest) = arguments[:6], arguments[6:]
+    content, digest, relation, scale, quadrature = rest
+    hood, pairs = programs.find(digest, content), ops.pairs_of(relation, table, content)
     additive = ops.additive(q, key_bias, hood, quadrature)
     k, v = (ops.zero_hidden(x, key_bias, additive, hood) for x in (k, v))
     with ops.full_precision(q):
         gradients = second_derivatives(
-            wanted, grad_out, grad_lse, q, k, v, additive, hood, scale if scales is None else scales
+            wanted, grad_out, grad_lse, q, k, v, additive, hood, scale if scales is None else scales, pairs
         )
     if key_bias is None:
         gradients[5] = None
@@ -121,7 +125,7 @@ def _second(*arguments: Any) -> list[Tensor | None]:
 
 def _second_op(*arguments: Any) -> tuple[Tensor, ...]:
     """The same as an op that torch can map over; what an operand has none of is an empty tensor."""
-    q = arguments[7]
+    q = arguments[8]
     # the formula is differentiated by autograd, which the dispatcher leaves out of ops
     with with_autograd():
         return tuple(q.new_empty(0) if x is None else x for x in _second(*arguments))
@@ -140,9 +144,10 @@ def _no_third(ctx: Any, *cotangents: Tensor | None) -> NoReturn:
 
 ops.library.define(  # type: ignore[no-untyped-call]
     "attention_second(Tensor? cotangent_q, Tensor? cotangent_k, Tensor? cotangent_v, "
-    "Tensor? cotangent_key_bias, Tensor? cotangent_scales, Tensor grad_out, Tensor? grad_lse, Tensor q, "
-    "Tensor k, Tensor v, Tensor? key_bias, Tensor? scales, Tensor? content, str neighborhood, float scale, "
-    "bool quadrature) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    "Tensor? cotangent_key_bias, Tensor? cotangent_scales, Tensor? cotangent_relation_bias, Tensor grad_out, "
+    "Tensor? grad_lse, Tensor q, Tensor k, Tensor v, Tensor? key_bias, Tensor? scales, "
+    "Tensor? relation_bias, Tensor? content, str neighborhood, str? relation, float scale, bool quadrature) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 ops.library.impl("attention_second", _second_op, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 torch.library.register_autograd(
@@ -244,9 +249,9 @@ class _TransformedSecond(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
-        folded, unfold = _fold(info.batch_size, in_dims, arguments, 13, (3, 4, *_SHARED["second"]), like=7)
+        folded, unfold = _fold(info.batch_size, in_dims, arguments, 15, (3, 4, 5, *_SHARED["second"]), like=8)
         gradients, dims = [], []
-        for place, gradient in enumerate(_TransformedSecond.apply(*folded), start=5):  # type: ignore[no-untyped-call]
+        for place, gradient in enumerate(_TransformedSecond.apply(*folded), start=6):  # type: ignore[no-untyped-call]
             there = arguments[place] is not None
             dims.append(0 if there else None)
             shared = there and _is_shared(arguments, in_dims, place)

@@ -18,6 +18,7 @@ from geoattn.backends.torch_private import exporting
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.heads import Heads
+from geoattn.relations.base import Relation
 
 
 @overload
@@ -31,6 +32,8 @@ def attention(
     key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
     key_bias: Tensor | None = None,
     key_mask: Tensor | None = None,
+    relation: Relation | Sequence[Relation] | None = None,
+    relation_bias: Tensor | Sequence[Tensor] | None = None,
     return_lse: Literal[False] = False,
     backend: str | None = None,
 ) -> Tensor: ...
@@ -47,6 +50,8 @@ def attention(
     key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
     key_bias: Tensor | None = None,
     key_mask: Tensor | None = None,
+    relation: Relation | Sequence[Relation] | None = None,
+    relation_bias: Tensor | Sequence[Tensor] | None = None,
     return_lse: Literal[True],
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]: ...
@@ -63,6 +68,8 @@ def attention(
     key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
     key_bias: Tensor | None = None,
     key_mask: Tensor | None = None,
+    relation: Relation | Sequence[Relation] | None = None,
+    relation_bias: Tensor | Sequence[Tensor] | None = None,
     return_lse: bool,
     backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]: ...
@@ -78,14 +85,16 @@ def attention(
     key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
     key_bias: Tensor | None = None,
     key_mask: Tensor | None = None,
+    relation: Relation | Sequence[Relation] | None = None,
+    relation_bias: Tensor | Sequence[Tensor] | None = None,
     return_lse: bool = False,
     backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Attention of each query over the keys of its neighborhood, weighted by the key grid's measure.
 
-    For query i with the visible keys N(i), weights w and bias b::
+    For query i with the visible keys N(i), weights w, bias b and, for each pair, the entry of a table::
 
-        s_ij  = scale · q_i·k_j + b_j
+        s_ij  = scale · q_i·k_j + b_j + table[h, relation(i, j)]
         lse_i = log Σ_{j∈N(i)} w_j exp(s_ij)
         out_i = Σ_{j∈N(i)} w_j exp(s_ij − lse_i) v_j
 
@@ -116,6 +125,13 @@ def attention(
         hides the key.
     key_mask
         ``[*key_grid.shape]`` or ``[B, *key_grid.shape]``, bool, True where a key is visible.
+    relation
+        Which entry of ``relation_bias`` is added to the score of which pair: one of
+        :mod:`geoattn.relations`, made of ``hood``. With :func:`geoattn.heads` one for each part.
+    relation_bias
+        ``[H, relation.count]``, ``[B, H, relation.count]``, or one table for each query
+        ``[B, *query_grid.shape, H, relation.count]``, differentiable; added in float32 (float64 for float64).
+        One of −∞ hides the pair. With :func:`geoattn.heads` one for each part, of the part's heads.
     return_lse
         Return ``(out, lse)``; ``lse [B, *query_grid.shape, H]`` is a natural logarithm.
     backend
@@ -142,7 +158,7 @@ def attention(
 
     Notes
     -----
-    A key is hidden by the neighborhood, by ``key_mask``, by a weight of 0 or by a ``key_bias`` of −∞, and by
+    A key is hidden by the neighborhood, by ``key_mask``, by a weight of 0 or by a bias of −∞, and by
     nothing else: finite biases count however large they are. What a hidden key holds, in whichever
     operand, is never looked at. What is not a number elsewhere (NaN, +∞, a product q·k of −∞) reaches the
     results of all queries that see it, which are then not finite, and the gradients that it takes part in; in
@@ -156,13 +172,15 @@ def attention(
     _check_operands(q, k, v, hood)
     if isinstance(hood, Heads):
         options = {"key_weights": key_weights, "key_bias": key_bias, "key_mask": key_mask}
-        out, lse = _by_parts(q, k, v, hood, scale, backend=backend, **options)
+        by_part = _of_parts(hood, relation, relation_bias)
+        out, lse = _by_parts(q, k, v, hood, scale, by_part, backend=backend, **options)
         return (out, lse) if return_lse else out
     bias, quadrature = _additive(q, hood, key_weights, key_bias, key_mask)
     if backend is not None and not isinstance(backend, str):
         raise TypeError(f"backend must be a name in geoattn.backends() or None, got {type(backend).__name__}")
     factor, scales = _scale(scale, q)
-    _refuse_tangents(q, k, v, bias, scales)
+    related, table = _pairs(relation, relation_bias, q, hood)
+    _refuse_tangents(q, k, v, bias, scales, table)
     shape = q.shape[:-1]
     out, lse = derivatives.attend(
         q.flatten(1, -3),
@@ -170,10 +188,10 @@ def attention(
         v.flatten(1, -3),
         bias,
         scales,
-        None,
-        programs.carried(hood.identity) if exporting() else None,
+        table,
+        programs.carried(hood.identity if related is None else related.identity) if exporting() else None,
         hood.identity,
-        None,
+        None if related is None else related.identity,
         factor,
         quadrature,
         backend,
@@ -183,7 +201,13 @@ def attention(
 
 
 def _by_parts(
-    q: Tensor, k: Tensor, v: Tensor, hood: Heads, scale: float | Tensor | None, **options: Any
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    hood: Heads,
+    scale: float | Tensor | None,
+    related: Sequence[tuple[Relation, Tensor] | tuple[None, None]],
+    **options: Any,
 ) -> tuple[Tensor, Tensor]:
     """Attention of each group of heads over its own neighborhood."""
     n, heads, kv_heads = len(hood.parts), q.shape[-2], k.shape[-2]
@@ -201,12 +225,32 @@ def _by_parts(
     _scale(scale, q)
     by_head = isinstance(scale, Tensor) and scale.numel() == heads
     scales = scale.view(heads).chunk(n) if by_head else (scale,) * n  # type: ignore[union-attr]
-    groups = zip(*(x.chunk(n, -2) for x in (q, k, v)), hood.parts, scales, strict=True)
+    groups = zip(*(x.chunk(n, -2) for x in (q, k, v)), hood.parts, scales, related, strict=True)
     outs, lses = zip(
-        *(attention(*operands, scale=factor, return_lse=True, **options) for *operands, factor in groups),
+        *(
+            attention(*operands, scale=factor, relation=rel, relation_bias=table, return_lse=True, **options)
+            for *operands, factor, (rel, table) in groups
+        ),
         strict=True,
     )
     return torch.cat(outs, -2), torch.cat(lses, -1)
+
+
+def _of_parts(
+    hood: Heads, relation: object, relation_bias: object
+) -> list[tuple[Relation, Tensor]] | list[tuple[None, None]]:
+    """A relation and a table for each group of heads."""
+    n = len(hood.parts)
+    if relation is None and relation_bias is None:
+        return [(None, None)] * n
+    for name, several in (("relation", relation), ("relation_bias", relation_bias)):
+        if not isinstance(several, Sequence) or len(several) != n:
+            raise TypeError(
+                f"{hood!r} takes one {name} for each of its {n} parts, in a tuple, got "
+                f"{type(several).__name__}; make relations of the parts, as in "
+                "geoattn.relations.edges(hood.parts[0])"
+            )
+    return list(zip(relation, relation_bias, strict=True))  # type: ignore[call-overload, no-any-return]
 
 
 def merge(outs: Sequence[Tensor], lses: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -265,8 +309,10 @@ class Explanation(dict[str, str]):
         return "\n".join(f"{name:<{width}}  {state}" for name, state in self.items())
 
 
-def explain(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> Explanation:
-    """Which backend ``attention(q, k, v, hood)`` runs on, and why not on the others."""
+def explain(
+    q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood, relation: Relation | None = None
+) -> Explanation:
+    """Which backend ``attention(q, k, v, hood, relation=relation, …)`` runs on, and why not on the others."""
     _check_kinds(q, k, v, hood)
     q, k, v = _autocast(q, k, v)
     _check_operands(q, k, v, hood)
@@ -278,7 +324,7 @@ def explain(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> Explanation:
     tried = backends.automatic(q)
     found: dict[str, str] = {}
     for name in (*tried, *(n for n in backends.KNOWN if n not in tried)):
-        reason = backends.refusal(name, q, k, v, hood)
+        reason = backends.refusal(name, q, k, v, hood, relation)
         if reason is None:
             reason = "could run" if "chosen" in found.values() or name not in tried else "chosen"
         found[name] = reason
@@ -444,7 +490,7 @@ def _additive(
         rows = _per_key("key_bias", key_bias, q, hood, batched=True)
         if not rows.is_floating_point():
             raise TypeError(f"key_bias must be floating point, got {rows.dtype}; hide keys with key_mask")
-        rows = _narrowed(rows, dtype)
+        rows = _narrowed("key_bias", rows, dtype)
         bias = rows if bias is None else ops.combined(bias, rows)
     if mask is not None:
         if bias is None:
@@ -458,7 +504,7 @@ def _readable(x: Tensor) -> bool:
     return x.device.type == "cpu" and not (torch.compiler.is_compiling() or derivatives.in_functorch())
 
 
-def _narrowed(bias: Tensor, dtype: torch.dtype) -> Tensor:
+def _narrowed(name: str, bias: Tensor, dtype: torch.dtype) -> Tensor:
     """A bias in the accumulation dtype; one that this cannot hold must not become −∞, which hides."""
     narrow = bias.to(dtype)
     if torch.promote_types(bias.dtype, dtype) == dtype:
@@ -467,7 +513,7 @@ def _narrowed(bias: Tensor, dtype: torch.dtype) -> Tensor:
     if _readable(bias):
         if lost.any():
             raise ValueError(
-                f"key_bias holds {bias[lost][0].item():g}, more than {dtype} can, in which scores are added "
+                f"{name} holds {bias[lost][0].item():g}, more than {dtype} can, in which scores are added "
                 "here; hide keys with key_mask, or with a bias of -inf"
             )
         return narrow
@@ -500,6 +546,54 @@ def _scale(scale: float | Tensor | None, q: Tensor) -> tuple[float, Tensor | Non
     if not math.isfinite(scale):
         raise ValueError(f"scale must be a finite number, got {scale!r}")
     return float(scale), None
+
+
+def _pairs(
+    relation: object, relation_bias: object, q: Tensor, hood: Neighborhood
+) -> tuple[Relation | None, Tensor | None]:
+    """The relation, and its table as ``[B or 1, H, count]`` or ``[B, Nq, H, count]``."""
+    if relation is None and relation_bias is None:
+        return None, None
+    if not isinstance(relation, Relation):
+        raise TypeError(
+            f"relation must be a relation on the edges of {hood!r}, got {relation!r}; make one with "
+            "geoattn.relations.edges(hood), geoattn.relations.labels(hood, values), …"
+        )
+    if relation.hood.identity != hood.identity:
+        raise ValueError(
+            f"relation is {relation!r}, and the call attends over {hood!r}; give the numbers that its "
+            "edges have there: relation.on(hood)"
+        )
+    count, heads = relation.count, q.shape[-2]
+    if not isinstance(relation_bias, Tensor):
+        if relation_bias is None:
+            raise TypeError(
+                f"relation needs relation_bias, a table [H, {count}] of a bias for each head and each of "
+                f"its {count} numbers; start with torch.zeros({heads}, {count})"
+            )
+        _require_tensor("relation_bias", relation_bias)
+    table: Tensor = relation_bias  # type: ignore[assignment]
+    if not table.is_floating_point():
+        raise TypeError(
+            f"relation_bias must be floating point, got a tensor of {table.dtype}; convert it with .float()"
+        )
+    if table.device != q.device:
+        raise ValueError(
+            f"relation_bias is on {table.device} but q is on {q.device}; move it with .to(q.device)"
+        )
+    shape, end = tuple(table.shape), (heads, count)
+    if shape == end:
+        table = table.unsqueeze(0)
+    elif shape == (*q.shape[:-2], *end):
+        table = table.flatten(1, -3)
+    elif not (len(shape) == 3 and shape[1:] == end and shape[0] in (1, q.shape[0])):
+        grid = ", ".join(map(str, hood.query_grid.shape))
+        raise ValueError(
+            f"relation_bias must be [{heads}, {count}], [{q.shape[0]}, {heads}, {count}] or "
+            f"[{q.shape[0]}, {grid}, {heads}, {count}] for the {count} numbers of {relation!r}, "
+            f"got shape {shape}"
+        )
+    return relation, _narrowed("relation_bias", table, accumulation_dtype(q.dtype))
 
 
 def _per_key(name: str, x: Tensor, q: Tensor, hood: Neighborhood, *, batched: bool) -> Tensor:

@@ -6,9 +6,9 @@ equal neighborhoods, so that is all a compiled program needs to know. A program 
 outlives the process, and holds the content as a constant beside the digest
 (:mod:`geoattn.programs`).
 
-q·k is multiplied by ``scales [B or 1, H]`` where they are given, else by ``scale``. ``relation`` and
-``relation_bias`` are the place of a bias for every pair; until operators know relations, they are
-refused.
+q·k is multiplied by ``scales [B or 1, H]`` where they are given, else by ``scale``. ``relation`` is the
+digest of a relation on the neighborhood, ``relation_bias`` its table (see
+:class:`geoattn.backends.base.Pairs`); ``content`` is then that of the relation, which holds its neighborhood.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from geoattn import backends, programs
 from geoattn._lru import BoundedCache
-from geoattn.backends.base import accumulation_dtype, reaches_too_far
+from geoattn.backends.base import Pairs, accumulation_dtype, knows_relations, reaches_too_far
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
 
@@ -99,12 +99,11 @@ def full_precision(q: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def _no_relation(relation: str | None, relation_bias: Tensor | None) -> None:
-    if relation is not None or relation_bias is not None:
-        raise NotImplementedError(
-            "the operator adds no bias for pairs yet: relation and relation_bias must be None; per key, "
-            "geoattn.attention(…, key_bias=…) adds one"
-        )
+def pairs_of(relation: str | None, table: Tensor | None, content: Tensor | None) -> Pairs | None:
+    """The bias for every pair that a call names."""
+    if relation is None or table is None:
+        return None
+    return Pairs(programs.find_relation(relation, content), table)
 
 
 def _forward(
@@ -121,16 +120,20 @@ def _forward(
     quadrature: bool,
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
-    _no_relation(relation, relation_bias)
     hood = programs.find(neighborhood, content)
     if q.shape[0] == 0:
         return _empty_forward(q, v)
+    pairs = pairs_of(relation, relation_bias, content)
     with full_precision(q):
-        chosen = backends.choose(backend, q, k, v, hood)
+        chosen = backends.choose(backend, q, k, v, hood, pairs and pairs.relation)
         bias = additive(q, key_bias, hood, quadrature)
         if not backends.skips_hidden(chosen):
             k, v = (zero_hidden(x, key_bias, bias, hood) for x in (k, v))
-        out, lse = chosen.forward(q, k, v, bias, hood, scale if scales is None else scales)
+        arguments = q, k, v, bias, hood, scale if scales is None else scales
+        if pairs is not None and knows_relations(chosen):
+            out, lse = chosen.forward(*arguments, pairs)
+        else:
+            out, lse = chosen.forward(*arguments)
     return out.contiguous(), lse.contiguous()
 
 
@@ -148,8 +151,7 @@ def _forward_fake(
     quadrature: bool,
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
-    _no_relation(relation, relation_bias)
-    programs.keep(neighborhood, content)
+    programs.keep(neighborhood, relation, content)
     return _empty_forward(q, v)
 
 
@@ -181,22 +183,22 @@ def _backward(
     backend: str | None,
     needs: list[bool],
 ) -> _Gradients:
-    _no_relation(relation, relation_bias)
     hood = programs.find(neighborhood, content)
     if q.shape[0] == 0:
-        gradients = _empty_backward(q, k, v, key_bias, scales, lse, needs)
-        gradients[3].zero_()
-        gradients[4].zero_()
+        gradients = _empty_backward(q, k, v, key_bias, scales, relation_bias, lse, needs)
+        for gradient in gradients[3:]:
+            gradient.zero_()
         return gradients
-    needs_key_bias, needs_scales, _ = needs
+    pairs = pairs_of(relation, relation_bias, content)
+    needs_key_bias, needs_scales, needs_table = needs
     with full_precision(q):
-        chosen = backends.choose(backend, q, k, v, hood)
+        chosen = backends.choose(backend, q, k, v, hood, pairs and pairs.relation)
         bias = additive(q, key_bias, hood, quadrature)
-        if key_bias is not None and reaches_too_far(lse):
+        if (key_bias is not None or pairs is not None) and reaches_too_far(lse):
             chosen = backends.get("reference")
         if not backends.skips_hidden(chosen):
             k, v = (zero_hidden(x, key_bias, bias, hood) for x in (k, v))
-        dq, dk, dv, db, ds = chosen.backward(
+        arguments = (
             grad_out,
             grad_lse,
             q,
@@ -210,18 +212,15 @@ def _backward(
             needs_key_bias,
             needs_scales,
         )
-        if db is None or key_bias is None:
-            db = lse.new_empty(0)
-        if ds is None or not needs_scales:
-            ds = lse.new_empty(0)
-    return (
-        dq.contiguous(),
-        dk.contiguous(),
-        dv.contiguous(),
-        db.contiguous(),
-        ds.contiguous(),
-        lse.new_empty(0),
+        if pairs is not None and knows_relations(chosen):
+            found = chosen.backward(*arguments, pairs, needs_table)
+        else:
+            found = chosen.backward(*arguments)
+    db, ds, dt = (
+        gradient.contiguous() if needed and gradient is not None else lse.new_empty(0)
+        for gradient, needed in zip(found[3:], needs, strict=True)
     )
+    return found.q.contiguous(), found.k.contiguous(), found.v.contiguous(), db, ds, dt
 
 
 def _backward_fake(
@@ -243,9 +242,8 @@ def _backward_fake(
     backend: str | None,
     needs: list[bool],
 ) -> _Gradients:
-    _no_relation(relation, relation_bias)
-    programs.keep(neighborhood, content)
-    return _empty_backward(q, k, v, key_bias, scales, lse, needs)
+    programs.keep(neighborhood, relation, content)
+    return _empty_backward(q, k, v, key_bias, scales, relation_bias, lse, needs)
 
 
 def _empty_backward(
@@ -254,14 +252,15 @@ def _empty_backward(
     v: Tensor,
     key_bias: Tensor | None,
     scales: Tensor | None,
+    relation_bias: Tensor | None,
     lse: Tensor,
     needs: list[bool],
 ) -> _Gradients:
-    bias, factors = (
+    db, ds, dt = (
         lse.new_empty(x.shape) if needed and x is not None else lse.new_empty(0)
-        for x, needed in zip((key_bias, scales), needs, strict=False)
+        for x, needed in zip((key_bias, scales, relation_bias), needs, strict=True)
     )
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), bias, factors, lse.new_empty(0)
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), db, ds, dt
 
 
 library.impl("attention", _forward, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import geoattn as ga
-from geoattn import _files, ops
+from geoattn import _files
 from geoattn.__main__ import main
 from geoattn.backends.cpu import compiled
 from geoattn.backends.cuda import compiler
@@ -86,17 +86,7 @@ def test_folders_of_other_settings(refused_by, tmp_path):
         _files.claim(other, {"a": 2})
 
 
-# ---------------------------------------------------------------- the op and recognisers
-
-
-def test_the_op_adds_no_bias_for_pairs(refused_by):
-    q, k, v = (torch.randn(1, 72, 2, 4) for _ in range(3))
-    with refused_by("ops.py", "the operator adds no bias for pairs yet") as said:
-        ops._no_relation("offsets", None)
-    q, k, v = (x.unflatten(1, GRID.shape) for x in (q, k, v))
-    scope = {"q": q, "k": k, "v": v, "hood": ga.everything(GRID), "bias": torch.zeros(GRID.shape)}
-    out = said.run("geoattn.attention(", "q, k, v, hood", "bias", **scope)
-    torch.testing.assert_close(out, ga.attention(q, k, v, scope["hood"]))
+# ---------------------------------------------------------------- recognisers
 
 
 def test_grids_that_a_recogniser_refuses(refused_by, monkeypatch):

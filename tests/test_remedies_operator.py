@@ -118,6 +118,46 @@ def test_what_is_given_for_each_key(refused_by):
     assert torch.equal(ga.attention(q, k, v, HOOD, key_mask=half.to(q.device)), hidden)
 
 
+def test_a_bias_for_every_pair(refused_by):
+    q, k, v = operands()
+    hood, relation = HOOD, ga.relations.edges(HOOD)
+    with refused_by("functional.py", "relation must be a relation on the edges") as said:
+        ga.attention(q, k, v, HOOD, relation=HOOD, relation_bias=torch.zeros(2, 3))
+    assert said.run("geoattn.relations.edges(", hood=hood) == relation
+    values = np.zeros(relation.count, int)
+    assert said.run("geoattn.relations.labels(", hood=hood, values=values).count == 1
+    with refused_by("functional.py", "relation needs relation_bias") as said:
+        ga.attention(q, k, v, HOOD, relation=relation)
+    table = said.run("torch.zeros")
+    expected = ga.attention(q, k, v, HOOD)
+    torch.testing.assert_close(ga.attention(q, k, v, HOOD, relation=relation, relation_bias=table), expected)
+    part = HOOD.without_keys(SPHERE.lat > 60)
+    with refused_by("functional.py", "the call attends over {hood}; give the numbers") as said:
+        ga.attention(q, k, v, part, relation=relation, relation_bias=table)
+    on_part = said.run("relation.on(", relation=relation, hood=part)
+    found = ga.attention(q, k, v, part, relation=on_part, relation_bias=table)
+    torch.testing.assert_close(found, ga.attention(q, k, v, part))
+    with refused_by("functional.py", "relation_bias must be floating point") as said:
+        ga.attention(q, k, v, HOOD, relation=relation, relation_bias=table.long())
+    said.says(".float()")
+    again = ga.attention(q, k, v, HOOD, relation=relation, relation_bias=table.long().float())
+    torch.testing.assert_close(again, expected)
+    with refused_by("functional.py", "relation_bias is on {table.device}") as said:
+        ga.attention(q, k, v, HOOD, relation=relation, relation_bias=table.to("meta"))
+    said.says(".to(q.device)")
+    assert table.to(q.device) is table
+    for wrong in (table[:1], table[:, 1:], table[None, None], table.expand(3, -1, -1)):
+        with pytest.raises(ValueError, match=r"relation_bias must be \[2, .*, got shape"):
+            ga.attention(q, k, v, HOOD, relation=relation, relation_bias=wrong)
+    hood = ga.heads(HOOD, ga.everything(SPHERE))
+    with refused_by("functional.py", "takes one {name} for each of its {n} parts") as said:
+        ga.attention(q, k, v, hood, relation=relation, relation_bias=table)
+    relations = said.run("geoattn.relations.edges(", hood=hood), ga.relations.edges(hood.parts[1])
+    tables = [torch.zeros(1, r.count) for r in relations]
+    found = ga.attention(q, k, v, hood, relation=relations, relation_bias=tables)
+    torch.testing.assert_close(found, ga.attention(q, k, v, hood))
+
+
 def test_scales(refused_by):
     q, k, v = operands()
     expected = ga.attention(q, k, v, HOOD, scale=2.0)

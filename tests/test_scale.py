@@ -212,17 +212,6 @@ def test_the_ops_pass_opcheck_with_scales():
     )
 
 
-def test_relations_have_their_place_and_are_refused_there():
-    hood = HOODS["disc"]()
-    q, k, v = (x.flatten(1, 2) for x in operands(torch.float32))
-    table = torch.zeros(4, 3)
-    for relation, bias in (("abc", None), (None, table)):
-        with pytest.raises(NotImplementedError, match=r"relation and relation_bias must be None.*key_bias"):
-            torch.ops.geoattn.attention(
-                q, k, v, None, None, bias, None, hood.digest, relation, 1.0, True, None
-            )
-
-
 @pytest.mark.parametrize(
     ("scale", "error", "message"),
     [

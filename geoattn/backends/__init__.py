@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 
 from geoattn._registry import BrokenPart, Registry
-from geoattn.backends.base import Backend, Forward, Gradients
+from geoattn.backends.base import Backend, Forward, Gradients, knows_relations
 from geoattn.neighborhoods.base import Neighborhood
+from geoattn.relations.base import Relation
 
 __all__ = [
     "AUTOMATIC",
@@ -226,9 +227,14 @@ def get(name: str) -> Backend:
     return KNOWN[name]
 
 
-def refusal(name: str, q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> str | None:
+def refusal(
+    name: str, q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood, relation: Relation | None = None
+) -> str | None:
     """Why the named backend cannot run these arguments on this machine, or None."""
-    return _unavailable(name) or get(name).refuses(q, k, v, hood)
+    reason = _unavailable(name) or get(name).refuses(q, k, v, hood)
+    if reason is None and relation is not None and not knows_relations(get(name)):
+        return "it adds no bias for pairs"
+    return reason
 
 
 def skips_hidden(backend: Backend) -> bool:
@@ -236,7 +242,9 @@ def skips_hidden(backend: Backend) -> bool:
     return getattr(backend, "skips_hidden", False)
 
 
-def choose(name: str | None, q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> Backend:
+def choose(
+    name: str | None, q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood, relation: Relation | None = None
+) -> Backend:
     """The named backend, or the first that runs these arguments.
 
     Raises
@@ -248,8 +256,8 @@ def choose(name: str | None, q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood
     """
     global _last
     if name is None:
-        name = _first_that_runs(q, k, v, hood)
-    elif (reason := refusal(name, q, k, v, hood)) is not None:
+        name = _first_that_runs(q, k, v, hood, relation)
+    elif (reason := refusal(name, q, k, v, hood, relation)) is not None:
         raise RuntimeError(
             f"backend {name!r} cannot run this call: {reason}; backend=None chooses one that can, and "
             "geoattn.explain(q, k, v, hood) tells which"
@@ -258,10 +266,10 @@ def choose(name: str | None, q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood
     return get(name)
 
 
-def _first_that_runs(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> str:
+def _first_that_runs(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood, relation: Relation | None) -> str:
     refused: dict[str, str] = {}
     for name in automatic(q):
-        reason = refusal(name, q, k, v, hood)
+        reason = refusal(name, q, k, v, hood, relation)
         if reason is None:
             break
         refused[name] = reason

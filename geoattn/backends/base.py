@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import warnings
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeGuard
 
 import torch
 from torch import Tensor
 
 from geoattn.neighborhoods.base import Neighborhood
+from geoattn.relations.base import Relation
 
 
 class Forward(NamedTuple):
@@ -20,15 +21,25 @@ class Forward(NamedTuple):
     lse: Tensor
 
 
+class Pairs(NamedTuple):
+    """A bias for every pair: the entry of a table that stands under the number of the edge."""
+
+    relation: Relation
+    #: ``[B or 1, H, count]``, or one for each query ``[B, Nq, H, count]``; float64 for float64 inputs, else
+    #: float32
+    table: Tensor
+
+
 class Gradients(NamedTuple):
-    """Gradients in the shapes and dtypes of q, k, v, and of the additive key vector and a tensor of
-    scales (None where they are not asked for)."""
+    """Gradients in the shapes and dtypes of q, k, v, and of the additive key vector, a tensor of scales and
+    the table of a relation (None where they are not asked for)."""
 
     q: Tensor
     k: Tensor
     v: Tensor
     key_bias: Tensor | None
     scale: Tensor | None = None
+    table: Tensor | None = None
 
 
 class Backend(Protocol):
@@ -38,9 +49,11 @@ class Backend(Protocol):
     multiple of Hkv. ``key_bias`` is the one additive per-key vector (log-weights, mask as −inf,
     bias), ``[B or 1, Nk]``, float64 for float64 inputs, else float32. ``scale`` multiplies q·k: a number,
     or ``[B or 1, H]`` in the dtype of the key vector, by which q itself in half precision is never
-    multiplied. The gradient of such a tensor is that of its numbers at any value, 0 too.
+    multiplied. The gradient of such a tensor is that of its numbers at any value, 0 too. A bias for every
+    pair is for those that say ``knows_relations = True``, see :class:`PairBackend`.
 
-    A key is hidden by the pattern or by an additive −∞ and by nothing else. Keys and values that −∞ hides
+    A key is hidden by the pattern or by an additive −∞ and by nothing else; one in the table hides the pair.
+    Keys and values that −∞ hides
     arrive as zeros, unless the backend says ``skips_hidden = True``: it then never looks at what they hold.
     What is not a number elsewhere must reach the results of the queries that see it; it may spread to other
     queries of the same tile by way of v and in the backward pass, if the docstring says so. Backward passes
@@ -80,6 +93,46 @@ class Backend(Protocol):
         needs_key_bias: bool,
         needs_scale: bool = False,
     ) -> Gradients: ...
+
+
+class PairBackend(Backend, Protocol):
+    """A backend that adds a bias for every pair too; it says so."""
+
+    knows_relations: bool
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_bias: Tensor | None,
+        hood: Neighborhood,
+        scale: float | Tensor,
+        pairs: Pairs | None = None,
+    ) -> Forward: ...
+
+    def backward(
+        self,
+        grad_out: Tensor,
+        grad_lse: Tensor | None,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_bias: Tensor | None,
+        out: Tensor,
+        lse: Tensor,
+        hood: Neighborhood,
+        scale: float | Tensor,
+        needs_key_bias: bool,
+        needs_scale: bool = False,
+        pairs: Pairs | None = None,
+        needs_table: bool = False,
+    ) -> Gradients: ...
+
+
+def knows_relations(backend: Backend) -> TypeGuard[PairBackend]:
+    """Whether a backend adds a bias for every pair."""
+    return getattr(backend, "knows_relations", False)
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -155,7 +208,7 @@ def backward_of_multiplied(
         x.to(accumulation_dtype(q.dtype)) for x in (grad_out, q, k, v, out)
     )
     factor = scale[:, None, :, None]
-    dq, dk, dv, db, _ = backend.backward(
+    dq, dk, dv, db, *_ = backend.backward(
         do, grad_lse, wide_q * factor, wide_k, wide_v, key_bias, wide_out, lse, hood, 1.0, needs_key_bias
     )
     each = (dq * wide_q).sum((1, 3))

@@ -13,8 +13,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from geoattn.backends.base import Forward, Gradients, accumulation_dtype
-from geoattn.backends.chunks import attend, gather, group, of_heads, scores, softmax, ungroup, work
+from geoattn.backends.base import Forward, Gradients, Pairs, accumulation_dtype
+from geoattn.backends.chunks import (
+    Chunk,
+    add_by_number,
+    attend,
+    gather,
+    group,
+    looked_up,
+    of_heads,
+    scores,
+    softmax,
+    table_part,
+    ungroup,
+    work,
+)
 from geoattn.neighborhoods.base import Neighborhood
 
 
@@ -22,6 +35,7 @@ class Reference:
     """Chunks of queries against the union of their keys, with dense masks."""
 
     name = "reference"
+    knows_relations = True
 
     def unavailable(self) -> str | None:
         return None
@@ -37,16 +51,20 @@ class Reference:
         key_bias: Tensor | None,
         hood: Neighborhood,
         scale: float | Tensor,
+        pairs: Pairs | None = None,
     ) -> Forward:
         batch, tokens, heads, _ = q.shape
         dtype = accumulation_dtype(q.dtype)
         out = q.new_zeros(batch, tokens, heads, v.shape[-1])
         lse = q.new_full((batch, tokens, heads), float("-inf"), dtype=dtype)
-        for chunk, part in work(hood, q):
+        for chunk, part in work(hood, q, pairs):
             n = chunk.queries
             q_chunk, k_chunk, v_chunk, bias_chunk = gather(chunk, q[part], k[part], v[part], key_bias, part)
             factor = of_heads(scale, part, k.shape[2])
-            out_chunk, lse_chunk = attend(q_chunk, k_chunk, v_chunk, bias_chunk, chunk.hidden, factor)
+            pair_bias = _of_pairs(pairs, chunk, part, k.shape[2])
+            out_chunk, lse_chunk = attend(
+                q_chunk, k_chunk, v_chunk, bias_chunk, chunk.hidden, factor, pair_bias
+            )
             out[part].index_copy_(1, n, ungroup(out_chunk).to(out.dtype))
             lse[part].index_copy_(1, n, ungroup(lse_chunk.unsqueeze(-1)).squeeze(-1))
         return Forward(out, lse)
@@ -65,17 +83,21 @@ class Reference:
         scale: float | Tensor,
         needs_key_bias: bool,
         needs_scale: bool = False,
+        pairs: Pairs | None = None,
+        needs_table: bool = False,
     ) -> Gradients:
         dtype, kv_heads = accumulation_dtype(q.dtype), k.shape[2]
         dq, dk, dv = (x.new_zeros(x.shape, dtype=dtype) for x in (q, k, v))
         db = torch.zeros_like(key_bias) if needs_key_bias and key_bias is not None else None
         dscale = torch.zeros_like(scale) if needs_scale and isinstance(scale, Tensor) else None
-        for chunk, part in work(hood, q):
+        dtable = torch.zeros_like(pairs.table) if needs_table and pairs is not None else None
+        for chunk, part in work(hood, q, pairs):
             n, m = chunk.queries, chunk.keys
             q_chunk, k_chunk, v_chunk, bias_chunk = gather(chunk, q[part], k[part], v[part], key_bias, part)
             do_chunk = group(grad_out[part].index_select(1, n), kv_heads, dtype)
             factor = of_heads(scale, part, kv_heads)
-            score = scores(q_chunk, k_chunk, bias_chunk, chunk.hidden, factor)
+            pair_bias = _of_pairs(pairs, chunk, part, kv_heads)
+            score = scores(q_chunk, k_chunk, bias_chunk, chunk.hidden, factor, pair_bias)
             # not by the lse: beside huge biases it has lost its last digits
             p, total, _, dead = softmax(score)
             p /= total
@@ -99,4 +121,11 @@ class Reference:
                 each = (unscaled * q_chunk).sum((-2, -1)).flatten(1)
                 rows = dscale if dscale.shape[0] == 1 else dscale[part]
                 rows += each.sum(0, keepdim=True) if dscale.shape[0] == 1 else each
-        return Gradients(dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), db, dscale)
+            if dtable is not None:
+                add_by_number(dtable, ds, chunk, part)
+        return Gradients(dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), db, dscale, dtable)
+
+
+def _of_pairs(pairs: Pairs | None, chunk: Chunk, part: slice, kv_heads: int) -> Tensor | None:
+    """What a relation's table adds to the scores of a chunk."""
+    return None if pairs is None else looked_up(table_part(pairs.table, chunk, part), chunk, kv_heads)

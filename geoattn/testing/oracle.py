@@ -22,6 +22,20 @@ def edges(hood: Any) -> Tensor:
     return torch.as_tensor(seen)
 
 
+def pair_bias(relation: Any, table: Tensor) -> Tensor:
+    """The bias of each pair, ``[B or 1, H, Nq, Nk]``, edge by edge from rows of single queries; else 0.
+
+    ``table`` is ``[B or 1, H, count]`` or ``[B, Nq, H, count]``.
+    """
+    hood, heads = relation.hood, table.shape[-2]
+    bias = table.new_zeros(len(table), heads, hood.query_grid.size, hood.key_grid.size)
+    for query in range(hood.query_grid.size):
+        _, keys, numbers = relation.rows(np.array([query]))
+        rows = table if table.ndim == 3 else table[:, query]
+        bias[:, :, query, keys] = rows[..., torch.as_tensor(numbers).long()]
+    return bias
+
+
 def attention(
     q: Tensor,
     k: Tensor,
@@ -32,11 +46,12 @@ def attention(
     weights: Tensor | None = None,
     bias: Tensor | None = None,
     mask: Tensor | None = None,
+    pair_bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Output and natural-log lse in float64, differentiable.
 
-    A key is hidden by pattern, by mask, by weight 0 or by a bias of −∞. Rows without keys are 0 and
-    −∞. Keys that no query sees may hold anything.
+    A key is hidden by pattern, by mask, by weight 0 or by a bias of −∞, which may be that of the pair. Rows
+    without keys are 0 and −∞. Keys that no query sees may hold anything.
 
     Parameters
     ----------
@@ -48,6 +63,9 @@ def attention(
         A number, or a tensor of one or ``[H]`` numbers; ``D ** -0.5`` unless given.
     weights, bias, mask
         ``[Nk]`` or ``[B, Nk]``.
+
+    pair_bias
+        ``[B or 1, H, Nq, Nk]``, looked at where a key is visible: :func:`pair_bias`.
 
     Returns
     -------
@@ -77,6 +95,8 @@ def attention(
         values = v[b].double().masked_fill(unused[:, None, None], 0.0)
         for h in range(heads):
             score = scales[h] * q[b, :, h].double() @ keys[:, h // share].T + additive
+            if pair_bias is not None:
+                score = score + pair_bias[min(b, len(pair_bias) - 1), h]
             score = score.masked_fill(~visible, float("-inf"))
             top = score.detach().amax(1)
             top = top.masked_fill(top == float("-inf"), 0.0)

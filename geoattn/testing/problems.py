@@ -18,6 +18,7 @@ from torch import Tensor
 from geoattn import backends, grids
 from geoattn.functional import attention
 from geoattn.neighborhoods import Neighborhood, everything, from_edges, geodesic, window
+from geoattn.relations import Relation, edges, labels
 from geoattn.testing import oracle
 
 #: largest error relative to the largest true magnitude, forward and backward
@@ -27,6 +28,9 @@ TOLERANCE = {
     torch.float16: 6e-3,
     torch.bfloat16: 4e-2,
 }
+
+#: options that may be tensors with a gradient
+_DIFFERENTIABLE = ("scale", "key_weights", "key_bias", "relation_bias")
 
 
 @dataclasses.dataclass
@@ -107,8 +111,20 @@ def random_layout(rng: np.random.Generator, x: Tensor) -> Tensor:
     return x
 
 
-def random_case(rng: np.random.Generator, hood: Neighborhood, dtype: torch.dtype) -> Case:
-    """Operands and options for a neighborhood: batch, heads, dims, layouts, weights, bias, mask, scale."""
+def random_relation(rng: np.random.Generator, hood: Neighborhood) -> Relation:
+    """Numbers on the edges of a neighborhood: any, or each edge its own."""
+    if rng.random() < 0.2:
+        return edges(hood)
+    return labels(hood, rng.integers(int(rng.choice([1, 5, 60])), size=int(hood.counts.sum())))
+
+
+def random_case(
+    rng: np.random.Generator, hood: Neighborhood, dtype: torch.dtype, relations: float = 0.0
+) -> Case:
+    """Operands and options for a neighborhood: batch, heads, dims, layouts, weights, bias, mask, scale.
+
+    ``relations`` is the share of problems that add a bias for every pair.
+    """
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     batch = int(rng.choice([1, 2, 3]))
     kv_heads = int(rng.choice([1, 2, 3]))
@@ -140,6 +156,10 @@ def random_case(rng: np.random.Generator, hood: Neighborhood, dtype: torch.dtype
         if rng.random() < 0.3:
             mask[0] = False
         options["key_mask"] = mask if rng.random() < 0.5 else mask[0]
+    if rng.random() < relations:
+        options["relation"] = random_relation(rng, hood)
+        shape = ((), (batch,), (batch, *nq))[rng.integers(3)]
+        options["relation_bias"] = normal(*shape, heads, options["relation"].count).to(compute)
     grad_out = random_layout(rng, normal(batch, *nq, heads, dim_v).to(dtype))
     grad_lse = normal(batch, *nq, heads).to(compute) if rng.random() < 0.5 else None
     return Case(hood, q, k, v, options, grad_out, grad_lse)
@@ -150,6 +170,7 @@ def cases(
     count: int,
     dtypes: tuple[torch.dtype, ...] = tuple(TOLERANCE),
     neighborhood: Callable[[np.random.Generator], Neighborhood] = random_neighborhood,
+    relations: float = 0.0,
 ) -> Iterator[Case]:
     """``count`` random problems on the CPU, the same for the same arguments.
 
@@ -164,16 +185,18 @@ def cases(
     neighborhood
         Draws the pattern, for instance ``lambda rng: geoattn.everything(*testing.random_grids(rng))``
         for a backend that is for global attention only.
+    relations
+        Share of the problems that add a bias for every pair.
     """
     rng = np.random.default_rng(seed)
     for i in range(count):
-        yield random_case(rng, neighborhood(rng), dtypes[i % len(dtypes)])
+        yield random_case(rng, neighborhood(rng), dtypes[i % len(dtypes)], relations)
 
 
 def refusal(case: Case, backend: str, device: str = "cpu") -> str | None:
     """Why the named backend cannot run this problem on that device, or None: ``backends.refusal``."""
     q, k, v = (x.to(device).flatten(1, -3) for x in (case.q, case.k, case.v))
-    return backends.refusal(backend, q, k, v, case.hood)
+    return backends.refusal(backend, q, k, v, case.hood, case.options.get("relation"))
 
 
 def check(
@@ -199,9 +222,7 @@ def check(
     RuntimeError
         If the backend refuses the problem; :func:`refusal` asks beforehand.
     """
-    differentiable = [
-        n for n in ("scale", "key_weights", "key_bias") if isinstance(case.options.get(n), Tensor)
-    ]
+    differentiable = [n for n in _DIFFERENTIABLE if isinstance(case.options.get(n), Tensor)]
     true = _oracle(case, differentiable)
     leaves = [x.detach().to(device).requires_grad_() for x in (case.q, case.k, case.v)]
     options: dict[str, Any] = {
@@ -249,8 +270,11 @@ def check_backend(
     dtypes: tuple[torch.dtype, ...] = tuple(TOLERANCE),
     neighborhood: Callable[[np.random.Generator], Neighborhood] = random_neighborhood,
     tolerances: Mapping[torch.dtype, float] = TOLERANCE,
+    relations: float = 0.0,
 ) -> Summary:
     """:func:`check` a backend on ``count`` random :func:`cases`, but for those that it refuses.
+
+    ``relations`` is the share of problems that add a bias for every pair.
 
     Raises
     ------
@@ -258,7 +282,7 @@ def check_backend(
         If a problem is off, or if the backend refuses all of them: then nothing was tested.
     """
     summary = Summary(backend)
-    for case in cases(seed, count, dtypes, neighborhood):
+    for case in cases(seed, count, dtypes, neighborhood, relations):
         reason = refusal(case, backend, device)
         if reason is None:
             check(case, backend, device, tolerances)
@@ -293,6 +317,7 @@ def _hold(condition: Any, message: str) -> None:
 def _oracle(case: Case, differentiable: list[str]) -> list[Tensor]:
     """What :func:`check` must find: out, lse and gradients, in float64."""
     rank_k = len(case.hood.key_grid.shape)
+    relation, pair_bias = case.options.get("relation"), None
     leaves = [x.detach().double().requires_grad_() for x in (case.q, case.k, case.v)]
     q, k, v = (x.flatten(1, -3) for x in leaves)
     options = dict(case.options)
@@ -305,7 +330,12 @@ def _oracle(case: Case, differentiable: list[str]) -> list[Tensor]:
         name: None if (x := options.get(f"key_{name}")) is None else x.flatten(x.ndim - rank_k)
         for name in ("weights", "bias", "mask")
     }
-    out, lse = oracle.attention(q, k, v, oracle.edges(case.hood), scale=options.get("scale"), **per_key)
+    if relation is not None:
+        table = options["relation_bias"]
+        table = table[None] if table.ndim == 2 else table if table.ndim == 3 else table.flatten(1, -3)
+        pair_bias = oracle.pair_bias(relation, table)
+    seen, scale = oracle.edges(case.hood), options.get("scale")
+    out, lse = oracle.attention(q, k, v, seen, scale=scale, **per_key, pair_bias=pair_bias)
     shape = case.q.shape[:-1]
     out, lse = out.reshape(*shape, -1), lse.reshape(shape)
     outputs, upstream = [out], [case.grad_out.double()]
