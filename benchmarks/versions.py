@@ -87,11 +87,14 @@ def write(text: str, path: Path) -> None:
 
 
 def commit() -> str:
-    """What is tested: the commit, and whether files differ from it."""
-    said = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True
-    )
-    return said.stdout.strip() or "not a git checkout"
+    """What is tested: the commit, and whether files other than results differ from it."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+    named = git("describe", "--always", "--abbrev=12")
+    return f"{named}-dirty" if changed else named or "not a git checkout"
 
 
 def install(cell: str) -> Path:

@@ -61,7 +61,7 @@ def test_the_installed_wheel_works_outside_the_checkout(wheel, tmp_path):
         "x = torch.randn(1, 8, 16, 2, 4)\n"
         "print(ga.__file__, grid.size, ga.attention(x, x, x, hood).shape)\n"
     )
-    run = subprocess.run([str(python), "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    run = subprocess.run([str(python), "-E", "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert str(tmp_path) in run.stdout
 
