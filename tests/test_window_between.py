@@ -16,7 +16,7 @@ plane, Neighborhood = ga.grids.cartesian, ga.neighborhoods.Neighborhood
 
 
 def seen(i, keys, pitch, origin, size, stride, dilation, causal, offset, boundary, periodic):
-    """The keys of query i along one axis, from the definition, place by place."""
+    """The keys of query i along one axis, from the definition, place by place; and how far each lies."""
     d, s, k = dilation, stride, size
     if periodic:
         orbit, at = [], (i * pitch) % keys
@@ -38,8 +38,8 @@ def seen(i, keys, pitch, origin, size, stride, dilation, causal, offset, boundar
     high = p if causal else low + k - 1
     if periodic:
         low = max(low, high - len(orbit) + 1)
-        return sorted({(orbit[t % len(orbit)] + origin) % keys for t in range(low, high + 1)})
-    return [origin + chain + t * d for t in places if low <= t <= high]
+        return {(orbit[t % len(orbit)] + origin) % keys: (t - p) * d for t in range(low, high + 1)}
+    return {origin + chain + t * d: (t - p) * d for t in places if low <= t <= high}
 
 
 @st.composite
@@ -81,7 +81,7 @@ def test_each_query_sees_the_keys_of_the_definition_and_each_key_the_queries_tha
     hood = made(axis)
     indptr, indices = hood.to_csr()
     for i in range(axis[0]):
-        assert indices[indptr[i] : indptr[i + 1]].tolist() == seen(i, *axis[1:]), i
+        assert indices[indptr[i] : indptr[i + 1]].tolist() == sorted(seen(i, *axis[1:])), i
     assert hood.counts.tolist() == np.diff(indptr).tolist()
     back = hood.transpose()
     np.testing.assert_array_equal(dense(back), dense(hood).T)

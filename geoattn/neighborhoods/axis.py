@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cached_property
 from math import gcd
 
 import numpy as np
@@ -15,7 +16,7 @@ class Axis:
     """Arithmetic progressions: query i sees the keys ``(first[i] + t * step) % length``, 0 ≤ t < count[i].
 
     On an open axis no progression passes the end. The queries that see a key are a progression too, so
-    that this form is closed under transposition.
+    that this form is closed under transposition. Axes are equal that have the same pairs.
     """
 
     #: number of keys
@@ -29,17 +30,49 @@ class Axis:
     first: Index
     #: int64 [queries], at most the length of a chain
     count: Index
+    #: int64 [queries], how far before or behind the query its first key lies, as if the axis did not wrap
+    start: Index
+    #: how far apart two keys lie, and two queries, in positions: the unit of distances
+    pitch: tuple[int, int]
+
+    @property
+    def stretch(self) -> int:
+        """How far one key of a query lies from its next, in positions."""
+        return self.step * self.pitch[0]
+
+    @cached_property
+    def _chains(self) -> int:
+        """Progressions around a ring come back to every so many keys."""
+        return gcd(self.length, self.step)
+
+    @cached_property
+    def _begin(self) -> Index:
+        """The first keys, where a full turn around a ring has one canonical start."""
+        full = self.count == self.length // self._chains
+        return np.where(full, self.first % self._chains, self.first) if self.periodic else self.first
 
     def rows(self, positions: Index) -> Rows:
         """Positions seen by the given positions, each row ascending."""
         from geoattn.neighborhoods._kernels import progressions
 
-        return Rows(*progressions(self.first[positions], self.count[positions], self.step, self.length))
+        return Rows(*progressions(self._begin[positions], self.count[positions], self.step, self.length))
+
+    def displacements(self, queries: Index, keys: Index) -> Index:
+        """How far keys lie ahead of queries that see them, in positions, as if the axis did not wrap."""
+        steps = keys - self.first[queries]
+        if self.periodic:
+            turn = self.length // self._chains
+            steps = steps // self._chains * pow(self.step // self._chains, -1, turn) % turn
+        else:
+            steps //= self.step
+        return self.start[queries] + steps * self.stretch
 
     def transpose(self) -> Axis:
         """The same pairs seen from the other side."""
         first, count = self._ring_columns() if self.periodic else self._line_columns()
-        return Axis(len(self.first), self.back, self.step, self.periodic, first, count)
+        start = np.where(count > 0, -self.displacements(first, np.arange(self.length)), 0)
+        n, (key, query) = len(self.first), self.pitch
+        return Axis(n, self.back, self.step, self.periodic, first, count, start, (query, key))
 
     def _line_columns(self) -> tuple[Index, Index]:
         """First query and number of queries of each key, on an open axis."""
@@ -59,23 +92,22 @@ class Axis:
         return first, count
 
     def _ring_columns(self) -> tuple[Index, Index]:
-        """The same on a ring."""
+        """The same on a ring, where the first query is the one that sees the key the furthest ahead."""
         n = len(self.first)
         indptr, keys = self.rows(np.arange(n))
         queries = np.repeat(np.arange(n), np.diff(indptr))
-        count = np.bincount(keys, minlength=self.length).astype(np.int64)
-        first = np.where(count > 0, n, 0)
-        np.minimum.at(first, keys, queries)  # a full turn has one canonical start, the smallest
-        pairs = keys.astype(np.int64) * n
-        begins = ~np.isin(pairs + (queries - self.back) % n, pairs + queries)  # an arc's is its own
-        first[keys[begins]] = queries[begins]
+        order = np.lexsort((-self.displacements(queries, keys.astype(np.int64)), keys))
+        count = np.bincount(keys, minlength=self.length)
+        seen = np.flatnonzero(count)
+        first = np.zeros(self.length, np.int64)
+        first[seen] = queries[order][(np.cumsum(count) - count)[seen]]
         return first, count
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Axis):
             return NotImplemented
         same = (self.length, self.step, self.periodic) == (other.length, other.step, other.periodic)
-        return same and np.array_equal(self.first, other.first) and np.array_equal(self.count, other.count)
+        return same and np.array_equal(self._begin, other._begin) and np.array_equal(self.count, other.count)
 
 
 def window_axis(
@@ -123,9 +155,10 @@ def window_axis(
         low = np.maximum(low, high - stop + 1)
         count = high - low + 1
         first = (chain + origin + low * dilation) % keys
-        first = np.where(count == stop, (chain + origin) % gcd(keys, dilation), first)  # one canonical start
     else:
         low, high = np.maximum(low, start), np.minimum(high, stop - 1)
         count = np.maximum(high - low + 1, 0)
         first = np.where(count > 0, origin + chain + low * dilation, 0)
-    return Axis(keys, dilation, dilation // gcd(pitch, dilation), periodic, first, count)
+    start = np.where(count > 0, (low - place) * dilation, 0)
+    back = dilation // gcd(pitch, dilation)
+    return Axis(keys, dilation, back, periodic, first, count, start, (1, pitch))

@@ -80,11 +80,12 @@ class Neighborhood(Named):
         """The pattern along each axis of the grids, where the neighborhood is their product."""
         return None
 
-    def blocks(self, edges: int = 1 << 22) -> Iterator[tuple[Index, Rows]]:
-        """All rows in natural order, in pieces of about ``edges`` edges: memory for one piece."""
-        yield from self._pieces(np.arange(self.query_grid.size), edges)
+    def blocks(self, edges: int = 1 << 22, queries: Index | None = None) -> Iterator[tuple[Index, Rows]]:
+        """All rows in natural order, or those of some queries, in pieces of about ``edges`` edges.
 
-    def _pieces(self, queries: Index, edges: int = 1 << 22) -> Iterator[tuple[Index, Rows]]:
+        That is the memory they take.
+        """
+        queries = np.arange(self.query_grid.size) if queries is None else queries
         start, length = 0, 16
         while start < len(queries):
             piece = queries[start : start + length]
@@ -98,10 +99,11 @@ class Neighborhood(Named):
     def counts(self) -> Index:
         """Number of keys that each query sees, ``[*query_grid.shape]``."""
         size, turn = self.query_grid.size, self.rotation
-        ring, step = (turn.query_ring, turn.query_step) if turn else (size, size)
         # the start of each ring stands for the rest of it
-        queries = (np.arange(0, size, ring)[:, None] + np.arange(step)).reshape(-1)
-        counts = np.concatenate([np.diff(rows.indptr) for _, rows in self._pieces(queries)])
+        ring, step, queries = (
+            (turn.query_ring, turn.query_step, turn.leaders(size)) if turn else (size, size, None)
+        )
+        counts = np.concatenate([np.diff(rows.indptr) for _, rows in self.blocks(queries=queries)])
         counts = np.tile(counts.reshape(-1, step), ring // step)
         counts.flags.writeable = False
         return counts.reshape(self.query_grid.shape)

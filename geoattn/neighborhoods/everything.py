@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from geoattn.grids.base import Grid
+from geoattn.neighborhoods.axis import Axis, window_axis
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.rows import Index, Rows
 
@@ -24,6 +25,17 @@ class Everything(Neighborhood, kind="everything"):
     @cached_property
     def counts(self) -> Index:
         return np.broadcast_to(np.int64(self.key_grid.size), self.query_grid.shape)
+
+    @cached_property
+    def axes(self) -> tuple[Axis, ...] | None:
+        """The pattern along each axis of one grid with axes: a window over all of it."""
+        wraps = self.query_grid.axes_periodic
+        if self.query_grid != self.key_grid or wraps is None:
+            return None
+        return tuple(
+            window_axis(n, n, 1, 0, n if wrap else 2 * n - 1, 1, 1, False, 0, "clip", wrap)
+            for n, wrap in zip(self.query_grid.shape, wraps, strict=True)
+        )
 
     def transpose(self) -> Everything:
         return Everything(self.key_grid, self.query_grid)

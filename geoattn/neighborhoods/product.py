@@ -48,14 +48,8 @@ class Product(Neighborhood, kind="product"):
         for i, factor in reversed(list(enumerate(self.factors))):
             if turn := factor.rotation:
                 # a step of this factor is a step over all tokens of the factors after it
-                query_stride = prod(f.query_grid.size for f in self.factors[i + 1 :])
-                key_stride = prod(f.key_grid.size for f in self.factors[i + 1 :])
-                return Rotation(
-                    turn.query_ring * query_stride,
-                    turn.query_step * query_stride,
-                    turn.key_ring * key_stride,
-                    turn.key_step * key_stride,
-                )
+                after = self.factors[i + 1 :]
+                return turn.over(prod(f.query_grid.size for f in after), prod(f.key_grid.size for f in after))
         return None
 
     def transpose(self) -> Product:

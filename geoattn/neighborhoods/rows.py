@@ -32,6 +32,16 @@ class Rotation(NamedTuple):
     key_ring: int
     key_step: int
 
+    def leaders(self, n_queries: int) -> Index:
+        """The queries at the first step of each ring, which the turn leads to all others."""
+        return (np.arange(0, n_queries, self.query_ring)[:, None] + np.arange(self.query_step)).reshape(-1)
+
+    def over(self, queries: int, keys: int) -> Rotation:
+        """The same turn where so many queries and keys lie at each place."""
+        return Rotation(
+            self.query_ring * queries, self.query_step * queries, self.key_ring * keys, self.key_step * keys
+        )
+
 
 def common(a: Rotation | None, b: Rotation | None) -> Rotation | None:
     """The smallest turn that is a multiple of both."""

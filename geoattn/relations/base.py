@@ -6,7 +6,7 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from geoattn.grids.sphere import Floats
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.heads import Heads
 from geoattn.neighborhoods.rows import Index, Rotation, Rows, common
+
+R = TypeVar("R", bound="Relation")
 
 
 class NumberedRows(NamedTuple):
@@ -147,6 +149,13 @@ def require_neighborhood(hood: object) -> None:
         )
 
 
+def require_room(relation: R) -> R:
+    """Refuse more numbers than are counted in 32 bits."""
+    if relation.count >= 2**31:
+        raise ValueError(f"{relation!r}: numbers must lie in [0, 2³¹)")
+    return relation
+
+
 def _pairs(queries: Index, rows: Rows, n_keys: int) -> Index:
     """Each edge as one number."""
     pairs: Index = np.repeat(queries, np.diff(rows.indptr)) * n_keys + rows.indices
@@ -183,7 +192,7 @@ class Transposed(Relation, kind="transposed_relation"):
 
     @property
     def along(self) -> tuple[Along, ...] | None:
-        parts = self.relation.along
+        parts = self.relation.along if self.hood.axes else None
         return parts and tuple(Along(part.count, _swapped(part.numbers)) for part in parts)
 
     def transpose(self) -> Relation:
