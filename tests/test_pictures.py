@@ -25,11 +25,13 @@ def _close_figures():
 def dots(ax, color):
     """Positions of the dots of one color, ``[n, 2]``; rings count by their edge."""
     rgb = matplotlib.colors.to_rgba(color)
-    groups = [c for c in ax.collections if len(c.get_edgecolors()) or len(c.get_facecolors())]
-    chosen = [
-        c for c in groups if any(np.allclose(e, rgb) for e in (*c.get_edgecolors(), *c.get_facecolors()))
-    ]
-    return np.concatenate([np.empty((0, 2)), *(np.asarray(c.get_offsets()) for c in chosen)])
+    found = [np.empty((0, 2))]
+    for group in ax.collections:
+        offsets = np.asarray(group.get_offsets())
+        kinds = [kind for kind in (group.get_edgecolors(), group.get_facecolors()) if len(kind)]
+        colored = [np.isclose(np.broadcast_to(kind, (len(offsets), 4)), rgb).all(1) for kind in kinds]
+        found.append(offsets[np.any(colored, axis=0)])
+    return np.concatenate(found)
 
 
 def test_a_plane_is_drawn_as_cells():
@@ -109,13 +111,42 @@ def test_given_axes_hold_the_slice_of_the_query():
         ga.curve_window(ga.grids.reduced_gaussian("O8"), 16),
         ga.everything(SPHERE).without_keys(np.ones(SPHERE.shape, bool)),
         ga.everything(ga.grids.product(TIME, SPHERE), PLANE),
+        ga.relations.edges(ga.nearest(SPHERE, k=4)),
+        ga.relations.edges(ga.geodesic(SPHERE, radius=9.0).without_keys(np.ones(SPHERE.shape, bool))),
     ],
     ids=repr,
 )
 def test_any_neighborhood_has_a_picture(hood):
     ax = ga.picture(hood, 3)
     ax.figure.canvas.draw()
-    assert f"{hood.counts.reshape(-1)[3]} keys" in ax.get_title()
+    counts = (hood.hood if isinstance(hood, ga.relations.Relation) else hood).counts
+    assert f"{counts.reshape(-1)[3]} keys" in ax.get_title()
+
+
+def test_keys_of_one_number_have_one_color():
+    hood = ga.window(PLANE, 3)
+    ax = ga.picture(ga.relations.labels(hood, np.arange(hood.counts.sum()) % 4 * 100), (2, 2))
+    cells = np.zeros((6, 8))
+    cells[1:4, 1:4] = np.reshape(np.arange(9) + 9 * 18, (3, 3)) % 4 + 1
+    assert np.array_equal(ax.images[0].get_array(), cells)
+    assert "9 keys, 4 numbers" in ax.get_title()
+    colors = [tuple(ax.images[0].to_rgba(cells)[i]) for i in ((0, 0), (1, 1), (1, 2), (1, 3), (2, 1))]
+    assert len(set(colors)) == 5  # the plain ground, and four
+
+
+def test_numbers_are_colors_on_the_sphere_and_in_slices():
+    relation = ga.relations.angles(ga.geodesic(SPHERE, radius=30.0), 3)
+    viridis = matplotlib.colormaps["viridis"]
+    _, indices, numbers = relation.rows(np.array([100]))
+    ax = ga.picture(relation, 100)
+    assert [len(dots(ax, viridis(i / 3))) for i in range(4)] == np.bincount(numbers).tolist()
+    assert np.allclose(dots(ax, viridis(0.0)), 0.0)
+    assert ax.get_title() == f"query 100: {len(indices)} keys, 4 numbers"
+    time = ga.relations.offsets(ga.window(TIME, 3, causal=True))
+    panels = ga.picture(ga.relations.product(time, relation), (3, 100))
+    for panel, axes in enumerate(panels):  # each time has its own four of twelve colors
+        found = [len(dots(axes, viridis((4 * panel + i) / 11))) for i in range(4)]
+        assert found == np.bincount(numbers).tolist()
 
 
 @pytest.mark.parametrize("query", [48, -1, (6, 0), (0, 0, 0), (3,)])

@@ -1,4 +1,4 @@
-"""A picture of what one query sees, for any neighborhood on any grid. Needs matplotlib."""
+"""A picture of what one query sees, for any neighborhood or relation on any grid. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from geoattn.grids.cartesian import Cartesian
 from geoattn.grids.product import ProductGrid
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.plot.figures import require
+from geoattn.relations.base import Relation
 
 SEEN, UNSEEN, QUERY = "#2f6f9f", "#dddddd", "#d1495b"
 #: panels of a product grid in one figure, and points of the background of one sphere
 MOST_PANELS, MOST_POINTS = 9, 20_000
 
 
-def picture(hood: Neighborhood, query: int | Sequence[int], ax: Any = None) -> Any:
+def picture(hood: Neighborhood | Relation, query: int | Sequence[int], ax: Any = None) -> Any:
     """Draw the keys that ``query`` sees on the key grid.
 
     A plane is drawn as cells, a line as a strip, a sphere as an orthographic view from above the
     query, near enough that the keys fill it. Of a product grid, and of a volume, each slice that
-    holds a seen key is a panel, up to nine. The query is the ring; it is filled in its own slice.
+    holds a seen key is a panel, up to nine. The query is the ring; it is filled in its own slice. Of a
+    relation, keys of one number have one color, from dark to bright as the numbers ascend.
 
     Parameters
     ----------
     hood
-        Any neighborhood.
+        Any neighborhood, or a relation on one.
     query
         Token number, or an index into ``hood.query_grid.shape``.
     ax
@@ -48,13 +50,17 @@ def picture(hood: Neighborhood, query: int | Sequence[int], ax: Any = None) -> A
     require()
     import matplotlib.pyplot as plt
 
+    relation, hood = (hood, hood.hood) if isinstance(hood, Relation) else (None, hood)
     token = _token(hood.query_grid, query)
     keys = _slices(hood.key_grid)
-    seen = np.zeros(hood.key_grid.size, bool)
-    seen[hood.rows(np.array([token])).indices] = True
+    numbers = relation.rows(np.array([token])).numbers if relation else np.zeros(1)
+    distinct, rank = np.unique(numbers, return_inverse=True)
+    colors = plt.get_cmap("viridis")(np.linspace(0, 1, len(distinct))) if relation else [SEEN]
+    shade = np.zeros(hood.key_grid.size, np.int64)  # 0 where a key is not seen, else one more than its color
+    shade[hood.rows(np.array([token])).indices] = 1 + rank
     at, own_panel = _locate(hood, token, keys)
 
-    panels = np.flatnonzero(seen[keys.tokens].any(axis=1))
+    panels = np.flatnonzero(shade[keys.tokens].any(axis=1))
     if len(panels) == 0:
         panels = np.array([own_panel or 0])
     if ax is not None:
@@ -73,9 +79,11 @@ def picture(hood: Neighborhood, query: int | Sequence[int], ax: Any = None) -> A
             spare.set_axis_off()
     for axes, panel in zip(grid_of_axes, panels, strict=False):
         draw = _draw_sphere if isinstance(keys.canvas, SphericalGrid) else _draw_plane
-        draw(axes, keys.canvas, seen[keys.tokens[panel]], at, own_panel in (panel, None))
+        draw(axes, keys.canvas, shade[keys.tokens[panel]], colors, at, own_panel in (panel, None))
         slice_name = f", slice {keys.names[panel]}" if len(keys.names) > 1 else ""
-        axes.set_title(f"query {query}{slice_name}: {seen[keys.tokens[panel]].sum()} keys", fontsize=10)
+        content = f"{np.count_nonzero(shade[keys.tokens[panel]])} keys"
+        content += f", {len(distinct)} numbers" if relation else ""
+        axes.set_title(f"query {query}{slice_name}: {content}", fontsize=10)
     return grid_of_axes[0] if len(panels) == 1 else grid_of_axes[: len(panels)]
 
 
@@ -124,15 +132,17 @@ def _locate(hood: Neighborhood, token: int, keys: _Slices) -> tuple[NDArray[np.f
     return places[point] if same_space else None, panel if len(queries.names) == len(keys.names) else None
 
 
-def _draw_plane(ax: Any, grid: Grid, seen: Any, at: NDArray[np.float64] | None, own: bool) -> None:
+def _draw_plane(
+    ax: Any, grid: Grid, shade: NDArray[np.int64], colors: Any, at: NDArray[np.float64] | None, own: bool
+) -> None:
     """Cells of a line or plane, the first axis downward, in units of the spacing."""
     from matplotlib.colors import ListedColormap
 
     assert isinstance(grid, Cartesian)
     lengths, spacing = ((1, *grid.lengths)[-2:], (grid.spacing[0], *grid.spacing)[-2:])
     height, width = (n * s for n, s in zip(lengths, spacing, strict=True))
-    colors = ListedColormap([UNSEEN, SEEN])
-    ax.imshow(seen.reshape(lengths), cmap=colors, vmin=0, vmax=1, extent=(0, width, height, 0))
+    cmap = ListedColormap([UNSEEN, *colors])
+    ax.imshow(shade.reshape(lengths), cmap=cmap, vmin=0, vmax=len(colors), extent=(0, width, height, 0))
     if max(lengths) <= 64:
         for n, step, line in ((lengths[0], spacing[0], ax.axhline), (lengths[1], spacing[1], ax.axvline)):
             for i in range(n + 1):
@@ -146,8 +156,11 @@ def _draw_plane(ax: Any, grid: Grid, seen: Any, at: NDArray[np.float64] | None, 
         side.set_visible(False)
 
 
-def _draw_sphere(ax: Any, grid: Grid, seen: Any, at: NDArray[np.float64] | None, own: bool) -> None:
+def _draw_sphere(
+    ax: Any, grid: Grid, shade: NDArray[np.int64], colors: Any, at: NDArray[np.float64] | None, own: bool
+) -> None:
     """Points of a sphere from above the query, or from above the middle of the keys."""
+    seen = shade > 0
     assert isinstance(grid, SphericalGrid)
     points = grid.xyz.reshape(-1, 3)
     centre = at if at is not None else points[seen].sum(axis=0) if seen.any() else points[0]
@@ -173,7 +186,8 @@ def _draw_sphere(ax: Any, grid: Grid, seen: Any, at: NDArray[np.float64] | None,
     spacing = np.sqrt(np.maximum(grid.weights.reshape(-1), 0.05 * 4 * np.pi / grid.size))
     background = np.flatnonzero(window & ~seen)
     background = background[:: -(-len(background) // MOST_POINTS) or 1]
-    for chosen, color in ((background, "#bbbbbb"), (np.flatnonzero(window & seen), SEEN)):
+    drawn = np.flatnonzero(window & seen)
+    for chosen, color in ((background, "#bbbbbb"), (drawn, [colors[i - 1] for i in shade[drawn]])):
         size = np.clip(0.75 * per_unit * spacing[chosen], 0.8, 12.0) ** 2
         ax.scatter(view[chosen, 0], view[chosen, 1], s=size, color=color, linewidths=0, zorder=2)
     if at is not None:
