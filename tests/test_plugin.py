@@ -1,4 +1,4 @@
-"""A package of someone else adds a backend, a grid, a neighborhood and a position scheme, by entry points."""
+"""A package of someone else adds a part of every sort, by entry points."""
 
 from __future__ import annotations
 
@@ -61,6 +61,11 @@ hood = ga.neighborhoods.Neighborhood.from_dict(
 )
 assert hood.counts.mean() > 2 and hood.without_keys(grid.lat > 0).counts.min() == 0
 assert ga.neighborhoods.Neighborhood.from_dict(hood.to_dict()) == hood
+relation = ga.relations.Relation.from_dict({"kind": "crossing", "hood": hood.to_dict(), "lat": 10.0})
+_, keys, numbers = relation.on(hood.without_keys(grid.lat > 0)).rows([20])
+assert len(keys) and numbers.tolist() == [int(grid.lat[20] > 10)] * len(keys)
+assert set(relation.transpose().rows([*range(60)]).numbers) == {0, 1}
+assert ga.relations.product(relation, relation).count == 4 and relation.rotation is relation.along is None
 assert "torch" not in sys.modules
 """
 

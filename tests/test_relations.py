@@ -47,6 +47,11 @@ def in_order(hood):
     )
 
 
+def every(n, grid):
+    """A mask of every so many tokens, from the second on."""
+    return np.arange(grid.size).reshape(grid.shape) % n == 1
+
+
 def random_labels(hood, count=5):
     return ga.relations.labels(hood, RNG.integers(count, size=hood.counts.sum()))
 
@@ -69,6 +74,10 @@ RELATIONS = {
         ga.product(ga.window(LINE, 3, causal=True), ga.window(SPHERE, (3, 5)))
     ),
     "offsets everywhere": ga.relations.offsets(ga.everything(PLANE)),
+    "offsets of a wider window": ga.relations.offsets(ga.everything(PLANE)).on(
+        ga.window(PLANE, 3, stride=(1, 2), boundary="clip")
+    ),
+    "labels of what has no axes": random_labels(ga.nearest(LINE, k=9)).on(ga.window(LINE, 3)),
     "angles": ga.relations.angles(DISC, 4),
     "angles and bearings": ga.relations.angles(ga.geodesic(POLES, radius=50.0), 3, sectors=8),
     "angles of pixels": ga.relations.angles(ga.geodesic(ga.grids.healpix(2), radius=60.0), 3, sectors=4),
@@ -86,9 +95,7 @@ RELATIONS = {
 }
 RELATIONS |= {f"{name}, transposed": relation.transpose() for name, relation in RELATIONS.items()}
 RELATIONS |= {
-    f"{name}, keys hidden": relation.on(
-        relation.hood.without_keys(RNG.random(relation.hood.key_grid.shape) < 0.3)
-    )
+    f"{name}, keys hidden": relation.on(relation.hood.without_keys(every(3, relation.hood.key_grid)))
     for name, relation in RELATIONS.items()
 }
 
@@ -127,16 +134,15 @@ def test_the_transpose_numbers_the_same_edges_from_the_keys(relation):
 @every_relation
 def test_a_relation_holds_on_some_of_its_edges(relation):
     hood = relation.hood
-    fewer = hood.without_keys(RNG.random(hood.key_grid.shape) < 0.5)
+    fewer = hood.without_keys(every(2, hood.key_grid))
     part = relation.on(fewer)
     assert (part.hood, part.count) == (fewer, relation.count)
     numbers = table(relation)
     assert table(part) == {edge: numbers[edge] for edge in in_order(fewer)}
     assert relation.on(hood) is relation
     assert part.on(hood).hood == hood  # of what numbers all edges, not of the part
-    few = part.transpose().on(fewer.transpose().without_keys(np.arange(hood.query_grid.size).reshape(
-        hood.query_grid.shape) % 2 == 0))  # fmt: skip
-    assert table(few) == {(k, q): numbers[q, k] for q, k in in_order(fewer) if q % 2}
+    few = part.transpose().on(fewer.transpose().without_keys(every(2, hood.query_grid)))
+    assert table(few) == {(k, q): numbers[q, k] for q, k in in_order(fewer) if q % 2 == 0}
 
 
 @every_relation
@@ -180,6 +186,20 @@ def test_labels_come_in_the_order_of_the_edges():
     assert ga.relations.labels(DISC, values.astype(float)) == relation
     nothing = DISC.without_keys(np.ones(SPHERE.shape, bool))
     assert ga.relations.labels(nothing, np.zeros(0, np.int64)).count == 0
+
+
+def test_labels_that_follow_the_turn_of_their_neighborhood_share_it():
+    for hood in (ga.geodesic(SPHERE, ga.grids.gaussian(8, 36), radius=30.0), ga.window(POLES, 3)):
+        query, key = np.array(in_order(hood)).T
+        width = hood.key_grid.shape[1]
+        far = (key % width - query % 12 * (width // 12)) % width
+        labels = ga.relations.labels(hood, far)
+        assert labels.rotation == hood.rotation
+        assert labels.transpose().rotation == hood.transpose().rotation
+        assert ga.relations.labels(hood, key % width).rotation is None
+        far[5] += 1
+        assert ga.relations.labels(hood, far).rotation is None
+    assert ga.relations.labels(ga.k_hop(ga.grids.icosahedral(0), 1), np.zeros(72, int)).rotation is None
 
 
 def test_labels_cannot_be_written_to_nor_follow_their_source():

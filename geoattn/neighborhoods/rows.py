@@ -36,6 +36,14 @@ class Rotation(NamedTuple):
         """The queries at the first step of each ring, which the turn leads to all others."""
         return (np.arange(0, n_queries, self.query_ring)[:, None] + np.arange(self.query_step)).reshape(-1)
 
+    def turned(self, queries: Index, keys: Index, steps: int | Index = 1) -> tuple[Index, Index]:
+        """Pairs of a query and a key after so many steps."""
+        places, to = queries % self.query_ring, keys % self.key_ring
+        return (
+            queries - places + (places + steps * self.query_step) % self.query_ring,
+            keys - to + (to + steps * self.key_step) % self.key_ring,
+        )
+
     def over(self, queries: int, keys: int) -> Rotation:
         """The same turn where so many queries and keys lie at each place."""
         return Rotation(

@@ -28,12 +28,16 @@ class Angles(Relation, kind="angles"):
     bins: tuple[float, ...]
     sectors: int
 
+    @cached_property
+    def _view(self) -> _View:
+        return _View(self.hood)
+
     @property
     def count(self) -> int:
         return 1 + (len(self.bins) - 1) * self.sectors
 
     def numbers(self, queries: Index, keys: Index) -> NDArray[np.int32]:
-        angle, bearing = _polar(self.hood, *self._first_of_turn(queries, keys))
+        angle, bearing = self._view.polar(*self._first_of_turn(queries, keys))
         upper = np.array(self.bins[1:-1]) * (1 + SLACK)  # an angle at an edge is in the lower bin
         ring = np.searchsorted(upper, angle, side="left")
         # a bearing at an edge is in the sector before
@@ -59,10 +63,7 @@ class Angles(Relation, kind="angles"):
         turn = self.rotation
         if turn is None:
             return queries, keys
-        place = queries % turn.query_ring
-        steps = place // turn.query_step
-        keys_back = (keys % turn.key_ring - steps * turn.key_step) % turn.key_ring
-        return queries - steps * turn.query_step, keys - keys % turn.key_ring + keys_back
+        return turn.turned(queries, keys, -(queries % turn.query_ring // turn.query_step))
 
     def __repr__(self) -> str:
         sectors = f" and {self.sectors} sectors" if self.sectors > 1 else ""
@@ -85,21 +86,26 @@ def _turn_of_both(hood: Neighborhood) -> Rotation | None:
     return turn
 
 
-def _polar(hood: Neighborhood, queries: Index, keys: NDArray[np.integer]) -> tuple[Floats, Floats]:
-    """Angle and bearing of keys as queries see them, degrees; no bearing is north."""
-    assert isinstance(hood.query_grid, SphericalGrid)
-    assert isinstance(hood.key_grid, SphericalGrid)
-    key = hood.key_grid.xyz.reshape(-1, 3)[keys]
-    lat = np.radians(hood.query_grid.lat.reshape(-1)[queries])
-    lon = np.radians(hood.query_grid.lon.reshape(-1)[queries])
-    # of the key: eastward, northward and upward from the query, of which the meridian is the stored one
-    along = key[:, 0] * np.cos(lon) + key[:, 1] * np.sin(lon)
-    east = key[:, 1] * np.cos(lon) - key[:, 0] * np.sin(lon)
-    north = key[:, 2] * np.cos(lat) - along * np.sin(lat)
-    up = key[:, 2] * np.sin(lat) + along * np.cos(lat)
-    level = np.hypot(east, north)
-    bearing = np.where(level > _TOUCHING, np.arctan2(east, north), 0.0)
-    return np.degrees(np.arctan2(level, up)), np.degrees(bearing)
+class _View:
+    """Keys as queries see them."""
+
+    def __init__(self, hood: Neighborhood) -> None:
+        queries, keys = hood.query_grid, hood.key_grid
+        assert isinstance(queries, SphericalGrid)
+        assert isinstance(keys, SphericalGrid)
+        lat, lon = np.radians(queries.lat.reshape(-1)), np.radians(queries.lon.reshape(-1))
+        self.trigonometry = np.stack((np.cos(lat), np.sin(lat), np.cos(lon), np.sin(lon)))
+        self.xyz = keys.xyz.reshape(-1, 3)
+
+    def polar(self, queries: Index, keys: NDArray[np.integer]) -> tuple[Floats, Floats]:
+        """Angle and bearing of each key, degrees; no bearing is north."""
+        cos_lat, sin_lat, cos_lon, sin_lon = self.trigonometry[:, queries]
+        x, y, z = self.xyz[keys].T
+        along, east = x * cos_lon + y * sin_lon, y * cos_lon - x * sin_lon
+        north, up = z * cos_lat - along * sin_lat, z * sin_lat + along * cos_lat
+        level = np.hypot(east, north)
+        bearing = np.where(level > _TOUCHING, np.arctan2(east, north), 0.0)
+        return np.degrees(np.arctan2(level, up)), np.degrees(bearing)
 
 
 def angles(hood: Neighborhood, bins: int | ArrayLike, sectors: int = 1) -> Angles:
@@ -174,9 +180,9 @@ def _reach(hood: Neighborhood) -> float:
     """The largest angle of an edge, in degrees, or the radius of a disc; never 0."""
     if isinstance(hood, Geodesic):
         return hood.radius
-    turn, largest = _turn_of_both(hood), 0.0
+    turn, view, largest = _turn_of_both(hood), _View(hood), 0.0
     for queries, (indptr, indices) in hood.blocks(1 << 20, turn and turn.leaders(hood.query_grid.size)):
-        angle, _ = _polar(hood, np.repeat(queries, np.diff(indptr)), indices)
+        angle, _ = view.polar(np.repeat(queries, np.diff(indptr)), indices)
         largest = max(largest, float(angle.max(initial=0.0)))
         if largest >= 180.0 * (1 - SLACK):
             return 180.0

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.edges import whole_numbers
-from geoattn.neighborhoods.rows import Index
+from geoattn.neighborhoods.rows import Index, Rotation
 from geoattn.relations.base import Relation, require_neighborhood
 
 
@@ -43,6 +43,15 @@ class Labels(_EdgeByEdge, kind="labels"):
 
     def numbers(self, queries: Index, keys: Index) -> NDArray[np.int32]:
         return self.values[self.places(queries, keys)]
+
+    @cached_property
+    def rotation(self) -> Rotation | None:  # type: ignore[override]
+        """That of the neighborhood, where the values happen to follow it."""
+        turn = self.hood.rotation
+        if turn is None:
+            return None
+        turned = self.numbers(*turn.turned(*np.divmod(self._pairs, self.hood.key_grid.size)))
+        return turn if np.array_equal(turned, self.values) else None
 
     def __repr__(self) -> str:
         return f"{self.count} labels on {self.hood!r}"

@@ -1,1 +1,1 @@
-"""Attention on a spiral around the sphere: a grid, a pattern, a position scheme and a backend for geoattn."""
+"""Attention on a spiral around the sphere: a grid, a pattern, a relation, a position scheme, a backend."""
