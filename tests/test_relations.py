@@ -77,6 +77,9 @@ RELATIONS = {
     "offsets of a wider window": ga.relations.offsets(ga.everything(PLANE)).on(
         ga.window(PLANE, 3, stride=(1, 2), boundary="clip")
     ),
+    "offsets in a union": ga.relations.offsets(ga.everything(PLANE)).on(
+        ga.union(ga.window(PLANE, 3), ga.window(PLANE, (1, 5)), ga.window(PLANE, (4, 1)))
+    ),
     "labels of what has no axes": random_labels(ga.nearest(LINE, k=9)).on(ga.window(LINE, 3)),
     "angles": ga.relations.angles(DISC, 4),
     "angles and bearings": ga.relations.angles(ga.geodesic(POLES, radius=50.0), 3, sectors=8),
@@ -309,6 +312,8 @@ def test_pangu_counts_levels_and_latitudes_by_their_window():
     numbers = table(relation)
     assert len(set(numbers.values())) == relation.count
     assert relation.rotation == hood.rotation
+    assert not relation.of_one_query
+    assert ga.relations.offsets(hood, by=(0, 1, 2)).of_one_query
     assert ga.relations.offsets(hood, by=2).rotation is None
 
 
@@ -383,7 +388,7 @@ def test_an_edge_has_the_number_of_its_bin_and_its_sector(hood, bins, sectors):
 def test_bins_reach_to_the_radius_or_to_the_largest_angle():
     assert ga.relations.angles(DISC, 4).bins == (0, 10, 20, 30, 40)
     nearest = ga.nearest(SPHERE, k=4)
-    assert ga.relations.angles(nearest, 2).bins[-1] == pytest.approx(seen_from(nearest)[0].max(), rel=1e-12)
+    assert ga.relations.angles(nearest, 2).bins[-1] == pytest.approx(seen_from(nearest)[0].max(), rel=1e-11)
     for hood in (ga.everything(SPHERE), ga.everything(ga.grids.healpix(2)), ga.window(POLES, 1)):
         assert ga.relations.angles(hood, 9).bins == tuple(range(0, 181, 20))
     window = ga.window(POLES, 3)

@@ -177,7 +177,10 @@ def _edges(hood: Neighborhood, bins: int | ArrayLike) -> Floats:
 
 
 def _reach(hood: Neighborhood) -> float:
-    """The largest angle of an edge, in degrees, or the radius of a disc; never 0."""
+    """The largest angle of an edge, in degrees, or the radius of a disc; never 0.
+
+    Rounded far within the slack, so that machines that round otherwise agree on it.
+    """
     if isinstance(hood, Geodesic):
         return hood.radius
     turn, view, largest = _turn_of_both(hood), _View(hood), 0.0
@@ -186,4 +189,4 @@ def _reach(hood: Neighborhood) -> float:
         largest = max(largest, float(angle.max(initial=0.0)))
         if largest >= 180.0 * (1 - SLACK):
             return 180.0
-    return largest or 180.0
+    return float(f"{largest:.12g}") if largest > np.degrees(_TOUCHING) else 180.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
@@ -154,6 +154,16 @@ def require_room(relation: R) -> R:
     if relation.count >= 2**31:
         raise ValueError(f"{relation!r}: numbers must lie in [0, 2³¹)")
     return relation
+
+
+def row_major(
+    parts: Sequence[Along | Relation], queries: Sequence[Index], keys: Sequence[Index]
+) -> NDArray[np.int32]:
+    """The number of each edge by those of its parts, of which the last runs fastest."""
+    number = np.zeros(len(queries[0]), np.int64)
+    for part, query, key in zip(parts, queries, keys, strict=True):
+        number = number * part.count + part.numbers(query, key)
+    return number.astype(np.int32)
 
 
 def _pairs(queries: Index, rows: Rows, n_keys: int) -> Index:

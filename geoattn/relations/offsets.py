@@ -15,7 +15,7 @@ from geoattn.grids.sphere import Floats
 from geoattn.neighborhoods.axis import Axis
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.rows import Index, Rotation
-from geoattn.relations.base import Along, Relation, require_neighborhood, require_room
+from geoattn.relations.base import Along, Relation, require_neighborhood, require_room, row_major
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -41,15 +41,11 @@ class Offsets(Relation, kind="offsets"):
         return prod(part.count for part in self.along)
 
     def numbers(self, queries: Index, keys: Index) -> NDArray[np.int32]:
-        number = np.zeros(len(queries), np.int64)
-        places = zip(
+        return row_major(
+            self.along,
             np.unravel_index(queries, self.hood.query_grid.shape),
             np.unravel_index(keys, self.hood.key_grid.shape),
-            strict=True,
         )
-        for part, (query, key) in zip(self.along, places, strict=True):
-            number = number * part.count + part.numbers(query, key)
-        return number.astype(np.int32)
 
     @cached_property
     def coordinates(self) -> Floats:  # type: ignore[override]
@@ -64,6 +60,10 @@ class Offsets(Relation, kind="offsets"):
         turn, shape = self.hood.rotation, self.hood.query_grid.shape
         turned = [line for line in range(len(shape)) if turn and prod(shape[line:]) == turn.query_ring]
         return turn if turned and turned[-1] not in self.by else None
+
+    @property
+    def of_one_query(self) -> bool:
+        return len(self.by) == len(self.along)
 
     def __repr__(self) -> str:
         by = f" and places along axes {self.by}" if self.by else ""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from geoattn.grids.sphere import Floats
 from geoattn.neighborhoods.product import product as product_of_hoods
 from geoattn.neighborhoods.rows import Index, Rotation
-from geoattn.relations.base import Along, Relation, require_room
+from geoattn.relations.base import Along, Relation, require_room, row_major
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -27,15 +27,12 @@ class Product(Relation, kind="relation_product"):
         return prod(factor.count for factor in self.factors)
 
     def numbers(self, queries: Index, keys: Index) -> NDArray[np.int32]:
-        number = np.zeros(len(queries), np.int64)
-        places = zip(
-            np.unravel_index(queries, [factor.hood.query_grid.size for factor in self.factors]),
-            np.unravel_index(keys, [factor.hood.key_grid.size for factor in self.factors]),
-            strict=True,
+        hoods = [factor.hood for factor in self.factors]
+        return row_major(
+            self.factors,
+            np.unravel_index(queries, [hood.query_grid.size for hood in hoods]),
+            np.unravel_index(keys, [hood.key_grid.size for hood in hoods]),
         )
-        for factor, (query, key) in zip(self.factors, places, strict=True):
-            number = number * factor.count + factor.numbers(query, key)
-        return number.astype(np.int32)
 
     @cached_property
     def coordinates(self) -> Floats:  # type: ignore[override]
