@@ -16,7 +16,7 @@ from geoattn.testing.problems import cases, check, refusal
 
 GRID = ga.grids.gaussian(4, 8)
 DISC = ga.geodesic(GRID, radius=50.0)
-BACKENDS = ("reference",)
+BACKENDS = ("reference", "cpu")
 
 
 def relation_on(hood, count=5, seed=0):

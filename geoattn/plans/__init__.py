@@ -1,13 +1,14 @@
 """Plans: neighborhoods laid out for a machine."""
 
-from geoattn.plans.base import LanePlan, Plan, TilePlan
+from geoattn.plans.base import LanePlan, NumberedLanePlan, Plan, TilePlan
 from geoattn.plans.builder import build
-from geoattn.plans.cache import clear, clears, lane_plan, plan, tile_plan
+from geoattn.plans.cache import clear, clears, lane_plan, numbered_plan, plan, tile_plan
 from geoattn.plans.cost import Statistics, estimate, statistics
 from geoattn.plans.expand import edges
 
 __all__ = [
     "LanePlan",
+    "NumberedLanePlan",
     "Plan",
     "Statistics",
     "TilePlan",
@@ -17,6 +18,7 @@ __all__ = [
     "edges",
     "estimate",
     "lane_plan",
+    "numbered_plan",
     "plan",
     "statistics",
     "tile_plan",

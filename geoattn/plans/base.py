@@ -113,6 +113,23 @@ class LanePlan(Plan):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class NumberedLanePlan(LanePlan):
+    """A plan of lanes with the number that each pair has in a relation."""
+
+    #: numbers lie in [0, count)
+    count: int
+    #: int32 [n_entries, 32]: the number of each query of the tile with the key, ``count`` of one that it does
+    #: not see
+    numbers: NDArray[np.int32]
+
+    def is_sound(self, n_queries: int, n_keys: int) -> bool:
+        numbers, shape = self.numbers, (len(self.key_tiles), self.query_tile)
+        typed = numbers.dtype == np.int32 and numbers.shape == shape and numbers.flags.c_contiguous
+        within = typed and _within(numbers.reshape(-1), self.count + 1)
+        return within and super().is_sound(n_queries, n_keys)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class TilePlan(Plan):
     """For tensor cores: tiles of 64 queries by 64 keys, with the masks of those that are not full."""
 

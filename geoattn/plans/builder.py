@@ -15,10 +15,13 @@ from geoattn._threads import one_ahead
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.rows import Rows
 from geoattn.plans import kernels
-from geoattn.plans.base import LanePlan, TilePlan
+from geoattn.plans.base import LanePlan, NumberedLanePlan, TilePlan
 from geoattn.plans.boxes import choose
 from geoattn.plans.layout import Layout, interleaved
 from geoattn.plans.symmetry import classes
+from geoattn.relations.base import NumberedRows, Relation
+
+_AnyRows = Rows | NumberedRows
 
 #: edges held in memory at once, roughly
 _EDGES_AT_ONCE = 2_000_000
@@ -44,26 +47,37 @@ def shape_of(query_tile: int, key_tile: int) -> type[LanePlan] | type[TilePlan]:
     )
 
 
-def build(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> LanePlan | TilePlan:
+def build(of: Neighborhood | Relation, query_tile: int = 64, key_tile: int = 64) -> LanePlan | TilePlan:
     """Lay a neighborhood out in tiles.
 
     Parameters
     ----------
+    of
+        The neighborhood, or a relation: then the plan of its neighborhood with the number of each pair, a
+        :class:`NumberedLanePlan`.
     query_tile, key_tile
         (64, 64) for tensor cores, or (32, 1) for the vector lanes of a CPU.
 
     Raises
     ------
     ValueError
-        For any other tile shape.
+        For any other tile shape, and for relations in tiles of tensor cores.
     """
     kind = shape_of(query_tile, key_tile)
+    relation = of if isinstance(of, Relation) else None
+    hood = of if isinstance(of, Neighborhood) else of.hood
     query_layout, key_layout = choose(hood, query_tile, key_tile)
-    tile_class, tile_shift, ring = classes(hood, query_layout, key_layout)
+    tile_class, tile_shift, ring = classes(hood, query_layout, key_layout, relation)
     _, first = np.unique(tile_class, return_index=True)
-    lists: _Lanes | _Masks = _Lanes(key_layout) if kind is LanePlan else _Masks(key_layout)
+    lists: _Lanes | _Masks
+    if kind is TilePlan and relation is None:
+        lists = _Masks(key_layout)
+    elif kind is TilePlan:
+        raise ValueError(f"plans with the numbers of {relation!r} have tiles of 32×1, got 64×64")
+    else:
+        lists = _Lanes(key_layout) if relation is None else _NumberedLanes(key_layout, relation.count)
     tiles = query_layout.order.reshape(-1, query_tile)[first]
-    with one_ahead(_chunks(hood, tiles)) as chunks:
+    with one_ahead(_chunks(of, tiles)) as chunks:
         counts = [lists.add(*chunk) for chunk in chunks]
     shared: dict[str, Any] = {
         "query_order": query_layout.order,
@@ -75,7 +89,7 @@ def build(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> LaneP
     }
     if isinstance(lists, _Masks):
         return TilePlan(**shared, **lists.result())
-    plan = LanePlan(**shared, **lists.result())
+    plan = (LanePlan if relation is None else NumberedLanePlan)(**shared, **lists.result())
     return _renumbered(_grouped(plan), interleaved(query_layout.pieces))
 
 
@@ -103,8 +117,10 @@ def _grouped(plan: LanePlan) -> LanePlan:
         best[label] = np.argmin(kernels.count_groups(lanes[start:end], words))
         if best[label] > 0:
             kernels.permute_lanes(lanes[start:end], choices[best[label]])
+            if isinstance(plan, NumberedLanePlan):
+                plan.numbers[start:end] = plan.numbers[start:end, choices[best[label]]]
     query_order = np.take_along_axis(query_order, choices[best[plan.tile_class]], axis=1)
-    return dataclasses.replace(plan, query_order=query_order.reshape(-1))  # the lanes, in place
+    return dataclasses.replace(plan, query_order=query_order.reshape(-1))  # the rest, in place
 
 
 def _arrangements(tile: int, group: int) -> NDArray[np.int64]:
@@ -123,13 +139,15 @@ def _arrangements(tile: int, group: int) -> NDArray[np.int64]:
     return np.stack(orders)
 
 
-def _chunks(hood: Neighborhood, tiles: NDArray[np.int32]) -> Iterator[tuple[Rows, NDArray[np.int64]]]:
+def _chunks(
+    of: Neighborhood | Relation, tiles: NDArray[np.int32]
+) -> Iterator[tuple[_AnyRows, NDArray[np.int64]]]:
     """The rows of some query tiles at a time, with the row of each query, −1 for padding."""
     start, step = 0, 16
     while start < len(tiles):
         chunk = tiles[start : start + step]
         held = chunk >= 0
-        rows = hood.rows(chunk[held].astype(np.int64))
+        rows = of.rows(chunk[held].astype(np.int64))
         yield rows, np.where(held, np.cumsum(held).reshape(held.shape) - 1, -1)
         start += len(chunk)
         edges_per_tile = max(1, len(rows.indices) // len(chunk))
@@ -146,20 +164,20 @@ class _Lists(ABC):
         self.n_done = 0
         self.keys: list[NDArray[np.int32]] = []
 
-    def add(self, rows: Rows, row_of_query: NDArray[np.int64]) -> NDArray[np.int64]:
+    def add(self, rows: _AnyRows, row_of_query: NDArray[np.int64]) -> NDArray[np.int64]:
         """Append the lists of some query tiles; returns their lengths.
 
         ``row_of_query [n_tiles, query_tile]`` names the row of each query, −1 for padding.
         """
         counts: NDArray[np.int64] = kernels.count_entries(
-            *rows, row_of_query, self.positions, self.key_tile, self.seen, self.n_done
+            *rows[:2], row_of_query, self.positions, self.key_tile, self.seen, self.n_done
         )
         self.n_done += len(counts)
         self.fill(rows, row_of_query, np.concatenate([[0], np.cumsum(counts)]))
         return counts
 
     @abstractmethod
-    def fill(self, rows: Rows, row_of_query: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
+    def fill(self, rows: _AnyRows, row_of_query: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
         """Make the entries, those of tile t from ``starts[t]`` to ``starts[t + 1]``."""
 
     @abstractmethod
@@ -175,13 +193,35 @@ class _Lanes(_Lists):
         self.scratch = np.zeros(key_layout.n_tiles, dtype=np.uint32)
         self.lanes: list[NDArray[np.uint32]] = []
 
-    def fill(self, rows: Rows, row_of_query: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
-        keys, lanes = kernels.fill_lanes(*rows, row_of_query, self.positions, starts, self.scratch)
+    def fill(self, rows: _AnyRows, row_of_query: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
+        keys, lanes = kernels.fill_lanes(*rows[:2], row_of_query, self.positions, starts, self.scratch)
         self.keys.append(keys)
         self.lanes.append(lanes)
 
     def result(self) -> dict[str, Any]:
         return {"key_tiles": _joined(self.keys), "lanes": _joined(self.lanes)}
+
+
+class _NumberedLanes(_Lanes):
+    """The same with the number of each query."""
+
+    def __init__(self, key_layout: Layout, count: int) -> None:
+        super().__init__(key_layout)
+        self.count = count
+        self.entry = np.zeros(key_layout.n_tiles, dtype=np.int64)
+        self.numbers: list[NDArray[np.int32]] = []
+
+    def fill(self, rows: _AnyRows, row_of_query: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
+        super().fill(rows, row_of_query, starts)
+        assert isinstance(rows, NumberedRows)  # those of a relation
+        self.numbers.append(
+            kernels.fill_numbers(
+                *rows, row_of_query, self.positions, starts, self.keys[-1], self.entry, self.count
+            )
+        )
+
+    def result(self) -> dict[str, Any]:
+        return super().result() | {"count": self.count, "numbers": _joined(self.numbers)}
 
 
 class _Masks(_Lists):
@@ -195,8 +235,8 @@ class _Masks(_Lists):
         self.n_known = 0
         self.table = np.full(1024, -1, dtype=np.int32)
 
-    def fill(self, rows: Rows, row_of_query: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
-        keys, masks = kernels.fill_masks(*rows, row_of_query, self.positions, starts, self.scratch)
+    def fill(self, rows: _AnyRows, row_of_query: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
+        keys, masks = kernels.fill_masks(*rows[:2], row_of_query, self.positions, starts, self.scratch)
         self.reserve(self.n_known + len(masks))
         ids = np.empty(len(masks), dtype=np.int32)
         self.n_known = kernels.intern(masks, self.known, self.n_known, self.table, ids)

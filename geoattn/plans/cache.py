@@ -20,10 +20,11 @@ from geoattn._lru import BoundedCache
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.reach import doubts
 from geoattn.plans import kernels
-from geoattn.plans.base import LanePlan, Plan, TilePlan
+from geoattn.plans.base import LanePlan, NumberedLanePlan, Plan, TilePlan
 from geoattn.plans.builder import build, shape_of
-from geoattn.plans.expand import pairs_of
+from geoattn.plans.expand import numbers_of, pairs_of
 from geoattn.plans.sources import source_digest
+from geoattn.relations.base import NumberedRows, Relation
 
 AnyPlan = TypeVar("AnyPlan", bound=Plan)
 
@@ -47,8 +48,8 @@ _doubted: set[str] = set()
 _clearings = 0
 
 
-def plan(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> LanePlan | TilePlan:
-    """The plan of a neighborhood: from memory, else from disk, else built.
+def plan(of: Neighborhood | Relation, query_tile: int = 64, key_tile: int = 64) -> LanePlan | TilePlan:
+    """The plan of a neighborhood, or of a relation on it: from memory, else from disk, else built.
 
     Parameters and errors are those of :func:`geoattn.plans.build`. Equal neighborhoods share one
     plan. Files lie in the folder ``plans`` of geoattn's cache (see the environment variable
@@ -56,12 +57,19 @@ def plan(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> LanePl
     its edges and the layout. What is read is checked, some tiles against the neighborhood itself; what
     is damaged is built anew.
     """
-    return lane_plan(hood) if shape_of(query_tile, key_tile) is LanePlan else tile_plan(hood)
+    if shape_of(query_tile, key_tile) is TilePlan:
+        return _plan(of, TilePlan)
+    return _plan(of, LanePlan if isinstance(of, Neighborhood) else NumberedLanePlan)
 
 
 def lane_plan(hood: Neighborhood) -> LanePlan:
     """The plan for the vector lanes of a CPU: see :func:`plan`."""
     return _plan(hood, LanePlan)
+
+
+def numbered_plan(relation: Relation) -> NumberedLanePlan:
+    """The plan of a relation for the vector lanes of a CPU: see :func:`plan`."""
+    return _plan(relation, NumberedLanePlan)
 
 
 def tile_plan(hood: Neighborhood) -> TilePlan:
@@ -88,9 +96,9 @@ def clears(forget: Callable[[], object]) -> None:
     _derived.append(forget)
 
 
-def _plan(hood: Neighborhood, kind: type[AnyPlan]) -> AnyPlan:
+def _plan(of: Neighborhood | Relation, kind: type[AnyPlan]) -> AnyPlan:
     found = _held.get_or_make(
-        (hood.identity, kind), lambda: _from_disk_or_built(hood, kind), lambda made: made.nbytes
+        (of.identity, kind), lambda: _from_disk_or_built(of, kind), lambda made: made.nbytes
     )
     assert isinstance(found, kind)  # the key names it
     return found
@@ -108,15 +116,15 @@ def _say_doubts(hood: Neighborhood) -> None:
         warnings.warn(doubt, stacklevel=7)
 
 
-def _from_disk_or_built(hood: Neighborhood, kind: type[AnyPlan]) -> AnyPlan:
-    _say_doubts(hood)
-    sources = source_digest(hood)
-    name = f"{hood.digest}-{kind.query_tile}x{kind.key_tile}-{sources}.plan"
+def _from_disk_or_built(of: Neighborhood | Relation, kind: type[AnyPlan]) -> AnyPlan:
+    _say_doubts(of if isinstance(of, Neighborhood) else of.hood)
+    sources = source_digest(of)
+    name = f"{of.digest}-{kind.query_tile}x{kind.key_tile}-{sources}.plan"
     path = cache_folder("plans") / name
-    if sources is not None and isinstance(kept := read(path, hood), kind):
+    if sources is not None and isinstance(kept := read(path, of), kind):
         return kept
     start, clearings = time.perf_counter(), _clearings
-    built = build(hood, kind.query_tile, kind.key_tile)
+    built = build(of, kind.query_tile, kind.key_tile)
     assert isinstance(built, kind)  # as its shape says
     if sources is not None and time.perf_counter() - start > WORTH_KEEPING:
         try:
@@ -126,7 +134,7 @@ def _from_disk_or_built(hood: Neighborhood, kind: type[AnyPlan]) -> AnyPlan:
                 path.unlink(missing_ok=True)
         except OSError as error:
             warnings.warn(
-                f"the plan of {hood!r} is not kept on disk: {error}; "
+                f"the plan of {of!r} is not kept on disk: {error}; "
                 "GEOATTN_CACHE can name a folder that is writable and has room",
                 stacklevel=5,
             )
@@ -140,10 +148,10 @@ def write(path: Path, plan: Plan) -> None:
     write_checked(content.getbuffer(), path, own=False)
 
 
-def read(path: Path, hood: Neighborhood | None = None) -> LanePlan | TilePlan | None:
+def read(path: Path, of: Neighborhood | Relation | None = None) -> LanePlan | TilePlan | None:
     """The plan in a file; None if there is none, or it is damaged.
 
-    With ``hood``, also None if it is not a plan of that neighborhood: sizes and some tiles are compared.
+    With ``of``, also None if it is no plan of that: sizes and some tiles are compared.
     """
     content = read_checked(path, own=False)  # numbers only, and all of them looked at below
     if content is None:
@@ -151,8 +159,10 @@ def read(path: Path, hood: Neighborhood | None = None) -> LanePlan | TilePlan | 
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays: dict[str, Any] = {name: file[name] for name in file.files}
-        arrays["ring"] = arrays["ring"].item()
-        found = LanePlan(**arrays) if "lanes" in arrays else TilePlan(**arrays)
+        arrays |= {name: arrays[name].item() for name in ("ring", "count") if name in arrays}
+        kind = NumberedLanePlan if "numbers" in arrays else LanePlan if "lanes" in arrays else TilePlan
+        found = kind(**arrays)
+        hood = of.hood if isinstance(of, Relation) else of
         if hood is None:
             sizes = [int((order >= 0).sum()) for order in (found.query_order, found.key_order)]
         else:
@@ -161,7 +171,7 @@ def read(path: Path, hood: Neighborhood | None = None) -> LanePlan | TilePlan | 
             return None
         if isinstance(found, TilePlan) and not np.array_equal(found.groups, kernels.group_bits(found.masks)):
             return None
-        if hood is not None and not _agrees(found, hood):
+        if of is not None and not _agrees(found, of):
             return None
     except _UNREADABLE:
         return None
@@ -170,18 +180,24 @@ def read(path: Path, hood: Neighborhood | None = None) -> LanePlan | TilePlan | 
     return found
 
 
-def _agrees(plan: Plan, hood: Neighborhood) -> bool:
+def _agrees(plan: Plan, of: Neighborhood | Relation) -> bool:
     """Whether some tiles of the plan hold the very pairs that the neighborhood has."""
+    if isinstance(of, Relation) and not (isinstance(plan, NumberedLanePlan) and plan.count == of.count):
+        return False
     n_tiles = len(plan.tile_class)
     for tile in sorted({0, n_tiles // 2, n_tiles - 1}) if n_tiles else ():
         order = plan.query_order[tile * plan.query_tile : (tile + 1) * plan.query_tile].astype(np.int64)
         tokens = np.sort(order[order >= 0])
-        indptr, indices = hood.rows(tokens)
+        rows = of.rows(tokens)
         queries, keys = pairs_of(plan, tile)
         by_query = np.lexsort((keys, queries))
-        expected = np.repeat(tokens, np.diff(indptr))
-        if not (np.array_equal(queries[by_query], expected) and np.array_equal(keys[by_query], indices)):
+        expected = np.repeat(tokens, np.diff(rows.indptr))
+        if not (np.array_equal(queries[by_query], expected) and np.array_equal(keys[by_query], rows.indices)):
             return False
+        if isinstance(rows, NumberedRows) and isinstance(plan, NumberedLanePlan):
+            numbers = numbers_of(plan, tile)[by_query]
+            if not np.array_equal(numbers, rows.numbers):
+                return False
     return True
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoattn.neighborhoods.rows import Rows
-from geoattn.plans.base import LanePlan, Plan, TilePlan
+from geoattn.plans.base import LanePlan, NumberedLanePlan, Plan, TilePlan
 
 
 def visited(plan: Plan, tile: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -37,6 +37,13 @@ def pairs_of(plan: Plan, tile: int) -> tuple[NDArray[np.int64], NDArray[np.int64
     entry, query, key = np.nonzero(masks(plan, entries))
     queries = plan.query_order[tile * plan.query_tile + query].astype(np.int64)
     return queries, plan.key_order[key_tiles[entry] * plan.key_tile + key].astype(np.int64)
+
+
+def numbers_of(plan: NumberedLanePlan, tile: int) -> NDArray[np.int32]:
+    """The numbers of the pairs of a query tile, in the order of :func:`pairs_of`."""
+    entries, _ = visited(plan, tile)
+    entry, query, _ = np.nonzero(masks(plan, entries))
+    return plan.numbers[entries[entry], query]
 
 
 def edges(plan: Plan) -> Rows:

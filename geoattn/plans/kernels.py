@@ -66,6 +66,36 @@ def fill_lanes(indptr: Any, indices: Any, rows: Any, positions: Any, starts: Any
 
 
 @numba.njit(cache=True, nogil=True)
+def fill_numbers(
+    indptr: Any,
+    indices: Any,
+    numbers: Any,
+    rows: Any,
+    positions: Any,
+    starts: Any,
+    keys: Any,
+    entry: Any,
+    count: int,
+) -> Any:
+    """The number of each pair of the entries that :func:`fill_lanes` made, ``[n_entries, query_tile]``.
+
+    ``count`` stands where a query does not see the key; ``entry [n_keys]`` is scratch.
+    """
+    n_tiles, query_tile = rows.shape
+    filled = np.full((len(keys), query_tile), count, np.int32)
+    for t in range(n_tiles):
+        for e in range(starts[t], starts[t + 1]):
+            entry[keys[e]] = e
+        for lane in range(query_tile):
+            row = rows[t, lane]
+            if row < 0:
+                continue
+            for e in range(indptr[row], indptr[row + 1]):
+                filled[entry[positions[indices[e]]], lane] = numbers[e]
+    return filled
+
+
+@numba.njit(cache=True, nogil=True)
 def count_groups(lanes: Any, groups: Any) -> Any:
     """For each arrangement of the queries into groups: how many (key, group) pairs see each other.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from geoattn._value import Value
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
+from geoattn.relations.base import Relation
 
 #: folders of the package whose code turns a content into edges and tiles
 FOLDERS = ("grids", "neighborhoods", "relations", "plans")
@@ -19,8 +20,8 @@ FOLDERS = ("grids", "neighborhoods", "relations", "plans")
 _WRITTEN = {"__init__", "__eq__", "__hash__", "__repr__", "__setattr__", "__delattr__", "__replace__"}
 
 
-def source_digest(hood: Neighborhood) -> str | None:
-    """A digest of the code that decides the plans of a neighborhood.
+def source_digest(of: Neighborhood | Relation) -> str | None:
+    """A digest of the code that decides the plans of a neighborhood, or of a relation on it.
 
     It covers our folders :data:`FOLDERS`, and of each foreign class in the value, or above it, the file of
     its module and the version of its package.
@@ -31,7 +32,7 @@ def source_digest(hood: Neighborhood) -> str | None:
     file that was edited since it was loaded.
     """
     own = _own_digest()
-    foreign = {c for kind in hood.classes() for c in kind.__mro__ if issubclass(c, Value) and not _is_ours(c)}
+    foreign = {c for kind in of.classes() for c in kind.__mro__ if issubclass(c, Value) and not _is_ours(c)}
     parts = [own, *(_class_digest(c) for c in sorted(foreign, key=lambda c: (c.__module__, c.__qualname__)))]
     if any(part is None for part in parts):
         return None

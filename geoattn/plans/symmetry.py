@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.rows import common
 from geoattn.plans.layout import Layout, ring_line
+from geoattn.relations.base import Relation
 
 
 class Classes(NamedTuple):
@@ -32,9 +34,12 @@ class _Pieces(NamedTuple):
     shift: NDArray[np.int64]
 
 
-def classes(hood: Neighborhood, queries: Layout, keys: Layout) -> Classes:
-    """Classes of the query tiles, by whichever symmetry the neighborhood knows."""
-    found = _moved(hood, queries, keys) or _turned(hood, queries, keys)
+def classes(hood: Neighborhood, queries: Layout, keys: Layout, relation: Relation | None = None) -> Classes:
+    """Classes of the query tiles, by whichever symmetry the neighborhood knows.
+
+    With a relation, by one that it shares.
+    """
+    found = _moved(hood, queries, keys, relation) or _turned(hood, queries, keys, relation)
     if found is None:
         return Classes(
             np.arange(queries.n_tiles, dtype=np.int32),
@@ -55,14 +60,16 @@ def _combined(pieces: list[_Pieces], ring: int) -> Classes:
     return Classes(tile_class.astype(np.int32), tile_shift.astype(np.int32), ring)
 
 
-def _moved(hood: Neighborhood, queries: Layout, keys: Layout) -> tuple[list[_Pieces], int] | None:
+def _moved(
+    hood: Neighborhood, queries: Layout, keys: Layout, relation: Relation | None
+) -> tuple[list[_Pieces], int] | None:
     """Products of patterns along axes: pieces whose patterns differ by whole key tiles are alike.
 
     No key leaves its line when such a pattern moves, so that moves along several lines add up to one
     shift of the row-major tile number. Patterns are counted from the tile of their first query, between
     two grids from that of their first key.
     """
-    if hood.axes is None:
+    if hood.axes is None or (relation is not None and relation.along is None):
         return None
     pieces = []
     for line, axis in enumerate(hood.axes):
@@ -79,18 +86,24 @@ def _moved(hood: Neighborhood, queries: Layout, keys: Layout) -> tuple[list[_Pie
                 tile[piece] = position[anchor[0]] // width
             pattern = position[indices] - tile[piece] * width
             content = (places >= 0).tobytes() + indptr.tobytes() + pattern.tobytes()
+            if relation is not None and relation.along is not None:
+                pairs = np.repeat(held, np.diff(indptr)), indices.astype(np.int64)
+                numbers = relation.along[line].numbers(*pairs)
+                content += numbers.tobytes()
             label[piece] = seen.setdefault(content, len(seen))
         pieces.append(_Pieces(label, tile * math.prod(keys.pieces[line + 1 :])))
     return pieces, keys.n_tiles
 
 
-def _turned(hood: Neighborhood, queries: Layout, keys: Layout) -> tuple[list[_Pieces], int] | None:
+def _turned(
+    hood: Neighborhood, queries: Layout, keys: Layout, relation: Relation | None
+) -> tuple[list[_Pieces], int] | None:
     """Turns of rings, where rings are walked as they come.
 
     Rings of keys must be made of whole tiles. The last piece of a ring of queries may be a rest:
     turning the first pieces onto later ones never passes the end.
     """
-    rotation = hood.rotation
+    rotation = hood.rotation if relation is None else common(hood.rotation, relation.rotation)
     if rotation is None:
         return None
     query = _Ring.find(queries, rotation.query_ring, rotation.query_step)

@@ -10,15 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geoattn.backends.base import Forward, Gradients, say_extreme
+from geoattn.backends.base import Forward, Gradients, Pairs, say_extreme
 from geoattn.backends.cpu import threads
 from geoattn.backends.cpu.backward import add_runs, backward
 from geoattn.backends.cpu.forward import forward
+from geoattn.backends.cpu.lists import LOG2_E
 from geoattn.backends.cpu.micro import MACHINE
-from geoattn.backends.cpu.schedule import Chunks, Schedule, schedule
+from geoattn.backends.cpu.schedule import Chunks, Schedule, frozen, schedule
 from geoattn.backends.reference import Reference
 from geoattn.neighborhoods.base import Neighborhood
-from geoattn.plans import lane_plan
+from geoattn.plans import lane_plan, numbered_plan
 
 #: multiply-adds below which waking other threads costs more than it saves
 _WORTH_A_THREAD = 2_000_000
@@ -47,6 +48,7 @@ class Cpu:
 
     name = "cpu"
     skips_hidden = True
+    knows_relations = True
 
     def unavailable(self) -> str | None:
         return None
@@ -66,11 +68,13 @@ class Cpu:
         key_bias: Tensor | None,
         hood: Neighborhood,
         scale: float | Tensor,
+        pairs: Pairs | None = None,
     ) -> Forward:
-        operands = q, k, v, key_bias, hood, scale
+        operands = q, k, v, key_bias, hood, scale, pairs
         dtype = q.dtype
         q, k, v = (_readable(x) for x in (q, k, v))
-        work = _schedule(hood)
+        work, numbers = _schedule(hood, pairs)
+        table = None if pairs is None else _to_base_two(pairs.table)
         batch, n_queries, heads, depth = q.shape
         value_width = _whole_vectors(v.shape[3], q.dtype)
         sizes = (batch, heads, k.shape[2], depth, v.shape[3], value_width)
@@ -93,6 +97,8 @@ class Cpu:
             _operand(lse),
             sizes,
             _scales(scale, heads, q.dtype),
+            numbers,
+            _table_operand(table),
         )
         threads.run(task, n_threads)
         if counters[1]:
@@ -114,10 +120,13 @@ class Cpu:
         scale: float | Tensor,
         needs_key_bias: bool,
         needs_scale: bool = False,
+        pairs: Pairs | None = None,
+        needs_table: bool = False,
     ) -> Gradients:
         dtype = q.dtype
         grad_out, q, k, v, out = (_readable(x) for x in (grad_out, q, k, v, out))
-        work = _schedule(hood)
+        work, numbers = _schedule(hood, pairs)
+        pair_bias = None if pairs is None else _to_base_two(pairs.table)
         batch, n_queries, heads, depth = q.shape
         n_keys, key_heads, value_depth = v.shape[1:]
         sizes = (batch, heads, key_heads, depth, value_depth)
@@ -129,6 +138,7 @@ class Cpu:
         table = q.new_empty(batch, key_heads, len(runs.keys), sum(widths))
         own_bias = q.new_zeros(batch, key_heads, n_keys if needs_key_bias else 0)
         own_scale = q.new_empty(batch, n_queries, heads) if needs_scale else None
+        own_tables = None if pairs is None else _gradient_tables(pairs, len(runs.tiles) - 1, batch)
         like, bias, tickets = _like(q.dtype), _bias(key_bias, q.dtype), np.zeros(2, np.int64)
         shares = (
             tickets.ctypes.data,
@@ -141,15 +151,20 @@ class Cpu:
             _bias_operand(bias),
             *map(_operand, (out, lse, grad_out)),
             (0, 0, 0, 0) if grad_lse is None else _operand(grad_lse),
+            _table_operand(pair_bias),
         )
         outputs = (
             *map(_operand, (grad_q, grad_k, grad_v)),
             own_bias.data_ptr(),
             (0, 0, 0, 0) if own_scale is None else _operand(own_scale),
             (table.data_ptr(), *widths),
+            _table_operand(None if own_tables is None else own_tables[0]),
+            0 if own_tables is None or len(own_tables) == 1 else own_tables.stride(0),
         )
         scales = _scales(scale, heads, q.dtype)
-        task = functools.partial(backward, like, work.lists, runs, shares, inputs, scales, outputs, sizes)
+        task = functools.partial(
+            backward, like, work.lists, runs, shares, inputs, scales, outputs, sizes, numbers
+        )
         threads.run(task, n_threads)
         ticket = tickets.ctypes.data + tickets.itemsize
         threads.run(functools.partial(add_runs, like, ticket, runs, n_keys, outputs, sizes), n_threads)
@@ -159,7 +174,12 @@ class Cpu:
         grad_scale = None
         if own_scale is not None and isinstance(scale, Tensor):
             grad_scale = own_scale.sum((0, 1)).unsqueeze(0) if scale.shape[0] == 1 else own_scale.sum(1)
-        return Gradients(grad_q.to(dtype), grad_k.to(dtype), grad_v.to(dtype), grad_bias, grad_scale)
+        grad_table = None
+        if needs_table and own_tables is not None and pairs is not None:
+            grad_table = _table_gradient(own_tables, pairs.table)
+        return Gradients(
+            grad_q.to(dtype), grad_k.to(dtype), grad_v.to(dtype), grad_bias, grad_scale, grad_table
+        )
 
 
 def _whole_vectors(depth: int, dtype: torch.dtype) -> int:
@@ -200,8 +220,49 @@ def _bias_gradient(own: Tensor, columns: Tensor, runs: Chunks, key_bias: Tensor)
     return gradient
 
 
-def _schedule(hood: Neighborhood) -> Schedule:
-    return schedule(lane_plan(hood), hood.key_grid.size)
+def _to_base_two(table: Tensor) -> Tensor:
+    """A relation's table in units of log 2, with a number more for the pairs that do not see each other.
+
+    Finite numbers stay finite.
+    """
+    most = torch.finfo(table.dtype).max
+    scaled = torch.where(table.isfinite(), (table * LOG2_E).clamp(-most, most), table)
+    return torch.nn.functional.pad(scaled, (0, 1))
+
+
+def _gradient_tables(pairs: Pairs, n_runs: int, batch: int) -> Tensor:
+    """Zeros to which the runs add: ``[1, B, Nq, H, count + 1]``, or ``[runs, B, H, count + 1]``.
+
+    One table serves all runs where each of its numbers belongs to one query, so to one tile.
+    """
+    *sizes, count = pairs.table.shape
+    if pairs.table.ndim == 4 or pairs.relation.of_one_query:
+        n_runs = 1
+    return pairs.table.new_zeros(n_runs, batch, *sizes[1:], count + 1)
+
+
+def _table_gradient(tables: Tensor, table: Tensor) -> Tensor:
+    """The sum over runs, and over the batch where it has one table: in one order for any threads."""
+    total = functools.reduce(torch.Tensor.add_, tables.unbind())[..., :-1]
+    if len(table) < len(total):
+        total = functools.reduce(torch.Tensor.add_, total.unbind()).unsqueeze(0)
+    return total
+
+
+def _table_operand(table: Tensor | None) -> tuple[int, int, int, int]:
+    """(address or 0, batch stride, token stride, head stride), in elements; 0 for what is shared."""
+    if table is None:
+        return 0, 0, 0, 0
+    batch = 0 if table.shape[0] == 1 else table.stride(0)
+    return table.data_ptr(), batch, 0 if table.ndim == 3 else table.stride(1), table.stride(-2)
+
+
+def _schedule(hood: Neighborhood, pairs: Pairs | None) -> tuple[Schedule, NDArray[np.int32] | None]:
+    """The schedule of a plan, and the numbers of its pairs in a relation."""
+    if pairs is None:
+        return schedule(lane_plan(hood), hood.key_grid.size), None
+    plan = numbered_plan(pairs.relation)
+    return schedule(plan, hood.key_grid.size), frozen(plan.numbers)
 
 
 def _threads(multiply_adds: int) -> int:

@@ -28,9 +28,11 @@ from geoattn.backends.cpu.lists import (
     TILE,
     aligned,
     fill,
+    lane_offsets,
     list_keys,
     load_rows,
     padded,
+    pairs_at,
 )
 from geoattn.backends.cpu.schedule import Chunks, Lists
 
@@ -91,6 +93,8 @@ class Inputs(NamedTuple):
     grad_lse: View
     #: factors of q·k, ``[B or 1, heads]``
     scales: NDArray[Any]
+    #: in units of log 2, what is added to the score of a pair with each number; unused without a relation
+    pair_bias: View
 
 
 class Table(NamedTuple):
@@ -116,6 +120,10 @@ class Outputs(NamedTuple):
     #: like lse, or none: what each query adds to the gradient of its head's scale
     scale: View
     table: Table
+    #: one table for each run, where runs have numbers in common; unused without a relation
+    pair_bias: View
+    #: from the table of one run to that of the next
+    pair_bias_run: int
 
 
 class Room(NamedTuple):
@@ -123,6 +131,7 @@ class Room(NamedTuple):
 
     #: keys of a tile, and those of its groups: see :func:`list_keys`
     tokens: NDArray[np.int32]
+    entries: NDArray[np.int32]
     keys: NDArray[np.int32]
     masks: NDArray[np.int32]
     biases: NDArray[Any]
@@ -131,6 +140,9 @@ class Room(NamedTuple):
     #: row of each key in the table of the run, −1 for keys that no other run touches
     slot_of_key: NDArray[np.int32]
     lanes_of_tile: NDArray[np.int32]
+    #: where each query's own part of a relation's table begins, and that of its gradients
+    offsets: NDArray[np.int32]
+    gradient_offsets: NDArray[np.int32]
     to_base_two: NDArray[Any]
     one: NDArray[Any]
     factor: NDArray[Any]
@@ -171,7 +183,7 @@ class Item(NamedTuple):
 
 
 @kernel
-def backward(like, lists, runs, shares, inputs, scales, outputs, sizes):  # type: ignore[no-untyped-def]
+def backward(like, lists, runs, shares, inputs, scales, outputs, sizes, numbers):  # type: ignore[no-untyped-def]
     """Take runs of tiles until none is left: all that one thread does.
 
     Parameters
@@ -183,6 +195,8 @@ def backward(like, lists, runs, shares, inputs, scales, outputs, sizes):  # type
     shares, inputs, scales, outputs, sizes
         The other fields of :class:`Work`, then :class:`Inputs`, :class:`Outputs` and :class:`Sizes`, as plain
         tuples: Python passes them in a tenth of the time.
+    numbers
+        Of each pair in a relation, see :class:`geoattn.plans.NumberedLanePlan`; None without one.
     """
     work, sizes = Work(lists, runs, *shares), Sizes(*sizes)
     inputs, outputs = named_inputs(inputs, scales), named_outputs(outputs)
@@ -205,14 +219,16 @@ def backward(like, lists, runs, shares, inputs, scales, outputs, sizes):  # type
         item = Item(number % n_runs, number // (n_runs * parts), first, last, first * shared, last * shared)
         begin(like, item, work.runs, outputs, sizes, room)
         for tile in range(work.runs.tiles[item.run], work.runs.tiles[item.run + 1]):
+            if numbers is not None:
+                lane_offsets(lists.query_order, tile * TILE, inputs.pair_bias.token, room.offsets)
+                lane_offsets(lists.query_order, tile * TILE, outputs.pair_bias.token, room.gradient_offsets)
             for head in range(item.first_head, item.last_head):
                 load(like, item, head, tile, lists, inputs, table, sizes, room)
             label = lists.tile_class[tile]
             end = lists.indptr[label + 1]
             for start in range(lists.indptr[label], end, work.block):
-                multiply(
-                    like, item, tile, start, min(end, start + work.block), work, inputs, outputs, sizes, room
-                )
+                stop = min(end, start + work.block)
+                multiply(like, item, tile, start, stop, work, inputs, outputs, sizes, room, numbers)
             for head in range(item.first_head, item.last_head):
                 store(like, item, head, tile, lists, inputs, outputs, sizes, room)
     return buffer.size  # an array is freed after its last mention, and all above goes by addresses
@@ -221,17 +237,26 @@ def backward(like, lists, runs, shares, inputs, scales, outputs, sizes):  # type
 @kernel
 def named_inputs(inputs, scales):  # type: ignore[no-untyped-def]
     """The plain tuple of operands by name."""
-    q, k, v, bias, out, lse, grad_out, grad_lse = inputs
+    q, k, v, bias, out, lse, grad_out, grad_lse, pair_bias = inputs
     return Inputs(
-        View(*q), View(*k), View(*v), bias, View(*out), View(*lse), View(*grad_out), View(*grad_lse), scales
+        View(*q),
+        View(*k),
+        View(*v),
+        bias,
+        View(*out),
+        View(*lse),
+        View(*grad_out),
+        View(*grad_lse),
+        scales,
+        View(*pair_bias),
     )
 
 
 @kernel
 def named_outputs(outputs):  # type: ignore[no-untyped-def]
     """The plain tuple of results by name."""
-    q, k, v, bias, scale, table = outputs
-    return Outputs(View(*q), View(*k), View(*v), bias, View(*scale), Table(*table))
+    q, k, v, bias, scale, table, pair_bias, run = outputs
+    return Outputs(View(*q), View(*k), View(*v), bias, View(*scale), Table(*table), View(*pair_bias), run)
 
 
 @kernel
@@ -247,6 +272,7 @@ def furnished(like, buffer, capacity, heads, state, work, table):  # type: ignor
     fill(like, packed_keys, work.block * table.key_width, like * 0)  # what lies beyond the depth stays 0
     return Room(
         np.empty(capacity, np.int32),
+        np.empty(capacity, np.int32),
         np.empty((GROUPS, capacity), np.int32),
         np.empty((GROUPS, capacity), np.int32),
         np.empty((GROUPS, capacity), type(like)),
@@ -254,6 +280,8 @@ def furnished(like, buffer, capacity, heads, state, work, table):  # type: ignor
         np.empty(GROUPS, np.int64),
         np.full(work.n_keys, -1, np.int32),
         np.arange(TILE).astype(np.int32),
+        np.empty(TILE, np.int32),
+        np.empty(TILE, np.int32),
         np.full(1, type(like)(LOG2_E)),
         np.full(1, type(like)(1)),
         np.empty(1, type(like)),
@@ -341,7 +369,7 @@ def load(like, item, head, tile, lists, inputs, table, sizes, room):  # type: ig
 
 
 @kernel
-def multiply(like, item, tile, first, last, work, inputs, outputs, sizes, room):  # type: ignore[no-untyped-def]
+def multiply(like, item, tile, first, last, work, inputs, outputs, sizes, room, numbers):  # type: ignore[no-untyped-def]
     """Entries ``first`` to ``last`` of a tile's list, in all heads of an item."""
     table, width, b = outputs.table, micro.size_of(like), item.batch
     shared = sizes.heads // sizes.key_heads
@@ -355,6 +383,7 @@ def multiply(like, item, tile, first, last, work, inputs, outputs, sizes, room):
         last,
         bias,
         room.tokens,
+        room.entries,
         room.keys,
         room.masks,
         room.biases,
@@ -370,14 +399,18 @@ def multiply(like, item, tile, first, last, work, inputs, outputs, sizes, room):
         fill(like, room.packed_gradients, n_keys * row_of(table), like * 0)
         for head in range(key_head * shared, (key_head + 1) * shared):
             state = state_of(like, item, head, room, table, sizes)
+            biases = rows_at(like, inputs.pair_bias, b, head)
+            gradients = rows_at(like, outputs.pair_bias, b, head) + item.run * outputs.pair_bias_run * width
             for group in range(GROUPS):
-                score(like, group, state, table, sizes, room)
-                collect(like, group, state, table, room)
+                pairs = pairs_at(numbers, first, group, room.entries, room.offsets, biases)
+                score(like, group, state, table, sizes, room, pairs)
+                pairs = pairs_at(numbers, first, group, room.entries, room.gradient_offsets, gradients)
+                collect(like, group, state, table, room, pairs)
         spread(like, item, key_head, n_keys, work, outputs, sizes, room)
 
 
 @kernel
-def score(like, group, state, table, sizes, room):  # type: ignore[no-untyped-def]
+def score(like, group, state, table, sizes, room, pairs):  # type: ignore[no-untyped-def]
     """Probabilities and gradients of scores of a group of queries with the keys it sees."""
     width, capacity = micro.size_of(like), room.keys.shape[1]
     depth, value_depth, key_width = sizes.depth, sizes.value_depth, table.key_width
@@ -404,6 +437,7 @@ def score(like, group, state, table, sizes, room):  # type: ignore[no-untyped-de
             capacity,
             levels,
             room.probabilities,
+            pairs,
         )
         micro.score_gradients_of_two(
             like,
@@ -432,6 +466,7 @@ def score(like, group, state, table, sizes, room):  # type: ignore[no-untyped-de
         capacity,
         levels,
         room.probabilities + rest,
+        pairs,
     )
     micro.score_gradients(
         like,
@@ -449,7 +484,7 @@ def score(like, group, state, table, sizes, room):  # type: ignore[no-untyped-de
 
 
 @kernel
-def collect(like, group, state, table, room):  # type: ignore[no-untyped-def]
+def collect(like, group, state, table, room, pairs):  # type: ignore[no-untyped-def]
     """Add what a group of queries gives to the gradients of its queries and of the packed keys."""
     width, capacity = micro.size_of(like), room.keys.shape[1]
     key_width, value_width, row = table.key_width, table.value_width, row_of(table)
@@ -465,6 +500,7 @@ def collect(like, group, state, table, room):  # type: ignore[no-untyped-def]
     micro.gather(like, room.packed_keys, key_width, keys, count, scores, query_gradients, key_width)
     scatter(like, scores, padded(count), query_rows, key_width, of_keys, row, keys)
     scatter(like, weights, padded(count), gradient_rows, value_width, of_values, row, keys)
+    micro.add_numbered(like, scores, keys, count, pairs)
     if table.bias_width:
         add_bias(like, scores, count, room.keys, group, of_values + value_width * width, row)
 

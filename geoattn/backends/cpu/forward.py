@@ -14,8 +14,10 @@ from geoattn.backends.cpu.lists import (
     TILE,
     aligned,
     fill,
+    lane_offsets,
     list_keys,
     padded,
+    pairs_at,
 )
 
 #: for each width in bytes. Maxima start at the lowest number, since −∞ would make NaN of the difference to a
@@ -25,7 +27,9 @@ LN_2 = 0.6931471805599453
 
 
 @kernel
-def forward(like, counters, lists, order, block, together, q, k, v, bias, out, lse, sizes, scales):  # type: ignore[no-untyped-def]
+def forward(  # type: ignore[no-untyped-def]
+    like, counters, lists, order, block, together, q, k, v, bias, out, lse, sizes, scales, numbers, table
+):
     """Take work items until none is left: all that one thread does.
 
     Parameters
@@ -51,13 +55,18 @@ def forward(like, counters, lists, order, block, together, q, k, v, bias, out, l
         (batch, heads, key heads, depth of q and k, depth of v, the latter in whole vectors).
     scales
         Factors of q·k, ``[batch or 1, heads]``.
+    numbers
+        Of each pair in a relation, see :class:`geoattn.plans.NumberedLanePlan`; None without one.
+    table
+        Like q, in units of log 2: what is added to the score of a pair with each number.
     """
     batch, heads, key_heads, depth, value_depth, value_width = sizes
     shared = heads // key_heads
     parts = (key_heads + together - 1) // together
     items = batch * parts * len(order)
     capacity = block + KEY_BLOCK
-    tokens = np.empty(capacity, np.int32)
+    tokens, entries = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
+    offsets = np.empty(TILE, np.int32)
     keys = np.empty((GROUPS, capacity), np.int32)
     masks = np.empty((GROUPS, capacity), np.int32)
     biases = np.empty((GROUPS, capacity), type(like))
@@ -98,12 +107,14 @@ def forward(like, counters, lists, order, block, together, q, k, v, bias, out, l
             sums = queries + TILE * depth * width
             fill(like, sums, TILE * (value_width + 1), like * 0)  # the totals too
             fill(like, sums + TILE * (value_width + 1) * width, TILE, lowest)
+        if numbers is not None:
+            lane_offsets(lists.query_order, tile * TILE, table[2], offsets)
         number = lists.tile_class[tile]
         first, last = lists.indptr[number], lists.indptr[number + 1]
         for begin in range(first, last, block):
             end = min(last, begin + block)
             n_keys = list_keys(
-                like, lists, tile, begin, end, bias_at, tokens, keys, masks, biases, both, counts
+                like, lists, tile, begin, end, bias_at, tokens, entries, keys, masks, biases, both, counts
             )
             for key_head in range(first_key_head, last_key_head):
                 k_at = k[0] + (b * k[1] + key_head * k[3]) * width
@@ -116,6 +127,7 @@ def forward(like, counters, lists, order, block, together, q, k, v, bias, out, l
                     sums = queries + TILE * depth * width
                     totals = sums + TILE * value_width * width
                     maxima = totals + TILE * width
+                    table_at = table[0] + (b * table[1] + head * table[3]) * width
                     for lane in range(TILE):
                         micro.store(like, before, lane, micro.load(like, maxima, lane))
                     for group in range(GROUPS):
@@ -124,6 +136,7 @@ def forward(like, counters, lists, order, block, together, q, k, v, bias, out, l
                         results = scores + group % 2 * capacity * LANES * width
                         lanes = group * LANES * width
                         place = group * capacity
+                        pairs = pairs_at(numbers, begin, group, entries, offsets, table_at)
                         if group % 2 == 0 and alike > 0:
                             micro.scores_of_two(
                                 like,
@@ -138,6 +151,7 @@ def forward(like, counters, lists, order, block, together, q, k, v, bias, out, l
                                 capacity,
                                 results,
                                 maxima + lanes,
+                                pairs,
                             )
                         count = counts[group]
                         if count == 0:
@@ -155,6 +169,7 @@ def forward(like, counters, lists, order, block, together, q, k, v, bias, out, l
                             capacity,
                             results + alike * LANES * width,
                             maxima + lanes,
+                            pairs,
                         )
                         if begin > first:
                             rescale(

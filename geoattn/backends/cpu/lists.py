@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from geoattn.backends.cpu import micro
 from geoattn.backends.cpu.compiled import kernel
@@ -23,7 +27,7 @@ def aligned(size, like):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def list_keys(like, plan, tile, first, last, bias, tokens, keys, masks, biases, both, counts):  # type: ignore[no-untyped-def]
+def list_keys(like, plan, tile, first, last, bias, tokens, entries, keys, masks, biases, both, counts):  # type: ignore[no-untyped-def]
     """Read entries ``first`` to ``last`` of the plan for one tile; returns how many keys they hold.
 
     A query tile lists all keys of its 32 queries; a group of 8 or 16 lanes sees about two thirds
@@ -38,8 +42,8 @@ def list_keys(like, plan, tile, first, last, bias, tokens, keys, masks, biases, 
         See :class:`geoattn.backends.cpu.schedule.Lists`.
     bias
         Address of the additive vector, 0 for none.
-    tokens
-        Result: the keys of the tile.
+    tokens, entries
+        Results: the keys of the tile, and the entry of each, counted from ``first``.
     keys, masks, biases
         Results ``[GROUPS, capacity]``, of the keys that any lane of the group sees: place among
         ``tokens``, visible lanes, bias in units of log 2. Each list is padded to a multiple of
@@ -63,6 +67,7 @@ def list_keys(like, plan, tile, first, last, bias, tokens, keys, masks, biases, 
         bias,
         capacity,
         tokens.ctypes.data,
+        entries.ctypes.data,
         keys.ctypes.data,
         masks.ctypes.data,
         biases.ctypes.data,
@@ -81,6 +86,38 @@ def list_keys(like, plan, tile, first, last, bias, tokens, keys, masks, biases, 
             masks[group, at] = 0
             biases[group, at] = 0
     return dealt[GROUPS // 2 + GROUPS]
+
+
+@kernel
+def lane_offsets(order, start, stride, offsets):  # type: ignore[no-untyped-def]
+    """Where in a table the part of each query of a tile begins; ``stride`` is 0 where they share one."""
+    for lane in range(TILE):
+        offsets[lane] = max(0, order[start + lane]) * stride
+
+
+def pairs_at(numbers: Any, begin: Any, group: Any, entries: Any, offsets: Any, table: Any) -> Any:
+    """What the micro-kernels take of a bias for every pair, for a group of lanes; None without one.
+
+    ``begin`` is the entry from which ``entries`` are counted.
+    """
+    return None if numbers is None else _addresses(numbers, begin, group, entries, offsets, table)
+
+
+@kernel
+def _addresses(numbers, begin, group, entries, offsets, table):  # type: ignore[no-untyped-def]
+    lanes = group * LANES * 4
+    first = numbers.ctypes.data + begin * TILE * 4
+    return entries.ctypes.data, first + lanes, offsets.ctypes.data + lanes, table
+
+
+@overload(pairs_at)  # type: ignore[untyped-decorator]
+def _pairs_at(numbers, begin, group, entries, offsets, table):  # type: ignore[no-untyped-def]
+    # by the type: a branch in the kernel would make an optional of both
+    if isinstance(numbers, types.NoneType):
+        return lambda numbers, begin, group, entries, offsets, table: None
+    return lambda numbers, begin, group, entries, offsets, table: _addresses(
+        numbers, begin, group, entries, offsets, table
+    )
 
 
 @kernel

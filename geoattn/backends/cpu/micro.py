@@ -38,15 +38,32 @@ def intrinsic(function: Callable[..., Any]) -> Any:
     return numba.extending.intrinsic(function)
 
 
+#: the operands of :class:`_PairBias`, or None without a bias for every pair
+Pairs = tuple[Value, Value, Value, Value] | None
+
+
 def _kernel(emit: Callable[..., None]) -> Any:
-    """The numba function ``f(like, integer, …)`` whose body ``emit(vectors, value, …)`` writes."""
+    """The numba function ``f(like, integer, …)`` whose body ``emit(vectors, value, …)`` writes.
+
+    An argument may be None or a tuple of integers, and the emitter gets None or a tuple of values.
+    """
 
     def typed(typing_context: Any, like: Any, *arguments: Any) -> Any:
-        signature = types.void(like, *[types.intp] * len(arguments))
+        kept = (types.NoneType, types.BaseTuple)
+        kinds = [a if isinstance(a, kept) else types.intp for a in arguments]
+        signature = types.void(like, *kinds)
 
         def generate(context: Any, builder: Any, signature: Any, values: Sequence[Value]) -> Value:
             element = ir.DoubleType() if signature.args[0] == types.float64 else ir.FloatType()
-            emit(Vectors(builder, element, MACHINE), *values[1:])
+            given = (
+                None
+                if isinstance(kind, types.NoneType)
+                else tuple(builder.extract_value(value, i) for i in range(len(kind)))
+                if isinstance(kind, types.BaseTuple)
+                else value
+                for kind, value in zip(signature.args[1:], values[1:], strict=True)
+            )
+            emit(Vectors(builder, element, MACHINE), *given)
             return context.get_dummy_value()
 
         return signature, generate
@@ -114,6 +131,35 @@ class _Groups:
         return [self.v.at(first, self.v.builder.mul(pitch, index(g))) for g in range(self.count)]
 
 
+class _PairBias:
+    """The bias of each pair of a key and a lane: what a table holds under its number.
+
+    Operands are addresses: ``entries`` names the row of ``numbers [n, TILE]`` for each place among the
+    tokens; ``offsets`` says where in the table each lane's own part begins.
+    """
+
+    def __init__(
+        self, v: Vectors, groups: int, entries: Value, numbers: Value, offsets: Value, table: Value
+    ) -> None:
+        word = ir.IntType(32)
+        self.v, self.table = v, v.pointer(table)
+        self.entries, self.numbers = v.pointer(entries, word), v.pointer(numbers, word)
+        lanes = v.pointer(offsets, word)
+        self.offsets = [
+            v.load_numbers(v.at(lanes, index(place * v.width))) for place in range(groups * v.per_row)
+        ]
+
+    def row(self, place: Value) -> Value:
+        """Pointer to the numbers of a key, the first of which is that of the first lane of the groups."""
+        entry = self.v.load_index(self.v.at(self.entries, place))
+        return self.v.at(self.numbers, self.v.builder.mul(entry, index(TILE)))
+
+    def at(self, row: Value, vector: int) -> Value:
+        """The biases of one vector of lanes, counted through the groups."""
+        numbers = self.v.load_numbers(self.v.at(row, index(vector * self.v.width)))
+        return self.v.looked_up(self.table, self.v.builder.add(numbers, self.offsets[vector]))
+
+
 def _scores(groups: int) -> Any:
     """The kernel for one group of lanes, or for two that see the same keys."""
 
@@ -130,9 +176,11 @@ def _scores(groups: int) -> Any:
         capacity: Value,
         scores: Value,
         maxima: Value,
+        pairs: Pairs,
     ) -> None:
         """scores[j, :] = k[tokens[j]] · queries + bias[j], −inf where unseen; maxima[:]: running maximum."""
         b = v.builder
+        pair_bias = _PairBias(v, groups, *pairs) if pairs else None
         base, bias = v.pointer(base), v.pointer(bias)
         tokens = v.pointer(tokens, ir.IntType(32))
         lanes = _Groups(v, groups, capacity)
@@ -146,11 +194,14 @@ def _scores(groups: int) -> Any:
             for r, row in enumerate(_dot_products(v, rows, columns, depth)):
                 key = b.add(keys.counter, index(r))
                 offset = v.broadcast(v.at(bias, key))
+                numbered = pair_bias and pair_bias.row(v.load_index(v.at(tokens, key)))
                 for i, score in enumerate(row):
                     group, vector = divmod(i, v.per_row)
                     bits = b.load(v.at(masks[group], key))
                     # + 0 * score: only a bias hides, a product that is −∞ is not a number
                     score = b.fadd(v.multiply_add(score, v.constant(0.0), score), offset)
+                    if pair_bias is not None:
+                        score = b.fadd(score, pair_bias.at(numbered, i))
                     seen = b.select(v.visible(bits, vector), score, hidden)
                     v.store(seen, _row(v, results[group], key, vector))
                     keys.carry[i] = v.maximum(seen, keys.carry[i])
@@ -239,9 +290,11 @@ def _probabilities(groups: int) -> Any:
         capacity: Value,
         lse: Value,
         probabilities: Value,
+        pairs: Pairs,
     ) -> None:
         """probabilities[j, :] = 2^(k[tokens[j]] · queries + bias[j] − lse), 0 where unseen."""
         b = v.builder
+        pair_bias = _PairBias(v, groups, *pairs) if pairs else None
         base, bias = v.pointer(base), v.pointer(bias)
         tokens = v.pointer(tokens, ir.IntType(32))
         lanes = _Groups(v, groups, capacity)
@@ -252,8 +305,11 @@ def _probabilities(groups: int) -> Any:
             for r, row in enumerate(_dot_products(v, rows, columns, depth)):
                 key = b.add(keys.counter, index(r))
                 offset = v.broadcast(v.at(bias, key))
+                numbered = pair_bias and pair_bias.row(v.load_index(v.at(tokens, key)))
                 for i, score in enumerate(row):
                     group, vector = divmod(i, v.per_row)
+                    if pair_bias is not None:
+                        score = b.fadd(score, pair_bias.at(numbered, i))
                     top = v.load(v.at(levels[group], index(vector * v.width)))
                     bits = b.load(v.at(masks[group], key))
                     power = v.exp2(b.fsub(b.fadd(score, offset), top))
@@ -331,6 +387,27 @@ def _emit_scatter(
                 for c in range(wide):
                     place = v.at(target, channel, index(c * v.width))
                     v.store(b.fadd(v.load(place), lane.values[r * wide + c]), place)
+
+
+def _emit_add_numbered(v: Vectors, gradients: Value, tokens: Value, count: Value, pairs: Pairs) -> None:
+    """table[offsets[l] + numbers[entries[tokens[j]], l]] += gradients[j, l], for one group of lanes.
+
+    Lanes may meet in one number, so that they are taken one by one. Without pairs nothing is done.
+    """
+    if pairs is None:
+        return
+    b, word = v.builder, ir.IntType(32)
+    tokens, entries, numbers, offsets = (v.pointer(a, word) for a in (tokens, *pairs[:3]))
+    gradients, table = v.pointer(gradients), v.pointer(pairs[3])
+    begin = [v.load_index(v.at(offsets, index(lane))) for lane in range(v.lanes)]
+    with v.loop(index(0), count, 1) as keys:
+        entry = v.load_index(v.at(entries, v.load_index(v.at(tokens, keys.counter))))
+        row = v.at(numbers, b.mul(entry, index(TILE)))
+        gradient = _row(v, gradients, keys.counter, 0)
+        for lane in range(v.lanes):
+            number = b.add(v.load_index(v.at(row, index(lane))), begin[lane])
+            place = v.at(table, number)
+            b.store(b.fadd(b.load(place), b.load(v.at(gradient, index(lane)))), place)
 
 
 def _emit_pack(
@@ -466,6 +543,7 @@ def _emit_split(
     bias: Value,
     capacity: Value,
     tokens: Value,
+    listed: Value,
     keys: Value,
     masks: Value,
     biases: Value,
@@ -479,8 +557,8 @@ def _emit_split(
     """
     b = v.builder
     word = ir.IntType(32)
-    entries, lanes, order, tokens, keys, masks = (
-        v.pointer(a, word) for a in (entries, lanes, order, tokens, keys, masks)
+    entries, lanes, order, tokens, listed, keys, masks = (
+        v.pointer(a, word) for a in (entries, lanes, order, tokens, listed, keys, masks)
     )
     biased = b.icmp_unsigned("!=", bias, index(0))
     # without a bias the first element of the results is read in its place, and not used
@@ -511,6 +589,7 @@ def _emit_split(
         offset = _bounded(v, b.fmul(offset, ir.Constant(v.element, math.log2(math.e))), offset)
         seen = b.select(hidden, ir.Constant(word, 0), b.load(v.at(lanes, loop.counter)))
         b.store(token, v.at(tokens, n_keys))
+        b.store(b.trunc(loop.counter, word), v.at(listed, n_keys))
         for pair in range(groups // 2):
             bits, used = [], []
             for group in (2 * pair, 2 * pair + 1):
@@ -549,6 +628,7 @@ gather = _kernel(_emit_gather)
 probabilities, probabilities_of_two = _probabilities(1), _probabilities(2)
 score_gradients, score_gradients_of_two = _score_gradients(1), _score_gradients(2)
 scatter = _kernel(_emit_scatter)
+add_numbered = _kernel(_emit_add_numbered)
 pack = _kernel(_emit_pack)
 split = _kernel(_emit_split)
 turn = _kernel(_emit_turn)

@@ -64,20 +64,20 @@ class Schedule:
     def of(cls, plan: LanePlan, n_keys: int) -> Schedule:
         shifted = bool(plan.tile_shift.any())
         lists = Lists(
-            query_order=_frozen(plan.query_order),
-            key_order=_frozen(plan.key_order),
-            tile_class=_frozen(plan.tile_class),
-            tile_shift=_frozen(plan.tile_shift % plan.ring if shifted else plan.tile_shift),
+            query_order=frozen(plan.query_order),
+            key_order=frozen(plan.key_order),
+            tile_class=frozen(plan.tile_class),
+            tile_shift=frozen(plan.tile_shift % plan.ring if shifted else plan.tile_shift),
             ring=int(plan.ring) if shifted else max(1, len(plan.key_order)),
-            indptr=_frozen(plan.indptr),
-            key_tiles=_frozen(plan.key_tiles),
-            lanes=_frozen(plan.lanes),
+            indptr=frozen(plan.indptr),
+            key_tiles=frozen(plan.key_tiles),
+            lanes=frozen(plan.lanes),
         )
         lengths = np.diff(plan.indptr)[plan.tile_class]
         return cls(
             lists=lists,
             n_keys=n_keys,
-            order=_frozen(_work_order(lengths)),
+            order=frozen(_work_order(lengths)),
             longest=int(lengths.max(initial=0)),
             work=int(lengths.sum()) * plan.query_tile,
             _lengths=lengths,
@@ -91,7 +91,7 @@ class Schedule:
             shares = np.arange(1, count) * (done[-1] if len(done) else 0) / count
             tiles = np.concatenate([[0], np.searchsorted(done, shares), [len(done)]]).astype(np.int64)
             self._chunks[count] = Chunks(
-                _frozen(tiles), *map(_frozen, _touched(self.lists, tiles, self.n_keys))
+                frozen(tiles), *map(frozen, _touched(self.lists, tiles, self.n_keys))
             )
         return self._chunks[count]
 
@@ -106,7 +106,7 @@ def _work_order(lengths: NDArray[np.int64]) -> Array:
     return np.argsort(-magnitude, kind="stable").astype(np.int32)
 
 
-def _frozen(array: NDArray[Any]) -> Any:
+def frozen(array: NDArray[Any]) -> Any:
     """A read-only view: numba tells those apart from writable arrays, and one kind is enough."""
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False

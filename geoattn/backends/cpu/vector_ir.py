@@ -136,6 +136,29 @@ class Vectors:
         """One element of memory in every place of a vector."""
         return self.splat(self.builder.load(pointer))
 
+    def looked_up(self, pointer: Value, numbers: Value) -> Value:
+        """The elements of a table that stand under a vector of int32 numbers."""
+        b, lanes = self.builder, self.width
+        wide = ir.VectorType(INDEX, lanes)
+        offsets = b.mul(b.sext(numbers, wide), ir.Constant(wide, [self.element_bytes] * lanes))
+        addresses = b.add(self.splat(b.ptrtoint(pointer, INDEX), wide), offsets)
+        pointers = b.inttoptr(addresses, ir.VectorType(self.element.as_pointer(), lanes))
+        flags = ir.VectorType(ir.IntType(1), lanes)
+        name = f"llvm.masked.gather.v{lanes}f{64 if self.is_double else 32}.v{lanes}p0"
+        function = b.module.globals.get(name)
+        if function is None:
+            kind = ir.FunctionType(self.type, [pointers.type, ir.IntType(32), flags, self.type])
+            function = ir.Function(b.module, kind, name)
+        every = ir.Constant(flags, [True] * lanes)
+        return b.call(
+            function, [pointers, ir.Constant(ir.IntType(32), self.element_bytes), every, self.constant(0.0)]
+        )
+
+    def load_numbers(self, pointer: Value) -> Value:
+        """A vector of int32 numbers, one for each lane of a vector."""
+        kind = ir.VectorType(ir.IntType(32), self.width)
+        return self.builder.load(self.builder.bitcast(pointer, kind.as_pointer()), align=4)
+
     def prefetch(self, pointer: Value) -> None:
         """Ask for a cache line that will be read soon."""
         name, word = "llvm.prefetch.p0", ir.IntType(32)
