@@ -214,3 +214,60 @@ def test_a_copy_of_a_relation_names_the_same():
     table = table_for(relation, ())
     attend = partial(ga.attention, q, k, v, DISC, relation_bias=table)
     assert torch.equal(attend(relation=relation), attend(relation=copy.deepcopy(relation)))
+
+
+LARGE = {
+    "rows of offsets": lambda: ga.relations.offsets(ga.window(ga.grids.cartesian((24, 40)), 5)),
+    "rows of angles": lambda: ga.relations.angles(ga.geodesic(ga.grids.gaussian(16, 32), radius=25.0), 8, 4),
+    "looked up": lambda: relation_on(ga.geodesic(ga.grids.healpix(4), radius=30.0), 30),
+    "each its own": lambda: ga.relations.edges(ga.window(ga.grids.cartesian((24, 40)), 5)),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("batched", [False, True])
+def test_the_cpu_backend_computes_the_same_bits_with_any_threads(name, batched):
+    relation = LARGE[name]()
+    hood = relation.hood
+    q, k, v = (x.requires_grad_() for x in operands(hood, dtype=torch.float32, dim=8))
+    table = table_for(relation, (2,) if batched else (), dtype=torch.float32).requires_grad_()
+
+    def results(**options):
+        out, lse = ga.attention(
+            q, k, v, hood, relation=relation, relation_bias=table, return_lse=True, **options
+        )
+        return out, lse, *torch.autograd.grad(out.square().sum() + lse.sum(), (q, k, v, table))
+
+    from geoattn.backends.base import Pairs
+    from geoattn.backends.cpu.backend import _related
+
+    pairs = Pairs(relation, table.detach() if batched else table.detach()[None])
+    # a shared table serves both entries of the batch
+    assert (_related(pairs, 2).rows is not None) == (name.startswith("rows") or not batched)
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for n in (1, 2, 5):
+            torch.set_num_threads(n)
+            found.append(results(backend="cpu"))
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
+    for one, true in zip(found[0], results(backend="reference"), strict=True):
+        torch.testing.assert_close(one, true, rtol=2e-5, atol=2e-5 * float(true[true.isfinite()].abs().max()))
+
+
+@pytest.mark.parametrize("lowest", [-1e4, -1e30, float(torch.finfo(torch.float32).min)])
+def test_finite_biases_count_however_large_they_are(lowest):
+    relation = relation_on(DISC)
+    q, k, v = operands(DISC, dtype=torch.float32)
+    table = table_for(relation, (), dtype=torch.float32)
+    table[:, :2] = lowest
+    if lowest < -1e20:
+        table[0] = lowest  # a head of such biases only, beside which products vanish
+    found, expected = (
+        ga.attention(q, k, v, DISC, relation=relation, relation_bias=table, return_lse=True, backend=backend)
+        for backend in BACKENDS[::-1]
+    )
+    torch.testing.assert_close(found, expected)

@@ -244,8 +244,13 @@ def check(
     tolerance = tolerances[case.q.dtype]
     names = ["out", "lse", *(f"gradient of {n}" for n in ("q", "k", "v", *differentiable))]
     for name, found, expected in zip(names, [out, lse, *gradients], true, strict=True):
-        # the gradient of a scale sums what was rounded for each query, whose errors add up as of a walk
-        terms = case.q.shape[:-1].numel() // found.numel() if name == "gradient of scale" else 1
+        # these sum what was rounded for each query or edge, whose errors add up as of a walk
+        terms = 1
+        if name == "gradient of scale":
+            terms = case.q.shape[:-1].numel() // found.numel()
+        elif name == "gradient of relation_bias":
+            edge_count = int(case.hood.counts.sum()) * case.q.shape[0] * case.q.shape[-2]
+            terms = max(1, edge_count // found.numel())
         close(name, found, expected, tolerance * terms**0.5, case)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from geoattn.backends.base import Forward, Gradients, Pairs, say_extreme
 from geoattn.backends.cpu import threads
 from geoattn.backends.cpu.backward import add_runs, backward
 from geoattn.backends.cpu.forward import forward
-from geoattn.backends.cpu.lists import LOG2_E
+from geoattn.backends.cpu.lists import spread_table
 from geoattn.backends.cpu.micro import MACHINE
 from geoattn.backends.cpu.schedule import Chunks, Schedule, frozen, schedule
 from geoattn.backends.reference import Reference
@@ -33,6 +34,11 @@ _ITEMS_PER_THREAD = 2
 
 #: numbers of k and v that are worked on together
 _CACHED_NUMBERS = 16384
+
+#: how often a bias must be used for it to be looked up beforehand
+_WORTH_A_ROW = 2
+#: biases that are looked up beforehand, at most
+_MOST_IN_ROWS = 1 << 24
 
 
 class Cpu:
@@ -73,10 +79,10 @@ class Cpu:
         operands = q, k, v, key_bias, hood, scale, pairs
         dtype = q.dtype
         q, k, v = (_readable(x) for x in (q, k, v))
-        work, numbers = _schedule(hood, pairs)
-        table = None if pairs is None else _to_base_two(pairs.table)
+        work = _schedule(hood, pairs)
         batch, n_queries, heads, depth = q.shape
         value_width = _whole_vectors(v.shape[3], q.dtype)
+        related = _related(pairs, batch)
         sizes = (batch, heads, k.shape[2], depth, v.shape[3], value_width)
         out = q.new_empty(batch, n_queries, heads, v.shape[3])
         lse = q.new_empty(batch, n_queries, heads)
@@ -97,8 +103,8 @@ class Cpu:
             _operand(lse),
             sizes,
             _scales(scale, heads, q.dtype),
-            numbers,
-            _table_operand(table),
+            *related[:2],
+            _table_operand(related.biases),
         )
         threads.run(task, n_threads)
         if counters[1]:
@@ -125,8 +131,7 @@ class Cpu:
     ) -> Gradients:
         dtype = q.dtype
         grad_out, q, k, v, out = (_readable(x) for x in (grad_out, q, k, v, out))
-        work, numbers = _schedule(hood, pairs)
-        pair_bias = None if pairs is None else _to_base_two(pairs.table)
+        work = _schedule(hood, pairs)
         batch, n_queries, heads, depth = q.shape
         n_keys, key_heads, value_depth = v.shape[1:]
         sizes = (batch, heads, key_heads, depth, value_depth)
@@ -138,6 +143,7 @@ class Cpu:
         table = q.new_empty(batch, key_heads, len(runs.keys), sum(widths))
         own_bias = q.new_zeros(batch, key_heads, n_keys if needs_key_bias else 0)
         own_scale = q.new_empty(batch, n_queries, heads) if needs_scale else None
+        related = _related(pairs, batch)
         own_tables = None if pairs is None else _gradient_tables(pairs, len(runs.tiles) - 1, batch)
         like, bias, tickets = _like(q.dtype), _bias(key_bias, q.dtype), np.zeros(2, np.int64)
         shares = (
@@ -151,7 +157,7 @@ class Cpu:
             _bias_operand(bias),
             *map(_operand, (out, lse, grad_out)),
             (0, 0, 0, 0) if grad_lse is None else _operand(grad_lse),
-            _table_operand(pair_bias),
+            _table_operand(related.biases),
         )
         outputs = (
             *map(_operand, (grad_q, grad_k, grad_v)),
@@ -163,7 +169,7 @@ class Cpu:
         )
         scales = _scales(scale, heads, q.dtype)
         task = functools.partial(
-            backward, like, work.lists, runs, shares, inputs, scales, outputs, sizes, numbers
+            backward, like, work.lists, runs, shares, inputs, scales, outputs, sizes, *related[:2]
         )
         threads.run(task, n_threads)
         ticket = tickets.ctypes.data + tickets.itemsize
@@ -220,14 +226,41 @@ def _bias_gradient(own: Tensor, columns: Tensor, runs: Chunks, key_bias: Tensor)
     return gradient
 
 
-def _to_base_two(table: Tensor) -> Tensor:
-    """A relation's table in units of log 2, with a number more for the pairs that do not see each other.
+class _Related(NamedTuple):
+    """A bias for every pair as the kernels take it; all None without one."""
 
-    Finite numbers stay finite.
-    """
-    most = torch.finfo(table.dtype).max
-    scaled = torch.where(table.isfinite(), (table * LOG2_E).clamp(-most, most), table)
-    return torch.nn.functional.pad(scaled, (0, 1))
+    numbers: NDArray[np.int32] | None
+    #: True where ``biases`` holds a row for each entry of the plan, so that none is looked up again
+    rows: bool | None
+    #: in units of log 2, ``[B or 1, H, count + 1]``, ``[B, Nq, H, count + 1]``, or rows
+    #: ``[B or 1, H, entries * 32]``; 0 for the pairs that do not see each other
+    biases: Tensor | None
+
+
+def _related(pairs: Pairs | None, batch: int) -> _Related:
+    """Rows for the entries of a plan that many tiles share, else the table, to be looked up."""
+    if pairs is None:
+        return _Related(None, None, None)
+    plan, table = numbered_plan(pairs.relation), pairs.table
+    places = table.shape[:-1].numel() * plan.numbers.size
+    uses = batch * table.shape[-2] * int(plan.lengths.sum()) * plan.query_tile
+    in_rows = table.ndim == 3 and _WORTH_A_ROW * places <= uses and places <= _MOST_IN_ROWS
+    biases = table.new_empty(*table.shape[:-1], plan.numbers.size if in_rows else table.shape[-1] + 1)
+    like, source = _like(table.dtype), table.contiguous()
+    numbers = frozen(plan.numbers)
+    tickets = np.zeros(1, np.int64)
+    task = functools.partial(
+        spread_table,
+        like,
+        tickets,
+        numbers.reshape(-1) if in_rows else None,
+        source.data_ptr(),
+        source.shape[:-1].numel(),
+        source.shape[-1],
+        biases.data_ptr(),
+    )
+    threads.run(task, _threads(biases.numel()))
+    return _Related(numbers, True if in_rows else None, biases)
 
 
 def _gradient_tables(pairs: Pairs, n_runs: int, batch: int) -> Tensor:
@@ -257,12 +290,9 @@ def _table_operand(table: Tensor | None) -> tuple[int, int, int, int]:
     return table.data_ptr(), batch, 0 if table.ndim == 3 else table.stride(1), table.stride(-2)
 
 
-def _schedule(hood: Neighborhood, pairs: Pairs | None) -> tuple[Schedule, NDArray[np.int32] | None]:
-    """The schedule of a plan, and the numbers of its pairs in a relation."""
-    if pairs is None:
-        return schedule(lane_plan(hood), hood.key_grid.size), None
-    plan = numbered_plan(pairs.relation)
-    return schedule(plan, hood.key_grid.size), frozen(plan.numbers)
+def _schedule(hood: Neighborhood, pairs: Pairs | None) -> Schedule:
+    plan = lane_plan(hood) if pairs is None else numbered_plan(pairs.relation)
+    return schedule(plan, hood.key_grid.size)
 
 
 def _threads(multiply_adds: int) -> int:

@@ -93,7 +93,8 @@ class Inputs(NamedTuple):
     grad_lse: View
     #: factors of q·k, ``[B or 1, heads]``
     scales: NDArray[Any]
-    #: in units of log 2, what is added to the score of a pair with each number; unused without a relation
+    #: in units of log 2, what is added to the score of a pair with each number, or a row of biases for each
+    #: entry of the plan; unused without a relation
     pair_bias: View
 
 
@@ -143,6 +144,8 @@ class Room(NamedTuple):
     #: where each query's own part of a relation's table begins, and that of its gradients
     offsets: NDArray[np.int32]
     gradient_offsets: NDArray[np.int32]
+    #: classes of tiles whose entries have gradients in ``pair_gradients``
+    touched: NDArray[np.bool_]
     to_base_two: NDArray[Any]
     one: NDArray[Any]
     factor: NDArray[Any]
@@ -155,6 +158,8 @@ class Room(NamedTuple):
     packed_keys: int
     packed_gradients: int
     packed_values: int
+    #: of each head, a row of gradients of biases for each entry of the plan
+    pair_gradients: int
 
 
 class State(NamedTuple):
@@ -183,7 +188,7 @@ class Item(NamedTuple):
 
 
 @kernel
-def backward(like, lists, runs, shares, inputs, scales, outputs, sizes, numbers):  # type: ignore[no-untyped-def]
+def backward(like, lists, runs, shares, inputs, scales, outputs, sizes, numbers, rows):  # type: ignore[no-untyped-def]
     """Take runs of tiles until none is left: all that one thread does.
 
     Parameters
@@ -197,6 +202,8 @@ def backward(like, lists, runs, shares, inputs, scales, outputs, sizes, numbers)
         tuples: Python passes them in a tenth of the time.
     numbers
         Of each pair in a relation, see :class:`geoattn.plans.NumberedLanePlan`; None without one.
+    rows
+        None where biases are looked up in a table by number; else any value.
     """
     work, sizes = Work(lists, runs, *shares), Sizes(*sizes)
     inputs, outputs = named_inputs(inputs, scales), named_outputs(outputs)
@@ -207,7 +214,11 @@ def backward(like, lists, runs, shares, inputs, scales, outputs, sizes, numbers)
     state = TILE * (2 * table.key_width + sizes.depth + table.value_width + sizes.value_depth + 2)
     per_key = table.key_width + sizes.value_depth + row_of(table)
     buffer = aligned(work.together * shared * state + 4 * capacity * LANES + work.block * per_key, like)
-    room = furnished(like, buffer, capacity, work.together * shared, state, work, table)
+    per_head = 0 if rows is None else len(numbers) * TILE
+    pair_gradients = np.zeros(work.together * shared * per_head, type(like))
+    room = furnished(
+        like, buffer, pair_gradients.ctypes.data, capacity, work.together * shared, state, work, table
+    )
     n_runs = len(work.runs.tiles) - 1
     parts = (sizes.key_heads + work.together - 1) // work.together
     while True:
@@ -225,13 +236,22 @@ def backward(like, lists, runs, shares, inputs, scales, outputs, sizes, numbers)
             for head in range(item.first_head, item.last_head):
                 load(like, item, head, tile, lists, inputs, table, sizes, room)
             label = lists.tile_class[tile]
+            room.touched[label] = True
             end = lists.indptr[label + 1]
             for start in range(lists.indptr[label], end, work.block):
                 stop = min(end, start + work.block)
-                multiply(like, item, tile, start, stop, work, inputs, outputs, sizes, room, numbers)
+                multiply(like, item, tile, start, stop, work, inputs, outputs, sizes, room, numbers, rows)
             for head in range(item.first_head, item.last_head):
                 store(like, item, head, tile, lists, inputs, outputs, sizes, room)
-    return buffer.size  # an array is freed after its last mention, and all above goes by addresses
+        if rows is not None:
+            for head in range(item.first_head, item.last_head):
+                source = room.pair_gradients + (head - item.first_head) * per_head * buffer.itemsize
+                add_rows(
+                    like, lists, numbers, room.touched, source, pair_gradients_at(like, item, head, outputs)
+                )
+        room.touched[:] = False
+    # an array is freed after its last mention, and all above goes by addresses
+    return buffer.size + pair_gradients.size
 
 
 @kernel
@@ -260,7 +280,7 @@ def named_outputs(outputs):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def furnished(like, buffer, capacity, heads, state, work, table):  # type: ignore[no-untyped-def]
+def furnished(like, buffer, pair_gradients, capacity, heads, state, work, table):  # type: ignore[no-untyped-def]
     """The room of a thread in its buffer."""
     width = buffer.itemsize
     states = buffer.ctypes.data
@@ -282,6 +302,7 @@ def furnished(like, buffer, capacity, heads, state, work, table):  # type: ignor
         np.arange(TILE).astype(np.int32),
         np.empty(TILE, np.int32),
         np.empty(TILE, np.int32),
+        np.zeros(len(work.lists.indptr) - 1, np.bool_),
         np.full(1, type(like)(LOG2_E)),
         np.full(1, type(like)(1)),
         np.empty(1, type(like)),
@@ -292,6 +313,7 @@ def furnished(like, buffer, capacity, heads, state, work, table):  # type: ignor
         packed_keys,
         packed_gradients,
         packed_values,
+        pair_gradients,
     )
 
 
@@ -312,6 +334,27 @@ def table_at(like, item, key_head, runs, table, sizes):  # type: ignore[no-untyp
     """Address of the rows of a run for a key head."""
     row = (item.batch * sizes.key_heads + key_head) * len(runs.keys) + runs.indptr[item.run]
     return table.address + row * row_of(table) * micro.size_of(like)
+
+
+@kernel
+def pair_gradients_at(like, item, head, outputs):  # type: ignore[no-untyped-def]
+    """Address of the gradients of a relation's table, those of a run for a head."""
+    own = item.run * outputs.pair_bias_run * micro.size_of(like)
+    return rows_at(like, outputs.pair_bias, item.batch, head) + own
+
+
+@kernel
+def add_rows(like, lists, numbers, touched, rows, table):  # type: ignore[no-untyped-def]
+    """Add a row of gradients for each entry of the touched classes to a table, by number; leave zeros."""
+    for label in range(len(touched)):
+        if not touched[label]:
+            continue
+        for entry in range(lists.indptr[label], lists.indptr[label + 1]):
+            for lane in range(TILE):
+                number, at = numbers[entry, lane], entry * TILE + lane
+                total = micro.load(like, table, number) + micro.load(like, rows, at)
+                micro.store(like, table, number, total)
+                micro.store(like, rows, at, like * 0)
 
 
 @kernel
@@ -369,7 +412,7 @@ def load(like, item, head, tile, lists, inputs, table, sizes, room):  # type: ig
 
 
 @kernel
-def multiply(like, item, tile, first, last, work, inputs, outputs, sizes, room, numbers):  # type: ignore[no-untyped-def]
+def multiply(like, item, tile, first, last, work, inputs, outputs, sizes, room, numbers, rows):  # type: ignore[no-untyped-def]
     """Entries ``first`` to ``last`` of a tile's list, in all heads of an item."""
     table, width, b = outputs.table, micro.size_of(like), item.batch
     shared = sizes.heads // sizes.key_heads
@@ -400,11 +443,16 @@ def multiply(like, item, tile, first, last, work, inputs, outputs, sizes, room, 
         for head in range(key_head * shared, (key_head + 1) * shared):
             state = state_of(like, item, head, room, table, sizes)
             biases = rows_at(like, inputs.pair_bias, b, head)
-            gradients = rows_at(like, outputs.pair_bias, b, head) + item.run * outputs.pair_bias_run * width
+            gradients = pair_gradients_at(like, item, head, outputs)
+            if rows is not None:
+                own = (head - item.first_head) * len(numbers) * TILE * width
+                gradients = room.pair_gradients + own
             for group in range(GROUPS):
-                pairs = pairs_at(numbers, first, group, room.entries, room.offsets, biases)
+                pairs = pairs_at(like, numbers, rows, first, group, room.entries, room.offsets, biases)
                 score(like, group, state, table, sizes, room, pairs)
-                pairs = pairs_at(numbers, first, group, room.entries, room.gradient_offsets, gradients)
+                pairs = pairs_at(
+                    like, numbers, rows, first, group, room.entries, room.gradient_offsets, gradients
+                )
                 collect(like, group, state, table, room, pairs)
         spread(like, item, key_head, n_keys, work, outputs, sizes, room)
 
@@ -500,7 +548,7 @@ def collect(like, group, state, table, room, pairs):  # type: ignore[no-untyped-
     micro.gather(like, room.packed_keys, key_width, keys, count, scores, query_gradients, key_width)
     scatter(like, scores, padded(count), query_rows, key_width, of_keys, row, keys)
     scatter(like, weights, padded(count), gradient_rows, value_width, of_values, row, keys)
-    micro.add_numbered(like, scores, keys, count, pairs)
+    micro.add_to_pairs(like, scores, keys, count, pairs)
     if table.bias_width:
         add_bias(like, scores, count, room.keys, group, of_values + value_width * width, row)
 

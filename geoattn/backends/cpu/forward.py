@@ -11,6 +11,7 @@ from geoattn.backends.cpu.lists import (
     KEY_BLOCK,
     LANES,
     LOG2_E,
+    LOWEST,
     TILE,
     aligned,
     fill,
@@ -20,15 +21,28 @@ from geoattn.backends.cpu.lists import (
     pairs_at,
 )
 
-#: for each width in bytes. Maxima start at the lowest number, since −∞ would make NaN of the difference to a
-#: hidden score; beyond half of it, a score may be a bias that has lost its place when it became one of log 2
-LOWEST = (float(np.finfo(np.float32).min), float(np.finfo(np.float64).min))
 LN_2 = 0.6931471805599453
 
 
 @kernel
 def forward(  # type: ignore[no-untyped-def]
-    like, counters, lists, order, block, together, q, k, v, bias, out, lse, sizes, scales, numbers, table
+    like,
+    counters,
+    lists,
+    order,
+    block,
+    together,
+    q,
+    k,
+    v,
+    bias,
+    out,
+    lse,
+    sizes,
+    scales,
+    numbers,
+    rows,
+    table,
 ):
     """Take work items until none is left: all that one thread does.
 
@@ -57,8 +71,11 @@ def forward(  # type: ignore[no-untyped-def]
         Factors of q·k, ``[batch or 1, heads]``.
     numbers
         Of each pair in a relation, see :class:`geoattn.plans.NumberedLanePlan`; None without one.
+    rows
+        None where biases are looked up in a table by number; else any value.
     table
-        Like q, in units of log 2: what is added to the score of a pair with each number.
+        Like q, in units of log 2: what is added to the score of a pair with each number, or a row of biases
+        for each entry of the plan.
     """
     batch, heads, key_heads, depth, value_depth, value_width = sizes
     shared = heads // key_heads
@@ -73,6 +90,8 @@ def forward(  # type: ignore[no-untyped-def]
     both, counts = np.empty(GROUPS // 2, np.int64), np.empty(GROUPS, np.int64)
     factor, inverse = np.empty(1, type(like)), np.empty(1, type(like))
     width = biases.itemsize
+    # maxima start at the lowest number, since −∞ would make NaN of the difference to a hidden score; beyond
+    # half of it, a score may be a bias that has lost its place when it became one of log 2
     lowest = type(like)(LOWEST[width // 8])
     # one buffer: the state of each head, old maxima, scores of two groups, packed rows of a block, zeros
     state = TILE * (depth + value_width + 2)
@@ -136,7 +155,7 @@ def forward(  # type: ignore[no-untyped-def]
                         results = scores + group % 2 * capacity * LANES * width
                         lanes = group * LANES * width
                         place = group * capacity
-                        pairs = pairs_at(numbers, begin, group, entries, offsets, table_at)
+                        pairs = pairs_at(like, numbers, rows, begin, group, entries, offsets, table_at)
                         if group % 2 == 0 and alike > 0:
                             micro.scores_of_two(
                                 like,

@@ -16,6 +16,8 @@ TILE = micro.TILE
 #: groups of lanes that make up a tile
 GROUPS = TILE // LANES
 LOG2_E = 1.4426950408889634
+#: the lowest number of each width in bytes
+LOWEST = (float(np.finfo(np.float32).min), float(np.finfo(np.float64).min))
 
 
 @kernel
@@ -95,28 +97,44 @@ def lane_offsets(order, start, stride, offsets):  # type: ignore[no-untyped-def]
         offsets[lane] = max(0, order[start + lane]) * stride
 
 
-def pairs_at(numbers: Any, begin: Any, group: Any, entries: Any, offsets: Any, table: Any) -> Any:
-    """What the micro-kernels take of a bias for every pair, for a group of lanes; None without one.
+def pairs_at(
+    like: Any, numbers: Any, rows: Any, begin: Any, group: Any, entries: Any, offsets: Any, table: Any
+) -> Any:
+    """What the micro-kernels take of a bias for every pair, for a group of lanes.
 
-    ``begin`` is the entry from which ``entries`` are counted.
+    Without ``numbers``, None. Where ``rows`` is None the biases are looked up in the table, else ``table`` is
+    the address of a row of them for each entry. ``begin`` is the entry from which ``entries`` are counted.
     """
-    return None if numbers is None else _addresses(numbers, begin, group, entries, offsets, table)
+    if numbers is None:
+        return None
+    if rows is None:
+        return _looked_up(numbers, begin, group, entries, offsets, table)
+    return _in_rows(like, begin, group, entries, table)
 
 
 @kernel
-def _addresses(numbers, begin, group, entries, offsets, table):  # type: ignore[no-untyped-def]
+def _looked_up(numbers, begin, group, entries, offsets, table):  # type: ignore[no-untyped-def]
     lanes = group * LANES * 4
     first = numbers.ctypes.data + begin * TILE * 4
     return entries.ctypes.data, first + lanes, offsets.ctypes.data + lanes, table
 
 
+@kernel
+def _in_rows(like, begin, group, entries, table):  # type: ignore[no-untyped-def]
+    return entries.ctypes.data, table + (begin * TILE + group * LANES) * micro.size_of(like)
+
+
 @overload(pairs_at)  # type: ignore[untyped-decorator]
-def _pairs_at(numbers, begin, group, entries, offsets, table):  # type: ignore[no-untyped-def]
-    # by the type: a branch in the kernel would make an optional of both
+def _pairs_at(like, numbers, rows, begin, group, entries, offsets, table):  # type: ignore[no-untyped-def]
+    # by the types: branches in the kernel would make one optional type of all
     if isinstance(numbers, types.NoneType):
-        return lambda numbers, begin, group, entries, offsets, table: None
-    return lambda numbers, begin, group, entries, offsets, table: _addresses(
-        numbers, begin, group, entries, offsets, table
+        return lambda like, numbers, rows, begin, group, entries, offsets, table: None
+    if isinstance(rows, types.NoneType):
+        return lambda like, numbers, rows, begin, group, entries, offsets, table: _looked_up(
+            numbers, begin, group, entries, offsets, table
+        )
+    return lambda like, numbers, rows, begin, group, entries, offsets, table: _in_rows(
+        like, begin, group, entries, table
     )
 
 
@@ -148,3 +166,38 @@ def load_rows(like, order, start, base, stride, depth, width, factor, rows):  # 
         token = order[start + lane]
         if token >= 0:
             micro.scale_row(like, base + token * stride * size, factor, depth, rows + lane * width * size)
+
+
+@kernel
+def spread_table(like, tickets, numbers, source, n_rows, count, target):  # type: ignore[no-untyped-def]
+    """Rows of a table in units of log 2, one thread's share.
+
+    Parameters
+    ----------
+    tickets
+        Shared by all threads: how many rows are taken.
+    numbers
+        Which entry of a row stands at each place of its result, ``count`` for 0; None for all in turn, and
+        one more 0.
+    source, target
+        Addresses of ``[n_rows, count]`` and of ``[n_rows, len(numbers) or count + 1]`` numbers.
+    """
+    width = micro.size_of(like)
+    places = count + 1 if numbers is None else len(numbers)
+    most = type(like)(-LOWEST[width // 8])
+    while True:
+        row = micro.take_ticket(tickets.ctypes.data)
+        if row >= n_rows:
+            break
+        own = source + row * count * width
+        result = target + row * places * width
+        for place in range(places):
+            number = place if numbers is None else numbers[place]
+            bias = like * 0
+            if number < count:
+                bias = micro.load(like, own, number)
+                scaled = bias * type(like)(LOG2_E)
+                # a finite bias stays finite, however large
+                bias = min(max(scaled, -most), most) if abs(bias) <= most else scaled
+            micro.store(like, result, place, bias)
+    return 0

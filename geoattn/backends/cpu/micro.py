@@ -38,8 +38,8 @@ def intrinsic(function: Callable[..., Any]) -> Any:
     return numba.extending.intrinsic(function)
 
 
-#: the operands of :class:`_PairBias`, or None without a bias for every pair
-Pairs = tuple[Value, Value, Value, Value] | None
+#: the operands of :class:`_Rows` or :class:`_Numbers`, or None without a bias for every pair
+Pairs = tuple[Value, ...] | None
 
 
 def _kernel(emit: Callable[..., None]) -> Any:
@@ -131,33 +131,66 @@ class _Groups:
         return [self.v.at(first, self.v.builder.mul(pitch, index(g))) for g in range(self.count)]
 
 
-class _PairBias:
-    """The bias of each pair of a key and a lane: what a table holds under its number.
+class _Rows:
+    """The bias of each pair of a key and a lane, a row for each key.
 
-    Operands are addresses: ``entries`` names the row of ``numbers [n, TILE]`` for each place among the
-    tokens; ``offsets`` says where in the table each lane's own part begins.
+    Operands are addresses: ``entries`` names the row of ``rows [n, TILE]`` for each place among the tokens.
     """
 
-    def __init__(
-        self, v: Vectors, groups: int, entries: Value, numbers: Value, offsets: Value, table: Value
-    ) -> None:
-        word = ir.IntType(32)
-        self.v, self.table = v, v.pointer(table)
-        self.entries, self.numbers = v.pointer(entries, word), v.pointer(numbers, word)
-        lanes = v.pointer(offsets, word)
-        self.offsets = [
-            v.load_numbers(v.at(lanes, index(place * v.width))) for place in range(groups * v.per_row)
-        ]
+    def __init__(self, v: Vectors, entries: Value, rows: Value) -> None:
+        self.v, self.entries, self.rows = v, v.pointer(entries, ir.IntType(32)), v.pointer(rows)
 
     def row(self, place: Value) -> Value:
-        """Pointer to the numbers of a key, the first of which is that of the first lane of the groups."""
+        """Pointer to the row of a key, at the first lane of the groups."""
         entry = self.v.load_index(self.v.at(self.entries, place))
-        return self.v.at(self.numbers, self.v.builder.mul(entry, index(TILE)))
+        return self.v.at(self.rows, self.v.builder.mul(entry, index(TILE)))
 
     def at(self, row: Value, vector: int) -> Value:
         """The biases of one vector of lanes, counted through the groups."""
-        numbers = self.v.load_numbers(self.v.at(row, index(vector * self.v.width)))
-        return self.v.looked_up(self.table, self.v.builder.add(numbers, self.offsets[vector]))
+        return self.v.load(self.v.at(row, index(vector * self.v.width)))
+
+    def add(self, row: Value, gradient: Value) -> None:
+        """Add gradients of scores, a row of lanes, to those of the biases."""
+        for vector in range(self.v.per_row):
+            place = self.v.at(row, index(vector * self.v.width))
+            more = self.v.load(self.v.at(gradient, index(vector * self.v.width)))
+            self.v.store(self.v.builder.fadd(self.v.load(place), more), place)
+
+
+class _Numbers(_Rows):
+    """The same where rows hold int32 numbers, under which a table holds the biases.
+
+    ``offsets`` says where in the table each lane's own part begins.
+    """
+
+    def __init__(self, v: Vectors, entries: Value, rows: Value, offsets: Value, table: Value) -> None:
+        super().__init__(v, entries, rows)
+        word = ir.IntType(32)
+        self.rows, self.offsets, self.table = (
+            v.pointer(rows, word),
+            v.pointer(offsets, word),
+            v.pointer(table),
+        )
+
+    def at(self, row: Value, vector: int) -> Value:
+        lane = index(vector * self.v.width)
+        numbers = self.v.load_numbers(self.v.at(row, lane))
+        offsets = self.v.load_numbers(self.v.at(self.offsets, lane))
+        return self.v.looked_up(self.table, self.v.builder.add(numbers, offsets))
+
+    def add(self, row: Value, gradient: Value) -> None:
+        b = self.v.builder
+        for lane in map(index, range(self.v.lanes)):  # one by one, since lanes may meet in one number
+            offset = self.v.load_index(self.v.at(self.offsets, lane))
+            place = self.v.at(self.table, b.add(self.v.load_index(self.v.at(row, lane)), offset))
+            b.store(b.fadd(b.load(place), b.load(self.v.at(gradient, lane))), place)
+
+
+def _pair_bias(v: Vectors, pairs: Pairs) -> _Rows | None:
+    """The bias for every pair that a kernel is given, if it is."""
+    if pairs is None:
+        return None
+    return _Rows(v, *pairs) if len(pairs) == 2 else _Numbers(v, *pairs)
 
 
 def _scores(groups: int) -> Any:
@@ -180,7 +213,7 @@ def _scores(groups: int) -> Any:
     ) -> None:
         """scores[j, :] = k[tokens[j]] · queries + bias[j], −inf where unseen; maxima[:]: running maximum."""
         b = v.builder
-        pair_bias = _PairBias(v, groups, *pairs) if pairs else None
+        pair_bias = _pair_bias(v, pairs)
         base, bias = v.pointer(base), v.pointer(bias)
         tokens = v.pointer(tokens, ir.IntType(32))
         lanes = _Groups(v, groups, capacity)
@@ -294,7 +327,7 @@ def _probabilities(groups: int) -> Any:
     ) -> None:
         """probabilities[j, :] = 2^(k[tokens[j]] · queries + bias[j] − lse), 0 where unseen."""
         b = v.builder
-        pair_bias = _PairBias(v, groups, *pairs) if pairs else None
+        pair_bias = _pair_bias(v, pairs)
         base, bias = v.pointer(base), v.pointer(bias)
         tokens = v.pointer(tokens, ir.IntType(32))
         lanes = _Groups(v, groups, capacity)
@@ -389,25 +422,15 @@ def _emit_scatter(
                     v.store(b.fadd(v.load(place), lane.values[r * wide + c]), place)
 
 
-def _emit_add_numbered(v: Vectors, gradients: Value, tokens: Value, count: Value, pairs: Pairs) -> None:
-    """table[offsets[l] + numbers[entries[tokens[j]], l]] += gradients[j, l], for one group of lanes.
-
-    Lanes may meet in one number, so that they are taken one by one. Without pairs nothing is done.
-    """
-    if pairs is None:
+def _emit_add_to_pairs(v: Vectors, gradients: Value, tokens: Value, count: Value, pairs: Pairs) -> None:
+    """Add gradients[j, :] to those of the biases of key tokens[j], of a group of lanes; nothing without."""
+    target = _pair_bias(v, pairs)
+    if target is None:
         return
-    b, word = v.builder, ir.IntType(32)
-    tokens, entries, numbers, offsets = (v.pointer(a, word) for a in (tokens, *pairs[:3]))
-    gradients, table = v.pointer(gradients), v.pointer(pairs[3])
-    begin = [v.load_index(v.at(offsets, index(lane))) for lane in range(v.lanes)]
+    gradients, tokens = v.pointer(gradients), v.pointer(tokens, ir.IntType(32))
     with v.loop(index(0), count, 1) as keys:
-        entry = v.load_index(v.at(entries, v.load_index(v.at(tokens, keys.counter))))
-        row = v.at(numbers, b.mul(entry, index(TILE)))
-        gradient = _row(v, gradients, keys.counter, 0)
-        for lane in range(v.lanes):
-            number = b.add(v.load_index(v.at(row, index(lane))), begin[lane])
-            place = v.at(table, number)
-            b.store(b.fadd(b.load(place), b.load(v.at(gradient, index(lane)))), place)
+        row = target.row(v.load_index(v.at(tokens, keys.counter)))
+        target.add(row, _row(v, gradients, keys.counter, 0))
 
 
 def _emit_pack(
@@ -628,7 +651,7 @@ gather = _kernel(_emit_gather)
 probabilities, probabilities_of_two = _probabilities(1), _probabilities(2)
 score_gradients, score_gradients_of_two = _score_gradients(1), _score_gradients(2)
 scatter = _kernel(_emit_scatter)
-add_numbered = _kernel(_emit_add_numbered)
+add_to_pairs = _kernel(_emit_add_to_pairs)
 pack = _kernel(_emit_pack)
 split = _kernel(_emit_split)
 turn = _kernel(_emit_turn)
