@@ -275,9 +275,11 @@ def test_windows_of_swin_have_its_relative_positions(periodic, offset):
     relation = ga.relations.offsets(hood)
     assert relation.count == (2 * k - 1) ** 2
     _, indices, numbers = relation.rows(np.array([plane.shape[1] * 5 + 7]))
-    # of Swin: relative rows and columns, query − key, from 0 on, row by row
-    own = np.stack(np.unravel_index(indices, plane.shape)) - np.array([[5], [7]])
-    assert np.array_equal(numbers, (own[0] + k - 1) * (2 * k - 1) + own[1] + k - 1)
+    # of Swin: relative rows and columns, query − key, from 0 on, row by row; its table is read from the end
+    rows, columns = np.array([[5], [7]]) - np.unravel_index(indices, plane.shape) + k - 1
+    index = rows * (2 * k - 1) + columns
+    swin = RNG.standard_normal((3, relation.count))
+    assert np.array_equal(swin[:, index], np.flip(swin, -1)[:, numbers])
 
 
 def test_a_window_across_the_seam_has_the_displacements_of_any_other():
