@@ -247,7 +247,7 @@ assert "package spiral-attention 0.3" in dense and "package other-attention 2.0"
 assert "neither gets it" in dense and "dense" not in found
 assert "geoattn.backends.cpu.backend:Cpu keeps it" in cpu and "package other-attention 2.0" in cpu
 assert found["cpu"] == "available"
-assert "geoattn.nn.position:Harmonic keeps it" in harmonic
+assert "geoattn.nn.position.channels:Harmonic keeps it" in harmonic
 """,
         installed,
         PLUGIN,

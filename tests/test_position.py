@@ -291,3 +291,117 @@ def test_positions_are_values_that_survive_a_dictionary():
     ):
         assert ga.nn.Position.from_dict(position.to_dict()) == position
     assert repr(ga.nn.Harmonic(degree=6)) == "Harmonic(degree=6)"
+
+
+# a bias for every pair -------------------------------------------------------------------------
+
+PLANE, SPHERE = ga.grids.cartesian((6, 8)), ga.grids.gaussian(6, 12)
+
+
+def attention_with(hood, position, **options):
+    torch.manual_seed(0)
+    made = ga.nn.Attention(16, 4, hood, position=position, **options)
+    if hasattr(made.position, "table"):
+        torch.nn.init.normal_(made.position.table)
+    return made
+
+
+def by_hand(made, x, scale, normalise=lambda x: x):
+    """The same attention, dense: the bias edge by edge."""
+    hood, position = made.hood, made.position
+    q, k, v = (y.unflatten(-1, (4, 4)).flatten(1, -3) for y in made.qkv(x).chunk(3, -1))
+    q, k = normalise(q), normalise(k)
+    score = torch.einsum("bihd,bjhd->bhij", q, k) * scale
+    indptr, keys, numbers = position.relation.rows(np.arange(hood.query_grid.size))
+    queries = np.repeat(np.arange(hood.query_grid.size), np.diff(indptr))
+    bias = torch.full(score.shape[-2:], float("-inf")).expand(4, -1, -1).clone()
+    bias[:, queries, keys] = position()[:, torch.as_tensor(numbers).long()]
+    weights = torch.as_tensor(np.array(hood.key_grid.weights)).flatten().float().log()
+    mixed = torch.einsum("bhij,bjhd->bihd", (score + bias + weights).softmax(-1), v)
+    return made.out(mixed.flatten(-2)).unflatten(1, hood.query_grid.shape)
+
+
+@pytest.mark.parametrize(
+    ("hood", "position"),
+    [
+        (ga.window(PLANE, (3, 5)), "offsets"),
+        (ga.window(PLANE, (3, 5)), ga.nn.Offsets(by=(0,))),
+        (ga.window(SPHERE, 3), "offsets"),
+        (ga.geodesic(SPHERE, radius=40.0), "angles"),
+        (ga.geodesic(SPHERE, radius=40.0), ga.nn.Angles(bins=5, sectors=3)),
+        (ga.window(PLANE, (3, 5), causal=True), "continuous"),
+        (ga.geodesic(SPHERE, radius=40.0), ga.nn.Continuous(hidden=7, sectors=1)),
+    ],
+    ids=str,
+)
+def test_a_pair_position_adds_the_entry_of_its_table(hood, position):
+    made = attention_with(hood, position)
+    x = torch.randn(2, *hood.query_grid.shape, 16)
+    found, expected = made(x), by_hand(made, x, 0.5)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    parameters = dict(made.named_parameters())
+    gradients = torch.autograd.grad(found.square().sum(), parameters.values())
+    trues = torch.autograd.grad(expected.square().sum(), parameters.values())
+    for name, gradient, true in zip(parameters, gradients, trues, strict=True):
+        torch.testing.assert_close(gradient, true, rtol=1e-4, atol=1e-4, msg=name)
+    assert any("position" in name for name in parameters)
+
+
+def test_learned_tables_begin_without_a_say():
+    hood = ga.window(PLANE, 3)
+    x = torch.randn(2, *PLANE.shape, 16)
+    plain, biased = (ga.nn.Attention(16, 4, hood, position=position) for position in (None, "offsets"))
+    biased.load_state_dict(plain.state_dict(), strict=False)
+    torch.testing.assert_close(plain(x), biased(x))
+
+
+def test_continuous_tables_are_those_of_swin_v2():
+    hood = ga.window(PLANE, 4, stride=4, boundary="clip")
+    made = ga.nn.Continuous(hidden=8).bias(hood, 3)
+    steps = 8.0 * torch.arange(-3, 4) / 3
+    steps = steps.sign() * (steps.abs() + 1.0).log2() / np.log2(8.0)
+    coordinates = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), -1).flatten(0, 1)
+    torch.testing.assert_close(made.coordinates(), coordinates.to(made.coordinates().dtype))
+    torch.testing.assert_close(made(), (16 * torch.sigmoid(made.network(coordinates.float()))).T)
+
+
+@pytest.mark.parametrize("position", [None, "harmonic", "angles"])
+def test_a_learned_scale_is_cosine_attention_at_a_clamped_temperature(position):
+    hood = ga.geodesic(SPHERE, radius=40.0)
+    made = attention_with(hood, position, scale="learned")
+    x = torch.randn(2, *SPHERE.shape, 16)
+    with torch.no_grad():
+        made.log_scale.copy_(torch.tensor([0.0, 1.0, np.log(100.0), 20.0]))
+    (gradient,) = torch.autograd.grad(made(x).square().sum(), made.log_scale)
+    assert gradient[:2].all()
+    assert gradient[3] == 0  # clamped
+    if position == "angles":
+        scale = torch.tensor([1.0, np.e, 100.0, 100.0])[:, None, None]
+        expected = by_hand(made, x, scale, lambda x: torch.nn.functional.normalize(x, dim=-1))
+        torch.testing.assert_close(made(x), expected, rtol=1e-4, atol=1e-4)
+    twice = attention_with(hood, position, scale="learned")
+    twice.load_state_dict(made.state_dict())
+    assert torch.equal(twice(x), made(x))
+
+
+def test_heads_with_neighborhoods_of_their_own_have_tables_of_their_own():
+    hood = ga.heads(ga.window(PLANE, 3), ga.window(PLANE, 5))
+    made = ga.nn.Attention(16, 4, hood, position="offsets")
+    assert [tuple(p.shape) for p in made.position.parameters()] == [(2, 25), (2, 81)]
+    made(torch.randn(1, *PLANE.shape, 16)).sum().backward()
+    assert all(p.grad is not None for p in made.parameters())
+
+
+def test_models_take_pair_positions_and_their_files_keep_them(tmp_path):
+    from geoattn import models
+
+    hood = ga.geodesic(SPHERE, radius=40.0)
+    config = models.TransformerConfig(SPHERE, hood, 2, 2, dim=16, depth=1, num_heads=4, position="angles")
+    model = config.build()
+    for name, parameter in model.named_parameters():
+        if name.endswith("table"):
+            torch.nn.init.normal_(parameter)
+    models.save(tmp_path / "model.safetensors", model)
+    again, _ = models.load(tmp_path / "model.safetensors")
+    x = torch.randn(1, 2, *SPHERE.shape)
+    assert torch.equal(again(x), model(x))

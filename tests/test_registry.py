@@ -46,7 +46,7 @@ def one_of_each_kind() -> list[Value]:
     """A value of every kind: a new kind wants a line here."""
     from geoattn.grids import patches
     from geoattn.models import EncoderDecoderConfig, TransformerConfig
-    from geoattn.nn import Directional, Fourier, Harmonic, Rotary
+    from geoattn.nn import Angles, Continuous, Directional, Fourier, Harmonic, Offsets, Rotary
     from geoattn.xarray import Moments, Schema, Statistics
 
     plane = ga.grids.cartesian((4, 6))
@@ -89,6 +89,9 @@ def one_of_each_kind() -> list[Value]:
         ga.relations.product(ga.relations.edges(ga.window(plane, 3)), ga.relations.angles(disc, 3)),
         ga.relations.edges(disc).transpose(),
         ga.relations.edges(disc).on(disc.without_keys(GRID.lat > 0)),
+        Angles(8),
+        Continuous(),
+        Offsets(by=(1,)),
         Harmonic(3),
         Directional(),
         Fourier(),

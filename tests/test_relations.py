@@ -152,7 +152,9 @@ def test_a_relation_holds_on_some_of_its_edges(relation):
 def test_the_parts_of_the_axes_make_up_the_number(relation):
     parts = relation.along
     axes = relation.hood.axes
-    offsets = any(kind.kind == "offsets" for kind in relation.classes() if issubclass(kind, Relation))
+    offsets = any(
+        kind.kind == "relation_offsets" for kind in relation.classes() if issubclass(kind, Relation)
+    )
     assert (parts is None) == (axes is None or (len(axes) > 1 and not offsets))
     assert parts is None or np.prod([part.count for part in parts]) == relation.count
     for query, key in in_order(relation.hood) if parts else ():

@@ -381,18 +381,32 @@ def test_attention_modules(refused_by):
     assert x.shape == (2, 1, 6, 12)
 
 
+def test_pair_positions(refused_by):
+    position, hood = ga.nn.Offsets(), ga.window(PLANE, 3)
+    with refused_by("nn/position/pairs.py", "adds a bias for every pair of a neighborhood") as said:
+        position.module(PLANE, PLANE, 2, 4)
+    made = said.run("position.bias(", position=position, hood=hood, num_heads=2)
+    assert made().shape == (2, 25)
+    with refused_by("nn/attention.py", "brings queries and keys to unit length itself") as said:
+        ga.nn.Attention(8, 2, hood, scale="learned", qk_norm=True)
+    said.says("drop qk_norm=True")
+    assert ga.nn.Attention(8, 2, hood, scale="learned")(tokens(PLANE)).isfinite().all()
+    with pytest.raises(ValueError, match="scale must be 'learned', a number"):
+        ga.nn.Attention(8, 2, hood, scale="cosine")
+
+
 def test_positions(refused_by):
-    with refused_by("nn/position.py", "is unknown; use None, one of") as said:
+    with refused_by("nn/position/base.py", "is unknown; use None, one of") as said:
         ga.nn.Attention(8, 2, HOOD, position="harmonics")
     position = said.run("ga.nn.Harmonic(")
     assert ga.nn.Attention(8, 2, HOOD, position=position)(tokens()).shape == (1, 6, 12, 8)
-    with refused_by("nn/position.py", "needs points on a sphere, got") as said:
+    with refused_by("nn/position/channels.py", "needs points on a sphere, got") as said:
         ga.nn.Attention(8, 2, ga.window(PLANE, 3), position="harmonic")
     said.says("position='fourier' or 'rotary'")
     for name in ("fourier", "rotary"):
         module = ga.nn.Attention(8, 2, ga.window(PLANE, 3), position=name)
         assert module(tokens(PLANE)).shape == (1, 6, 8, 8)
-    with refused_by("nn/position.py", "needs a cartesian grid, got") as said:
+    with refused_by("nn/position/channels.py", "needs a cartesian grid, got") as said:
         ga.nn.Attention(8, 2, HOOD, position="fourier")
     said.says("position='harmonic' or 'directional'")
     for name in ("harmonic", "directional"):
@@ -410,11 +424,11 @@ def test_positions_on_other_grids(refused_by):
         context = tokens(hood.key_grid)
         x = tokens(hood.query_grid)
         assert ga.nn.Attention(8, 2, hood, position=None)(x, context=context).shape == x.shape
-    with refused_by("nn/position.py", "needs two grids of the same extent") as said:
+    with refused_by("nn/position/channels.py", "needs two grids of the same extent") as said:
         ga.nn.Attention(8, 2, others[-1], position="fourier")
     said.says("position=None")
     mixed = ga.everything(ga.grids.product(ga.grids.cartesian(2), SPHERE))
-    with refused_by("nn/position.py", "needs a cartesian grid, got") as said:
+    with refused_by("nn/position/channels.py", "needs a cartesian grid, got") as said:
         ga.nn.Attention(8, 2, mixed, position="fourier")
     said.says("position='harmonic' or 'directional'")
     for name in ("harmonic", "directional"):
@@ -430,7 +444,7 @@ def test_a_position_with_parameters(refused_by):
         "    slope: float = dataclasses.field(kw_only=True)\n",
         cell,
     )
-    with refused_by("nn/position.py", "has parameters without defaults") as said:
+    with refused_by("nn/position/base.py", "has parameters without defaults") as said:
         ga.nn.Attention(8, 2, HOOD, position="slopes")
     said.says("Slopes.__init__()")
     value = said.run("Slopes(…", "slope=1.0", Slopes=cell["Slopes"])

@@ -4,16 +4,32 @@ from geoattn.grids import patches, position_features, real_spherical_harmonics
 from geoattn.nn.attention import Attention
 from geoattn.nn.block import Block, LayerScale
 from geoattn.nn.embedding import PatchEmbed, PatchUnembed, PositionFeatures
-from geoattn.nn.position import Directional, Fourier, Harmonic, Position, Rotary
+from geoattn.nn.position import (
+    Angles,
+    Continuous,
+    Directional,
+    Fourier,
+    Harmonic,
+    Offsets,
+    PairBias,
+    PairPosition,
+    Position,
+    Rotary,
+)
 from geoattn.nn.resampling import Resample
 
 __all__ = [
+    "Angles",
     "Attention",
     "Block",
+    "Continuous",
     "Directional",
     "Fourier",
     "Harmonic",
     "LayerScale",
+    "Offsets",
+    "PairBias",
+    "PairPosition",
     "PatchEmbed",
     "PatchUnembed",
     "Position",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+import math
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,8 @@ from geoattn.functional import attention
 from geoattn.grids.checks import integer, positive, real
 from geoattn.neighborhoods import Neighborhood
 from geoattn.nn.checks import check_rate, check_tokens
-from geoattn.nn.position import Position, resolve
+from geoattn.nn.position.base import Position, resolve
+from geoattn.nn.position.pairs import PairBias, PairBiases
 
 
 class AttentionOptions(TypedDict, total=False):
@@ -22,7 +24,7 @@ class AttentionOptions(TypedDict, total=False):
     qk_norm: bool
     bias: bool
     position: str | Position | None
-    scale: float | Tensor | None
+    scale: float | Tensor | Literal["learned"] | None
     key_weights: Literal["quadrature"] | Tensor | None
     device: torch.device | str | None
     dtype: torch.dtype | None
@@ -53,14 +55,17 @@ class Attention(nn.Module):
     bias
         Whether the projections have a bias.
     position
-        Relative position: ``None``, ``"harmonic"`` or ``"directional"`` (spheres), ``"fourier"`` or
-        ``"rotary"`` (planes), or a value such as ``ga.nn.Harmonic(degree=6)``.
+        Relative position: ``None``; carried by channels, ``"harmonic"`` or ``"directional"`` (spheres),
+        ``"fourier"`` or ``"rotary"`` (planes); a bias for every pair, ``"offsets"`` (windows), ``"angles"``
+        (spheres) or ``"continuous"``; or a value such as ``ga.nn.Harmonic(degree=6)``.
     dropout
         Probability of dropping a channel of the result, after the output projection. Attention
         weights are never dropped.
     scale
         Factor of the dot products, ``head_dim ** -0.5`` by default: a number, or a tensor of one or
-        ``num_heads`` numbers; a parameter is learned.
+        ``num_heads`` numbers; a parameter is learned. ``"learned"`` is cosine attention (Swin V2,
+        2111.09883): queries and keys of unit length, and for each head a learned factor, at first 10 and
+        at most 100.
     key_weights
         ``"quadrature"`` weighs each key by its cell, as the integral does; ``None`` counts all alike; or
         positive weights ``[*key_grid.shape]``, kept in the module's state.
@@ -89,7 +94,7 @@ class Attention(nn.Module):
         bias: bool = True,
         position: str | Position | None = None,
         dropout: float = 0.0,
-        scale: float | Tensor | None = None,
+        scale: float | Tensor | Literal["learned"] | None = None,
         key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -133,13 +138,25 @@ class Attention(nn.Module):
         self.query_norm, self.key_norm = norm(), norm()
         self.position: nn.Module | None = None
         if (scheme := resolve(position)) is not None:
-            own = scheme.module(hood.query_grid, hood.key_grid, num_heads, head_dim)
+            own = scheme.build(hood, num_heads, head_dim)
             self.position = own.to(device=device, dtype=dtype)
         self.dropout = nn.Dropout(dropout)
+        if isinstance(scale, str) and qk_norm:
+            raise ValueError(
+                f"scale={scale!r} brings queries and keys to unit length itself; drop qk_norm=True"
+            )
         self._take_scale(scale, device)
         self._take_key_weights(key_weights, device)
 
-    def _take_scale(self, scale: float | Tensor | None, device: torch.device | str | None) -> None:
+    def _take_scale(
+        self, scale: float | Tensor | Literal["learned"] | None, device: torch.device | str | None
+    ) -> None:
+        self.log_scale: nn.Parameter | None = None
+        if isinstance(scale, str):
+            if scale != "learned":
+                raise ValueError(f"scale must be 'learned', a number, a tensor or None, got {scale!r}")
+            self.log_scale = nn.Parameter(torch.full((self.num_heads,), math.log(10.0), device=device))
+            return
         if scale is None:
             scale = self.head_dim**-0.5
         if not isinstance(scale, Tensor):
@@ -203,17 +220,26 @@ class Attention(nn.Module):
         q = self.query_norm(torch.unflatten(q, -1, (self.num_heads, self.head_dim)))
         k = self.key_norm(torch.unflatten(k, -1, (self.num_kv_heads, self.head_dim)))
         v = torch.unflatten(v, -1, (self.num_kv_heads, self.head_dim))
-        if self.position is not None:
-            q, k = self.position(q, k, self.scale)
+        if self.log_scale is None:
+            scale = self.scale
+        else:
+            q, k = nn.functional.normalize(q, dim=-1), nn.functional.normalize(k, dim=-1)
+            scale = self.log_scale.clamp(max=math.log(100.0)).exp()
+        pairs: dict[str, Any] = {}
+        if isinstance(self.position, PairBias | PairBiases):
+            pairs = {"relation": self.position.relation, "relation_bias": self.position()}
+        elif self.position is not None:
+            q, k = self.position(q, k, scale)
         mixed = attention(
             q,
             k,
             v,
             self.hood,
-            scale=self.scale,
+            scale=scale,
             key_weights=self.key_weights,
             key_mask=key_mask,
             key_bias=key_bias,
+            **pairs,
         )
         result: Tensor = self.dropout(self.out(mixed.flatten(-2)))
         return result

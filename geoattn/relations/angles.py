@@ -21,7 +21,7 @@ _TOUCHING = 1e-9
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Angles(Relation, kind="angles"):
+class Angles(Relation, kind="relation_angles"):
     """Bins of great-circle angle, and of bearing; made by :func:`angles`, which defines them."""
 
     #: edges of the bins, degrees, from 0 on

@@ -177,7 +177,7 @@ def _swapped(numbers: Callable[[Index, Index], NDArray[Any]]) -> Callable[[Index
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Transposed(Relation, kind="transposed_relation"):
+class Transposed(Relation, kind="relation_transposed"):
     """The numbers of ``relation`` on the transposed neighborhood."""
 
     relation: Relation

@@ -31,7 +31,7 @@ class _EdgeByEdge(Relation):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Labels(_EdgeByEdge, kind="labels"):
+class Labels(_EdgeByEdge, kind="relation_labels"):
     """Any number for each edge; made by :func:`labels`."""
 
     #: int32 [edges], in the order of ``hood.to_csr().indices``
@@ -58,7 +58,7 @@ class Labels(_EdgeByEdge, kind="labels"):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Edges(_EdgeByEdge, kind="edge_numbers"):
+class Edges(_EdgeByEdge, kind="relation_edges"):
     """Every edge its own number; made by :func:`edges`."""
 
     @cached_property

@@ -19,7 +19,7 @@ from geoattn.relations.base import Along, Relation, require_neighborhood, requir
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Offsets(Relation, kind="offsets"):
+class Offsets(Relation, kind="relation_offsets"):
     """The displacements of a neighborhood with axes; made by :func:`offsets`, which defines them."""
 
     #: axes whose absolute place counts too, ascending

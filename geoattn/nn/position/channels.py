@@ -1,57 +1,25 @@
 """Relative position that respects the geometry, carried by the channels of queries and keys.
 
-The operator computes scale · q·k and nothing else. A position scheme therefore either appends
-channels, so that the extra part of q·k is a learned function of where the two points lie, or
-rotates the channels there are. No kernel knows of it, and its symmetry is that of the functions
-used: exact under rotations of a sphere (``Harmonic``), under those about its axis alone
-(``Directional``), and under translations of a plane (``Fourier``, ``Rotary``).
+Such a scheme either appends channels, so that the extra part of q·k is a learned function of where the two
+points lie, or rotates the channels there are. No kernel knows of it, it works between any two points, and
+its symmetry is that of the functions used: exact under rotations of a sphere (``Harmonic``), under those
+about its axis alone (``Directional``), and under translations of a plane (``Fourier``, ``Rotary``).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from abc import abstractmethod
 from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geoattn._fields import check_fields
-from geoattn._value import KINDS, Value
 from geoattn.grids import Cartesian, Grid
 from geoattn.grids.harmonics import real_spherical_harmonics, wave_periods
 from geoattn.grids.sphere import Floats
+from geoattn.nn.position.base import Position
 from geoattn.nn.table import Table
-
-
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Position(Value):
-    """A scheme of relative position: a small value that a configuration can hold.
-
-    A scheme of your own names its kind, ``class Mine(Position, kind="mine")``, and ``position="mine"``
-    finds it with its defaults. A package declares it under ``geoattn.positions``::
-
-        [project.entry-points."geoattn.positions"]
-        mine = "my_package.position:Mine"
-    """
-
-    def _check_kinds(self) -> None:
-        check_fields(self)
-
-    @abstractmethod
-    def module(self, query_grid: Grid, key_grid: Grid, num_heads: int, head_dim: int) -> nn.Module:
-        """A module with ``forward(q, k, scale) -> (q, k)``, ready for the operator.
-
-        Raises
-        ------
-        ValueError
-            If the scheme does not fit the grids or the head dimension.
-        """
-
-    def __repr__(self) -> str:
-        content = ", ".join(f"{name}={value!r}" for name, value in self._content().items())
-        return f"{type(self).__name__}({content})"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -183,33 +151,6 @@ class Rotary(Position, kind="rotary"):
                 waves[axis, own] = np.rint(waves[axis, own])
         query, key = (_phases(g, periods, waves) for g in (query_plane, key_plane))
         return Rotation(query, key, query_grid, key_grid)
-
-
-def schemes() -> list[str]:
-    """Names of the schemes: ours, those defined in this process and those that packages declare."""
-    here = [kind for kind, cls in KINDS.loaded().items() if issubclass(cls, Position)]
-    return sorted({*here, *KINDS.declared("geoattn.positions")})
-
-
-def resolve(position: str | Position | None) -> Position | None:
-    """The scheme that a user named, with its defaults."""
-    if position is None or isinstance(position, Position):
-        return position
-    if position not in schemes():
-        raise ValueError(
-            f"position {position!r} is unknown; use None, one of {schemes()}, "
-            "or a value such as ga.nn.Harmonic(degree=6)"
-        )
-    scheme = KINDS[position]
-    if not issubclass(scheme, Position):
-        raise TypeError(f"{KINDS.claim(position)} is declared as a position scheme, and extends none")
-    try:
-        return scheme()
-    except TypeError as error:
-        raise TypeError(
-            f"position {position!r} has parameters without defaults ({error}); give a value, "
-            f"{scheme.__qualname__}(…), in place of its name"
-        ) from error
 
 
 class ProductBias(nn.Module):
