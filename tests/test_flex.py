@@ -30,7 +30,8 @@ def traced(monkeypatch):
     backend.attention = torch.compile(flex_attention, backend="aot_eager", fullgraph=True, dynamic=False)
     monkeypatch.setattr(backend, "refuses", lambda *operands: None)
     monkeypatch.setattr(backend, "unavailable", lambda: None)
-    monkeypatch.setattr(backends, "get", lambda name: backend)
+    others = backends.get
+    monkeypatch.setattr(backends, "get", lambda name: backend if name == "flex" else others(name))
     yield backend
     torch.compiler.reset()
 
@@ -38,6 +39,32 @@ def traced(monkeypatch):
 def test_random_problems_agree_with_the_oracle(traced):
     for case in testing.cases(0, 4):
         testing.check(case, "flex")
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_random_problems_with_relations_agree_with_the_oracle(traced, seed):
+    for case in testing.cases(200 + seed, 4, relations=1.0):
+        testing.check(case, "flex")
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_the_gradient_of_a_table_repeats_bit_for_bit(traced, batched):
+    hood = ga.geodesic(ga.grids.gaussian(6, 12), radius=40.0)
+    relation = ga.relations.angles(hood, 3)
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 6, 12, 2, 16, generator=generator) for _ in range(3))
+    table = torch.randn(*([2] if batched else []), 2, relation.count, generator=generator)
+    table[..., 0, 1] = float("-inf")  # hides pairs
+
+    def gradient(backend):
+        leaf = table.clone().requires_grad_()
+        out = ga.attention(q, k, v, hood, relation=relation, relation_bias=leaf, backend=backend)
+        return torch.autograd.grad(out.square().sum(), leaf)[0]
+
+    found = gradient("flex")
+    assert torch.equal(found, gradient("flex"))
+    assert (found[..., 0, 1] == 0).all()
+    torch.testing.assert_close(found, gradient("reference"))
 
 
 def attend(hood, key_bias, seed=0):
@@ -117,7 +144,7 @@ def test_the_compiled_forward_pass_on_the_cpu_agrees_with_the_oracle():
     with torch.no_grad():
         out = torch.compile(flex_attention, fullgraph=True, dynamic=False)(
             *(x.transpose(1, 2) for x in operands),
-            score_mod=flex.add_per_key(additive),
+            score_mod=flex.add_biases(additive),
             block_mask=layout.block_mask,
             scale=0.3,
             enable_gqa=True,
@@ -131,9 +158,9 @@ def test_the_compiled_forward_pass_on_the_cpu_agrees_with_the_oracle():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_random_problems_on_a_cuda_device_agree_with_the_oracle():
     checked = 0
-    for case in testing.cases(1, 60, dtypes=(torch.float32, torch.float16, torch.bfloat16)):
+    for case in testing.cases(1, 60, dtypes=(torch.float32, torch.float16, torch.bfloat16), relations=0.4):
         operands = [x.to("cuda").flatten(1, -3) for x in (case.q, case.k, case.v)]
-        if backends.refusal("flex", *operands, case.hood) is None:
+        if backends.refusal("flex", *operands, case.hood, case.options.get("relation")) is None:
             testing.check(case, "flex", device="cuda")
             checked += 1
     assert checked >= 10

@@ -22,6 +22,7 @@ from geoattn import _files, plans
 from geoattn._files import read_checked, write_checked
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.plans import cache, sources
+from geoattn.relations.base import Relation
 
 
 def a_hood() -> Neighborhood:
@@ -181,37 +182,57 @@ def rewritten(path: Path, **arrays: object) -> None:
     write_checked(written.getvalue(), path)
 
 
-@pytest.mark.parametrize("kind", [plans.LanePlan, plans.TilePlan])
+KINDS = (plans.LanePlan, plans.TilePlan, plans.NumberedLanePlan, plans.NumberedTilePlan)
+
+
+def what_has(kind: type[plans.Plan], hood: Neighborhood) -> Neighborhood | Relation:
+    """What a plan of that kind is of."""
+    numbered = issubclass(kind, plans.NumberedLanePlan | plans.NumberedTilePlan)
+    return ga.relations.angles(hood, 3) if numbered else hood
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_arrays_that_a_kernel_must_not_follow_are_built_anew(folder: Path, kind: type[plans.Plan]) -> None:
-    built = plans.plan(a_hood(), kind.query_tile, kind.key_tile)
+    of = what_has(kind, a_hood())
+    built = plans.plan(of, kind.query_tile, kind.key_tile)
     (path,) = folder.iterdir()
     whole = path.read_bytes()
     for name in (field.name for field in dataclasses.fields(kind)):
         good = getattr(built, name)
-        bad = (
-            [None] if name == "ring" else [None, good[:-1], good.astype(np.float64), good[::2], good + 10**6]
-        )
-        for content in (*bad, np.array(0)) if name == "ring" else bad:
+        if name in ("ring", "count"):
+            bad = [None, np.array(0)]
+        else:
+            bad = [None, good[:-1], good.astype(np.float64), good[::2], good + 10**6]
+        for content in bad:
             path.write_bytes(whole)
             rewritten(path, **{name: content})
-            assert cache.read(path, a_hood()) is None, (name, content)
+            assert cache.read(path, of) is None, (name, content)
     for name in ("query_order", "key_order"):  # a token twice, and another not at all
         order = getattr(built, name).copy()
         order[0] = order[1]
         path.write_bytes(whole)
         rewritten(path, **{name: order})
-        assert cache.read(path, a_hood()) is None
+        assert cache.read(path, of) is None
     path.write_bytes(whole)
-    assert cache.read(path, a_hood()) is not None
+    assert cache.read(path, of) is not None
 
 
-@pytest.mark.parametrize("kind", [plans.LanePlan, plans.TilePlan])
+@pytest.mark.parametrize("kind", [plans.NumberedLanePlan, plans.NumberedTilePlan])
+def test_the_plan_of_other_numbers_is_built_anew(folder: Path, kind: type[plans.Plan]) -> None:
+    plans.plan(ga.relations.angles(a_hood(), 3), kind.query_tile, kind.key_tile)
+    (path,) = folder.iterdir()
+    assert cache.read(path, ga.relations.angles(a_hood(), 4)) is None
+    assert cache.read(path, ga.relations.angles(a_hood(), [0, 10, 20, 31])) is None
+    assert cache.read(path, ga.relations.angles(a_hood(), 3)) is not None
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_plan_of_other_edges_is_built_anew(folder: Path, kind: type[plans.Plan]) -> None:
-    other = ga.geodesic(ga.grids.equiangular(13, 24), radius=31)
+    other = what_has(kind, ga.geodesic(ga.grids.equiangular(13, 24), radius=31))
     plans.plan(other, kind.query_tile, kind.key_tile)
     (path,) = folder.iterdir()
     assert cache.read(path, other) is not None
-    assert cache.read(path, a_hood()) is None
+    assert cache.read(path, what_has(kind, a_hood())) is None
 
 
 def test_a_full_disk_is_reported_and_survived(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

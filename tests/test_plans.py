@@ -15,6 +15,8 @@ import geoattn as ga
 from geoattn import plans
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
+from geoattn.plans import expand
+from geoattn.relations.base import Relation
 
 SHAPES = [(64, 64), (32, 1)]
 
@@ -162,6 +164,35 @@ def check(hood: Neighborhood, plan: plans.Plan) -> None:
 def test_a_plan_holds_exactly_the_edges_of_its_neighborhood(name: str, shape: tuple[int, int]) -> None:
     hood = HOODS[name]()
     check(hood, plans.build(hood, *shape))
+
+
+NUMBERED: dict[str, Callable[[], Relation]] = {
+    "offsets": lambda: ga.relations.offsets(on_plane((24, 40), 7)),
+    "offsets by columns": lambda: ga.relations.offsets(on_plane((20, 30), (3, 5), dilation=(1, 2)), by=1),
+    "angles and bearings": lambda: ga.relations.angles(ga.geodesic(SPHERE, radius=30.0), 3, sectors=4),
+    "edges": lambda: ga.relations.edges(random_edges(PLANE, SPHERE, 0.1)),
+    "no pairs": lambda: ga.relations.edges(random_edges(PLANE, PLANE, 0.0)),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", NUMBERED)
+def test_a_plan_holds_the_number_of_each_pair_of_a_relation(name: str, shape: tuple[int, int]) -> None:
+    for relation in (NUMBERED[name](), NUMBERED[name]().transpose()):
+        plan = plans.build(relation, *shape)
+        assert isinstance(plan, plans.NumberedLanePlan | plans.NumberedTilePlan)
+        assert plan.count == relation.count
+        check(relation.hood, plan)
+        for tile in range(len(plan.tile_class)):
+            queries, keys = expand.pairs_of(plan, tile)
+            np.testing.assert_array_equal(expand.numbers_of(plan, tile), relation.numbers(queries, keys))
+
+
+def test_equal_tiles_of_numbers_are_stored_once() -> None:
+    plan = plans.build(ga.relations.offsets(on_plane((96, 96), 7)))
+    assert isinstance(plan, plans.NumberedTilePlan)
+    assert len(plan.numbers) < len(plan.key_tiles) < plan.lengths.sum()
+    assert len(np.unique(plan.numbers, axis=0)) == len(plan.numbers)
 
 
 @settings(max_examples=40, deadline=None)

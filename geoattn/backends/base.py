@@ -179,13 +179,15 @@ def forward_of_multiplied(
     key_bias: Tensor | None,
     hood: Neighborhood,
     scale: Tensor,
+    pairs: Pairs | None = None,
 ) -> Forward:
     """The forward pass on kernels that know one number only: of queries multiplied by their scales.
 
     Half precision is computed in float32, so that no query is rounded twice.
     """
     wide_q, wide_k, wide_v = (x.to(accumulation_dtype(q.dtype)) for x in (q, k, v))
-    out, lse = backend.forward(wide_q * scale[:, None, :, None], wide_k, wide_v, key_bias, hood, 1.0)
+    arguments = wide_q * scale[:, None, :, None], wide_k, wide_v, key_bias, hood, 1.0
+    out, lse = backend.forward(*arguments, pairs) if knows_relations(backend) else backend.forward(*arguments)
     return Forward(out.to(q.dtype), lse)
 
 
@@ -202,15 +204,20 @@ def backward_of_multiplied(
     hood: Neighborhood,
     scale: Tensor,
     needs_key_bias: bool,
+    pairs: Pairs | None = None,
+    needs_table: bool = False,
 ) -> Gradients:
     """The backward pass that belongs to :func:`forward_of_multiplied`."""
     do, wide_q, wide_k, wide_v, wide_out = (
         x.to(accumulation_dtype(q.dtype)) for x in (grad_out, q, k, v, out)
     )
     factor = scale[:, None, :, None]
-    dq, dk, dv, db, *_ = backend.backward(
-        do, grad_lse, wide_q * factor, wide_k, wide_v, key_bias, wide_out, lse, hood, 1.0, needs_key_bias
-    )
+    operands = do, grad_lse, wide_q * factor, wide_k, wide_v, key_bias, wide_out, lse, hood, 1.0
+    if knows_relations(backend):
+        found = backend.backward(*operands, needs_key_bias, False, pairs, needs_table)
+    else:
+        found = backend.backward(*operands, needs_key_bias)
+    dq, dk, dv, db, _, dtable = found
     each = (dq * wide_q).sum((1, 3))
     dscale = each.sum(0, keepdim=True) if scale.shape[0] == 1 else each
-    return Gradients((dq * factor).to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), db, dscale)
+    return Gradients((dq * factor).to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), db, dscale, dtable)

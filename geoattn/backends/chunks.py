@@ -150,6 +150,28 @@ def second_derivatives(
     return [None if t is None or x is None else t.to(x.dtype) for t, x in zip(totals, operands, strict=True)]
 
 
+def table_gradient(
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_bias: Tensor | None,
+    hood: Neighborhood,
+    scale: float | Tensor,
+    pairs: Pairs,
+) -> Tensor:
+    """The gradient of a relation's table alone, each sum in one fixed order: for kernels that have none."""
+    total, kv_heads = torch.zeros_like(pairs.table), k.shape[2]
+    for chunk, part in work(hood, q, pairs):
+        q_chunk, k_chunk, v_chunk, bias = gather(chunk, q[part], k[part], v[part], key_bias, part)
+        do, dlse = gather_gradients(chunk, grad_out, grad_lse, part, kv_heads)
+        pair_bias = bias_of_pairs(pairs, chunk, part, kv_heads)
+        score = scores(q_chunk, k_chunk, bias, chunk.hidden, of_heads(scale, part, kv_heads), pair_bias)
+        add_by_number(total, score_gradient(score, v_chunk, do, dlse)[1], chunk, part)
+    return total
+
+
 def of_heads(scale: float | Tensor, part: slice, kv_heads: int) -> float | Tensor:
     """A number, or a part of the batch's ``[B or 1, H]`` as ``[B or 1, Hkv, H / Hkv, 1, 1]``."""
     if not isinstance(scale, Tensor):
@@ -162,6 +184,11 @@ def table_part(table: Tensor, chunk: Chunk, part: slice) -> Tensor:
     """A part of the batch of a relation's table, and the queries of the chunk where each has its own."""
     rows = table if table.shape[0] == 1 else table[part]
     return rows if table.ndim == 3 else rows.index_select(1, chunk.queries)
+
+
+def bias_of_pairs(pairs: Pairs | None, chunk: Chunk, part: slice, kv_heads: int) -> Tensor | None:
+    """What a relation's table adds to the scores of a chunk, ``[B or 1, Hkv, G, n, m]``."""
+    return None if pairs is None else looked_up(table_part(pairs.table, chunk, part), chunk, kv_heads)
 
 
 def looked_up(table: Tensor, chunk: Chunk, kv_heads: int) -> Tensor:
@@ -232,6 +259,18 @@ def attend(
     return out, lse.squeeze(-1)
 
 
+def score_gradient(score: Tensor, v: Tensor, do: Tensor, dlse: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Weights and the gradients of scores, ``[B, Hkv, G, n, m]``, by :func:`gather_gradients`."""
+    # not by the lse: beside huge biases it has lost its last digits
+    p, total, _, dead = softmax(score)
+    p /= total
+    dp = do @ v.mT.unsqueeze(2)
+    delta = (p * dp).sum(-1, keepdim=True)
+    if dlse is not None:
+        delta = delta - dlse.masked_fill(dead, 0.0)
+    return p, dp.sub_(delta).mul_(p)
+
+
 def softmax(score: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Weights, their sum, the largest score that was taken from all of them, and where no key is visible."""
     top = score.detach().amax(-1, keepdim=True)
@@ -261,6 +300,19 @@ def gather(
     if bias is not None:
         bias = (bias if bias.shape[0] == 1 else bias[part]).index_select(1, chunk.keys)
     return group(q.index_select(1, chunk.queries), k.shape[2], dtype), k_chunk, v_chunk, bias
+
+
+def gather_gradients(
+    chunk: Chunk, grad_out: Tensor, grad_lse: Tensor | None, part: slice, kv_heads: int
+) -> tuple[Tensor, Tensor | None]:
+    """The chunk's rows of the gradients of out and lse, ``[B, Hkv, G, n, Dv]`` and ``[B, Hkv, G, n, 1]``."""
+    dtype = accumulation_dtype(grad_out.dtype)
+    rows = (grad_out, None if grad_lse is None else grad_lse.unsqueeze(-1))
+    do, dlse = (
+        None if x is None else group(x[part].index_select(1, chunk.queries), kv_heads, dtype) for x in rows
+    )
+    assert do is not None
+    return do, dlse
 
 
 def work(hood: Neighborhood, q: Tensor, pairs: Pairs | None = None) -> Iterator[tuple[Chunk, slice]]:

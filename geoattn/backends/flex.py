@@ -3,9 +3,10 @@
 Tokens are laid out in plan order, the plan's lists become a ``BlockMask``, and the masks of its tiles
 are read bit by bit. The backward pass is torch's own. It runs the forward pass once more, because an
 op hands over its outputs only, and sums the gradient of the key vector with atomic additions, the one
-result of this backend that may differ in its last bits from run to run.
+result of this backend that may differ in its last bits from run to run. The table of a relation gets its
+gradient from dense chunks instead, as in the reference, always to the same bits: a pass of its own, and slow.
 
-Finite biases beyond ±2e38 count as ±2e38. What is not a number may spread to other queries of the same block
+Finite biases beyond ±1e38 count as ±1e38. What is not a number may spread to other queries of the same block
 of 128, and going backward to the keys that these see.
 """
 
@@ -27,14 +28,17 @@ from geoattn._lru import BoundedCache
 from geoattn.backends.base import (
     Forward,
     Gradients,
+    Pairs,
     accumulation_dtype,
     backward_of_multiplied,
     forward_of_multiplied,
 )
+from geoattn.backends.chunks import table_gradient
 from geoattn.backends.torch_private import dynamo_limits, with_autograd
 from geoattn.neighborhoods.base import Neighborhood
-from geoattn.plans import TilePlan, clears, tile_plan
+from geoattn.plans import NumberedTilePlan, TilePlan, clears, numbered_tile_plan, tile_plan
 from geoattn.plans.expand import visited
+from geoattn.relations.base import Relation
 
 #: side of a plan's tiles: a row of a mask is one 64-bit word
 TILE = 64
@@ -44,7 +48,8 @@ BLOCK = 128
 MAX_TILE_PAIRS = 2**26
 HEAD_DIMS = range(16, 257)
 MAX_PROGRAMS = 2**12
-MAX_BIAS = 2e38
+#: two of them, of a key and of a pair, stay finite when FlexAttention makes exponents of 2 of their sum
+MAX_BIAS = 1e38
 
 
 class Layout(NamedTuple):
@@ -57,6 +62,21 @@ class Layout(NamedTuple):
     query_place: Tensor
     key_place: Tensor
     block_mask: BlockMask
+    #: of a relation, else None
+    numbers: Numbers | None
+
+
+class Numbers(NamedTuple):
+    """The number of each pair in a relation: equal tiles of numbers are stored once."""
+
+    #: int32, a row of ``tiles`` for each pair of tiles, 0 for those that do not see each other
+    of_tiles: Tensor
+    #: int32 [n, 64, 64]
+    tiles: Tensor
+
+    def of(self, query: Tensor, key: Tensor) -> Tensor:
+        tile = self.of_tiles[query // TILE, key // TILE]
+        return self.tiles[tile, query % TILE, key % TILE]
 
 
 _layouts: BoundedCache[tuple[str, torch.device], Layout] = BoundedCache(max_bytes=2**30)
@@ -64,9 +84,10 @@ clears(_layouts.clear)
 
 
 class Flex:
-    """FlexAttention with a block mask from the plan and the key vector as a score modification."""
+    """FlexAttention with a block mask from the plan; a score modification adds all biases."""
 
     name = "flex"
+    knows_relations = True
 
     @cached_property
     def attention(self) -> Any:
@@ -103,12 +124,14 @@ class Flex:
         key_bias: Tensor | None,
         hood: Neighborhood,
         scale: float | Tensor,
+        pairs: Pairs | None = None,
     ) -> Forward:
         if isinstance(scale, Tensor):
-            return forward_of_multiplied(self, q, k, v, key_bias, hood, scale)
-        layout = layout_of(hood, q.device)
+            return forward_of_multiplied(self, q, k, v, key_bias, hood, scale, pairs)
+        layout = layout_of(hood if pairs is None else pairs.relation, q.device)
+        table = arrange_table(layout, pairs)
         with _outside_of_ops(), torch.no_grad():
-            out, lse = self._attend(*arrange(layout, q, k, v, key_bias), layout, scale)
+            out, lse = self._attend(*arrange(layout, q, k, v, key_bias), table, layout, scale)
         return Forward(out, lse.to(accumulation_dtype(q.dtype)))
 
     def backward(
@@ -125,18 +148,21 @@ class Flex:
         scale: float | Tensor,
         needs_key_bias: bool,
         needs_scale: bool = False,
+        pairs: Pairs | None = None,
+        needs_table: bool = False,
     ) -> Gradients:
+        operands = q, k, v, key_bias
         if isinstance(scale, Tensor):
-            return backward_of_multiplied(
-                self, grad_out, grad_lse, q, k, v, key_bias, out, lse, hood, scale, needs_key_bias
-            )
-        layout = layout_of(hood, q.device)
+            needs = needs_key_bias, pairs, needs_table
+            return backward_of_multiplied(self, grad_out, grad_lse, *operands, out, lse, hood, scale, *needs)
+        layout = layout_of(hood if pairs is None else pairs.relation, q.device)
+        table = arrange_table(layout, pairs)
         arranged = arrange(layout, q, k, v, key_bias)
         leaves = [x for x in arranged[: 4 if needs_key_bias else 3] if x is not None]
         with _outside_of_ops(), torch.enable_grad():
             for leaf in leaves:
                 leaf.requires_grad_()
-            outputs = self._attend(*arranged, layout, scale)
+            outputs = self._attend(*arranged, table, layout, scale)
             upstream = [grad_out]
             if grad_lse is not None:
                 upstream.append(grad_lse.masked_fill(lse == float("-inf"), 0.0))
@@ -146,17 +172,27 @@ class Flex:
         db = None
         if rest and key_bias is not None:
             db = rest[0].index_select(-1, layout.key_place).reshape(key_bias.shape)
-        return Gradients(dq, dk, dv, db)
+        dtable = None
+        if needs_table and pairs is not None:
+            dtable = table_gradient(grad_out, grad_lse, *operands, hood, scale, pairs)
+        return Gradients(dq, dk, dv, db, None, dtable)
 
     def _attend(
-        self, q: Tensor, k: Tensor, v: Tensor, additive: Tensor | None, layout: Layout, scale: float
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        additive: Tensor | None,
+        table: Tensor | None,
+        layout: Layout,
+        scale: float,
     ) -> tuple[Tensor, Tensor]:
         """out ``[B, Nq, H, Dv]`` and lse ``[B, Nq, H]`` of tokens, from operands at positions."""
         out, aux = self.attention(
             q.transpose(1, 2),
             k.transpose(1, 2),
             v.transpose(1, 2),
-            score_mod=add_per_key(additive),
+            score_mod=add_biases(additive, table, layout.numbers),
             block_mask=layout.block_mask,
             scale=scale,
             enable_gqa=q.shape[2] != k.shape[2],
@@ -180,22 +216,47 @@ def arrange(
     return q, k, v, key_bias
 
 
-def add_per_key(additive: Tensor | None) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """The score of a pair: only the key vector hides, a product that is −∞ is not a number."""
+def arrange_table(layout: Layout, pairs: Pairs | None) -> Tensor | None:
+    """A relation's table ``[B or 1, H, count]``, or for each position ``[B, positions, H, count]``.
+
+    None too where there are no numbers, and so no pairs.
+    """
+    if pairs is None or pairs.relation.count == 0:
+        return None
+    table = _bounded(pairs.table.detach())
+    return table.contiguous() if table.ndim == 3 else table.index_select(1, layout.query_order)
+
+
+def add_biases(
+    additive: Tensor | None, table: Tensor | None = None, numbers: Numbers | None = None
+) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """The score of a pair: only biases hide, a product that is −∞ is not a number."""
 
     def product(score: Tensor) -> Tensor:
         return torch.where(score == float("-inf"), float("nan"), score)
 
-    if additive is None:
-        return lambda score, batch, head, query, key: product(score)
-    if additive.ndim == 1:
-        return lambda score, batch, head, query, key: product(score) + additive[key]
-    return lambda score, batch, head, query, key: product(score) + additive[batch, key]
+    def of_key(batch: Tensor, key: Tensor) -> Tensor | float:
+        if additive is None:
+            return 0.0
+        return additive[key] if additive.ndim == 1 else additive[batch, key]
+
+    if table is None or numbers is None:
+        return lambda score, batch, head, query, key: product(score) + of_key(batch, key)
+    shared = len(table) == 1
+
+    def of_pair(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        number = numbers.of(query, key)
+        entry = 0 if shared else batch
+        return table[entry, head, number] if table.ndim == 3 else table[entry, query, head, number]
+
+    return lambda score, batch, head, query, key: (
+        product(score) + of_key(batch, key) + of_pair(batch, head, query, key)
+    )
 
 
-def _bounded(key_bias: Tensor) -> Tensor:
-    """Finite numbers no larger than what stays finite when FlexAttention makes exponents of 2 of them."""
-    return torch.where(key_bias.isfinite(), key_bias.clamp(-MAX_BIAS, MAX_BIAS), key_bias)
+def _bounded(bias: Tensor) -> Tensor:
+    """Finite numbers no larger than :data:`MAX_BIAS`."""
+    return torch.where(bias.isfinite(), bias.clamp(-MAX_BIAS, MAX_BIAS), bias)
 
 
 @contextmanager
@@ -211,15 +272,19 @@ def _outside_of_ops() -> Iterator[None]:
         yield
 
 
-def layout_of(hood: Neighborhood, device: torch.device) -> Layout:
-    """The layout of a neighborhood on a device; those of recent calls are kept."""
-    kept = _layouts.get((hood.identity, device))
+def layout_of(of: Neighborhood | Relation, device: torch.device) -> Layout:
+    """The layout of a neighborhood, or of a relation on it, on a device; those of recent calls are kept."""
+    kept = _layouts.get((of.identity, device))
     if kept is not None:
         return kept
-    tiles = tile_plan(hood)
+    tiles = numbered_tile_plan(of) if isinstance(of, Relation) else tile_plan(of)
     query_order, key_order = (_padded(order) for order in (tiles.query_order, tiles.key_order))
-    number_of_pair = _mask_numbers(tiles, len(query_order) // TILE, len(key_order) // TILE)
+    shape = len(query_order) // TILE, len(key_order) // TILE
+    # after the rows of the plan follow two more: that of a pair that is not visited, and that of one where
+    # all see all. So the mask alone says what the lists say: torch's path without compilation reads no lists
     hidden, full = len(tiles.masks), len(tiles.masks) + 1
+    ids = np.where(tiles.mask_ids < 0, full, tiles.mask_ids)
+    number_of_pair = _of_tiles(tiles, ids, shape, rest=hidden)
     words = np.concatenate(
         (tiles.masks, np.repeat(np.array([0, ~np.uint64(0)], np.uint64), TILE).reshape(2, TILE))
     )
@@ -249,8 +314,14 @@ def layout_of(hood: Neighborhood, device: torch.device) -> Layout:
         on_device(_places(query_order)),
         on_device(_places(key_order)),
         block_mask,
+        None,
     )
-    _layouts.put((hood.identity, device), made, 10 * number_of_pair.size + words.nbytes)
+    size = 10 * number_of_pair.size + words.nbytes
+    if isinstance(tiles, NumberedTilePlan):
+        of_tiles = _of_tiles(tiles, tiles.number_ids, shape, rest=0)
+        made = made._replace(numbers=Numbers(on_device(of_tiles), on_device(tiles.numbers)))
+        size += of_tiles.nbytes + tiles.numbers.nbytes
+    _layouts.put((of.identity, device), made, size)
     return made
 
 
@@ -266,20 +337,15 @@ def _places(order: NDArray[np.int32]) -> NDArray[np.int64]:
     return places
 
 
-def _mask_numbers(tiles: TilePlan, n_queries: int, n_keys: int) -> NDArray[np.int32]:
-    """The row of masks that says who sees whom in each pair of tiles, ``[n_queries, n_keys]``.
-
-    After the rows of the plan follow two more: that of a pair that is not visited, and that of a pair
-    where all see all. So the mask alone says what the lists say: torch's path without compilation
-    reads no lists.
-    """
-    hidden, full = len(tiles.masks), len(tiles.masks) + 1
-    numbers = np.full((n_queries, n_keys), hidden, dtype=np.int32)
+def _of_tiles(
+    tiles: TilePlan, of_entries: NDArray[np.int32], shape: tuple[int, int], rest: int
+) -> NDArray[np.int32]:
+    """What a plan holds of each entry, for each pair of tiles; ``rest`` for those that are not visited."""
+    spread = np.full(shape, rest, dtype=np.int32)
     for tile in range(len(tiles.tile_class)):
         entries, key_tiles = visited(tiles, tile)
-        ids = tiles.mask_ids[entries]
-        numbers[tile, key_tiles] = np.where(ids < 0, full, ids)
-    return numbers
+        spread[tile, key_tiles] = of_entries[entries]
+    return spread
 
 
 def _lists(marked: Tensor) -> tuple[Tensor, Tensor]:

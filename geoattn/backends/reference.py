@@ -15,16 +15,14 @@ from torch import Tensor
 
 from geoattn.backends.base import Forward, Gradients, Pairs, accumulation_dtype
 from geoattn.backends.chunks import (
-    Chunk,
     add_by_number,
     attend,
+    bias_of_pairs,
     gather,
-    group,
-    looked_up,
+    gather_gradients,
     of_heads,
+    score_gradient,
     scores,
-    softmax,
-    table_part,
     ungroup,
     work,
 )
@@ -61,7 +59,7 @@ class Reference:
             n = chunk.queries
             q_chunk, k_chunk, v_chunk, bias_chunk = gather(chunk, q[part], k[part], v[part], key_bias, part)
             factor = of_heads(scale, part, k.shape[2])
-            pair_bias = _of_pairs(pairs, chunk, part, k.shape[2])
+            pair_bias = bias_of_pairs(pairs, chunk, part, k.shape[2])
             out_chunk, lse_chunk = attend(
                 q_chunk, k_chunk, v_chunk, bias_chunk, chunk.hidden, factor, pair_bias
             )
@@ -94,19 +92,11 @@ class Reference:
         for chunk, part in work(hood, q, pairs):
             n, m = chunk.queries, chunk.keys
             q_chunk, k_chunk, v_chunk, bias_chunk = gather(chunk, q[part], k[part], v[part], key_bias, part)
-            do_chunk = group(grad_out[part].index_select(1, n), kv_heads, dtype)
+            do_chunk, dlse = gather_gradients(chunk, grad_out, grad_lse, part, kv_heads)
             factor = of_heads(scale, part, kv_heads)
-            pair_bias = _of_pairs(pairs, chunk, part, kv_heads)
+            pair_bias = bias_of_pairs(pairs, chunk, part, kv_heads)
             score = scores(q_chunk, k_chunk, bias_chunk, chunk.hidden, factor, pair_bias)
-            # not by the lse: beside huge biases it has lost its last digits
-            p, total, _, dead = softmax(score)
-            p /= total
-            dp = do_chunk @ v_chunk.mT.unsqueeze(2)
-            delta = (p * dp).sum(-1, keepdim=True)
-            if grad_lse is not None:
-                dlse = group(grad_lse[part].index_select(1, n).unsqueeze(-1), kv_heads, dtype)
-                delta = delta - dlse.masked_fill(dead, 0.0)
-            ds = dp.sub_(delta).mul_(p)
+            p, ds = score_gradient(score, v_chunk, do_chunk, dlse)
             # keys of one chunk are distinct: every sum has one fixed order
             unscaled = ds @ k_chunk.unsqueeze(2)
             dq[part].index_copy_(1, n, ungroup(unscaled * factor))
@@ -124,8 +114,3 @@ class Reference:
             if dtable is not None:
                 add_by_number(dtable, ds, chunk, part)
         return Gradients(dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), db, dscale, dtable)
-
-
-def _of_pairs(pairs: Pairs | None, chunk: Chunk, part: slice, kv_heads: int) -> Tensor | None:
-    """What a relation's table adds to the scores of a chunk."""
-    return None if pairs is None else looked_up(table_part(pairs.table, chunk, part), chunk, kv_heads)

@@ -1,14 +1,23 @@
 """Plans: neighborhoods laid out for a machine."""
 
-from geoattn.plans.base import LanePlan, NumberedLanePlan, Plan, TilePlan
+from geoattn.plans.base import LanePlan, NumberedLanePlan, NumberedTilePlan, Plan, TilePlan
 from geoattn.plans.builder import build
-from geoattn.plans.cache import clear, clears, lane_plan, numbered_plan, plan, tile_plan
+from geoattn.plans.cache import (
+    clear,
+    clears,
+    lane_plan,
+    numbered_plan,
+    numbered_tile_plan,
+    plan,
+    tile_plan,
+)
 from geoattn.plans.cost import Statistics, estimate, statistics
 from geoattn.plans.expand import edges
 
 __all__ = [
     "LanePlan",
     "NumberedLanePlan",
+    "NumberedTilePlan",
     "Plan",
     "Statistics",
     "TilePlan",
@@ -19,6 +28,7 @@ __all__ = [
     "estimate",
     "lane_plan",
     "numbered_plan",
+    "numbered_tile_plan",
     "plan",
     "statistics",
     "tile_plan",

@@ -158,6 +158,30 @@ class TilePlan(Plan):
         return bool(typed and _within(ids + 1, len(masks) + 1) and super().is_sound(n_queries, n_keys))
 
 
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class NumberedTilePlan(TilePlan):
+    """A plan for tensor cores with the number that each pair has in a relation."""
+
+    #: numbers lie in [0, count)
+    count: int
+    #: int32 [n_entries]: a row of ``numbers``
+    number_ids: NDArray[np.int32]
+    #: int32 [n, 64, 64]: the number of query i with key j, 0 where it does not see it; equal tiles are stored
+    #: once
+    numbers: NDArray[np.int32]
+
+    def is_sound(self, n_queries: int, n_keys: int) -> bool:
+        ids, numbers = self.number_ids, self.numbers
+        typed = (
+            ids.dtype == numbers.dtype == np.int32
+            and ids.shape == self.key_tiles.shape
+            and numbers.shape == (len(numbers), self.query_tile, self.key_tile)
+            and all(array.flags.c_contiguous for array in (ids, numbers))
+        )
+        within = typed and _within(ids, len(numbers)) and _within(numbers.reshape(-1), self.count)
+        return within and super().is_sound(n_queries, n_keys)
+
+
 def _within(numbers: NDArray[np.int32], stop: int) -> bool:
     return not len(numbers) or (int(numbers.min()) >= 0 and int(numbers.max()) < stop)
 

@@ -15,7 +15,7 @@ from geoattn._threads import one_ahead
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.rows import Rows
 from geoattn.plans import kernels
-from geoattn.plans.base import LanePlan, NumberedLanePlan, TilePlan
+from geoattn.plans.base import LanePlan, NumberedLanePlan, NumberedTilePlan, TilePlan
 from geoattn.plans.boxes import choose
 from geoattn.plans.layout import Layout, interleaved
 from geoattn.plans.symmetry import classes
@@ -30,15 +30,16 @@ _EDGES_AT_ONCE = 2_000_000
 GROUP = 8
 
 
-def shape_of(query_tile: int, key_tile: int) -> type[LanePlan] | type[TilePlan]:
-    """The kind of plan with tiles of that shape.
+def shape_of(of: Neighborhood | Relation, query_tile: int, key_tile: int) -> type[LanePlan] | type[TilePlan]:
+    """The kind of plan of a neighborhood or a relation with tiles of that shape.
 
     Raises
     ------
     ValueError
         If there is none.
     """
-    for kind in (TilePlan, LanePlan):
+    kinds = (NumberedTilePlan, NumberedLanePlan) if isinstance(of, Relation) else (TilePlan, LanePlan)
+    for kind in kinds:
         if (query_tile, key_tile) == (kind.query_tile, kind.key_tile):
             return kind
     raise ValueError(
@@ -54,26 +55,24 @@ def build(of: Neighborhood | Relation, query_tile: int = 64, key_tile: int = 64)
     ----------
     of
         The neighborhood, or a relation: then the plan of its neighborhood with the number of each pair, a
-        :class:`NumberedLanePlan`.
+        :class:`NumberedTilePlan` or :class:`NumberedLanePlan`.
     query_tile, key_tile
         (64, 64) for tensor cores, or (32, 1) for the vector lanes of a CPU.
 
     Raises
     ------
     ValueError
-        For any other tile shape, and for relations in tiles of tensor cores.
+        For any other tile shape.
     """
-    kind = shape_of(query_tile, key_tile)
+    kind = shape_of(of, query_tile, key_tile)
     relation = of if isinstance(of, Relation) else None
     hood = of if isinstance(of, Neighborhood) else of.hood
     query_layout, key_layout = choose(hood, query_tile, key_tile)
     tile_class, tile_shift, ring = classes(hood, query_layout, key_layout, relation)
     _, first = np.unique(tile_class, return_index=True)
     lists: _Lanes | _Masks
-    if kind is TilePlan and relation is None:
-        lists = _Masks(key_layout)
-    elif kind is TilePlan:
-        raise ValueError(f"plans with the numbers of {relation!r} have tiles of 32×1, got 64×64")
+    if issubclass(kind, TilePlan):
+        lists = _Masks(key_layout) if relation is None else _NumberedMasks(key_layout, relation.count)
     else:
         lists = _Lanes(key_layout) if relation is None else _NumberedLanes(key_layout, relation.count)
     tiles = query_layout.order.reshape(-1, query_tile)[first]
@@ -87,9 +86,9 @@ def build(of: Neighborhood | Relation, query_tile: int = 64, key_tile: int = 64)
         "ring": ring,
         "indptr": np.concatenate([[0], np.cumsum(np.concatenate(counts))]),
     }
-    if isinstance(lists, _Masks):
-        return TilePlan(**shared, **lists.result())
-    plan = (LanePlan if relation is None else NumberedLanePlan)(**shared, **lists.result())
+    plan = kind(**shared, **lists.result())
+    if isinstance(plan, TilePlan):
+        return plan
     return _renumbered(_grouped(plan), interleaved(query_layout.pieces))
 
 
@@ -214,11 +213,10 @@ class _NumberedLanes(_Lanes):
     def fill(self, rows: _AnyRows, row_of_query: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
         super().fill(rows, row_of_query, starts)
         assert isinstance(rows, NumberedRows)  # those of a relation
-        self.numbers.append(
-            kernels.fill_numbers(
-                *rows, row_of_query, self.positions, starts, self.keys[-1], self.entry, self.count
-            )
+        filled = kernels.fill_numbers(
+            *rows, row_of_query, self.positions, starts, self.keys[-1], self.entry, 1, self.count
         )
+        self.numbers.append(filled[..., 0])
 
     def result(self) -> dict[str, Any]:
         return super().result() | {"count": self.count, "numbers": _joined(self.numbers)}
@@ -231,35 +229,87 @@ class _Masks(_Lists):
         super().__init__(key_layout)
         self.scratch = np.full(key_layout.n_tiles, -1, dtype=np.int64)
         self.ids: list[NDArray[np.int32]] = []
-        self.known = np.empty((0, 64), dtype=np.uint64)
-        self.n_known = 0
-        self.table = np.full(1024, -1, dtype=np.int32)
+        self.known = _Interned(64)
 
     def fill(self, rows: _AnyRows, row_of_query: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
         keys, masks = kernels.fill_masks(*rows[:2], row_of_query, self.positions, starts, self.scratch)
-        self.reserve(self.n_known + len(masks))
-        ids = np.empty(len(masks), dtype=np.int32)
-        self.n_known = kernels.intern(masks, self.known, self.n_known, self.table, ids)
         self.keys.append(keys)
-        self.ids.append(ids)
-
-    def reserve(self, n_masks: int) -> None:
-        """Make room for ``n_masks`` different masks."""
-        if n_masks > len(self.known):
-            self.known.resize((n_masks, 64), refcheck=False)  # grows in place where the system can
-        if 2 * n_masks > len(self.table):
-            self.table = np.full(1 << (2 * n_masks).bit_length(), -1, dtype=np.int32)
-            masks = self.known[: self.n_known]
-            kernels.intern(masks, self.known, 0, self.table, np.empty(len(masks), dtype=np.int32))
+        self.ids.append(self.known.add(masks))
 
     def result(self) -> dict[str, Any]:
-        self.known.resize((self.n_known, 64), refcheck=False)
+        masks = self.known.result()
         return {
             "key_tiles": _joined(self.keys),
             "mask_ids": _joined(self.ids),
-            "masks": self.known,
-            "groups": kernels.group_bits(self.known),
+            "masks": masks,
+            "groups": kernels.group_bits(masks),
         }
+
+
+class _NumberedMasks(_Masks):
+    """The same with the number of a tile of numbers each."""
+
+    def __init__(self, key_layout: Layout, count: int) -> None:
+        super().__init__(key_layout)
+        self.count = count
+        self.entry = np.zeros(key_layout.n_tiles, dtype=np.int64)
+        self.number_ids: list[NDArray[np.int32]] = []
+        self.numbers = _Interned(64 * 64 // 2)
+
+    def fill(self, rows: _AnyRows, row_of_query: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
+        super().fill(rows, row_of_query, starts)
+        assert isinstance(rows, NumberedRows)  # those of a relation
+        # tile by tile: entries of few edges are far larger than these
+        for tile, (low, high) in enumerate(itertools.pairwise(starts)):
+            filled = kernels.fill_numbers(
+                *rows,
+                row_of_query[tile : tile + 1],
+                self.positions,
+                np.array([0, high - low]),
+                self.keys[-1][low:high],
+                self.entry,
+                self.key_tile,
+                0,
+            )
+            self.number_ids.append(self.numbers.add(filled.reshape(high - low, 64 * 64).view(np.uint64)))
+
+    def result(self) -> dict[str, Any]:
+        return super().result() | {
+            "count": self.count,
+            "number_ids": _joined(self.number_ids),
+            "numbers": self.numbers.result().view(np.int32).reshape(-1, 64, 64),
+        }
+
+
+class _Interned:
+    """Rows of 64-bit words, of which equal ones are stored once."""
+
+    def __init__(self, width: int) -> None:
+        self.known = np.empty((0, width), dtype=np.uint64)
+        self.n_known = 0
+        self.table = np.full(1024, -1, dtype=np.int32)
+
+    def add(self, rows: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """The number of each row, −1 of one in which all bits are set."""
+        self._reserve(self.n_known + len(rows))
+        ids = np.empty(len(rows), dtype=np.int32)
+        self.n_known = kernels.intern(rows, self.known, self.n_known, self.table, ids)
+        return ids
+
+    def result(self) -> NDArray[np.uint64]:
+        """All rows in the order of their numbers."""
+        self.known.resize((self.n_known, self.known.shape[1]), refcheck=False)
+        return self.known
+
+    def _reserve(self, n_rows: int) -> None:
+        """Make room for ``n_rows`` different ones."""
+        if n_rows > len(self.known):
+            # grows in place where the system can
+            self.known.resize((n_rows, self.known.shape[1]), refcheck=False)
+        if 2 * n_rows > len(self.table):
+            self.table = np.full(1 << (2 * n_rows).bit_length(), -1, dtype=np.int32)
+            rows = self.known[: self.n_known]
+            kernels.intern(rows, self.known, 0, self.table, np.empty(len(rows), dtype=np.int32))
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:

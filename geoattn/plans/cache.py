@@ -20,7 +20,7 @@ from geoattn._lru import BoundedCache
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.reach import doubts
 from geoattn.plans import kernels
-from geoattn.plans.base import LanePlan, NumberedLanePlan, Plan, TilePlan
+from geoattn.plans.base import LanePlan, NumberedLanePlan, NumberedTilePlan, Plan, TilePlan
 from geoattn.plans.builder import build, shape_of
 from geoattn.plans.expand import numbers_of, pairs_of
 from geoattn.plans.sources import source_digest
@@ -40,6 +40,14 @@ _UNREADABLE = (
     OSError, ValueError, TypeError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error
 )  # fmt: skip
 
+#: of lanes?, numbered? → the kind of a plan
+_KINDS: dict[tuple[bool, bool], type[LanePlan] | type[TilePlan]] = {
+    (True, False): LanePlan,
+    (True, True): NumberedLanePlan,
+    (False, False): TilePlan,
+    (False, True): NumberedTilePlan,
+}
+
 _held: BoundedCache[tuple[str, type[Plan]], Plan] = BoundedCache(MEMORY, keep_newest=True)
 _derived: list[Callable[[], object]] = []
 #: neighborhoods that were asked whether their discs reach anything
@@ -57,9 +65,7 @@ def plan(of: Neighborhood | Relation, query_tile: int = 64, key_tile: int = 64) 
     its edges and the layout. What is read is checked, some tiles against the neighborhood itself; what
     is damaged is built anew.
     """
-    if shape_of(query_tile, key_tile) is TilePlan:
-        return _plan(of, TilePlan)
-    return _plan(of, LanePlan if isinstance(of, Neighborhood) else NumberedLanePlan)
+    return _plan(of, shape_of(of, query_tile, key_tile))
 
 
 def lane_plan(hood: Neighborhood) -> LanePlan:
@@ -75,6 +81,11 @@ def numbered_plan(relation: Relation) -> NumberedLanePlan:
 def tile_plan(hood: Neighborhood) -> TilePlan:
     """The plan for tensor cores: see :func:`plan`."""
     return _plan(hood, TilePlan)
+
+
+def numbered_tile_plan(relation: Relation) -> NumberedTilePlan:
+    """The plan of a relation for tensor cores: see :func:`plan`."""
+    return _plan(relation, NumberedTilePlan)
 
 
 def clear() -> None:
@@ -160,8 +171,8 @@ def read(path: Path, of: Neighborhood | Relation | None = None) -> LanePlan | Ti
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays: dict[str, Any] = {name: file[name] for name in file.files}
         arrays |= {name: arrays[name].item() for name in ("ring", "count") if name in arrays}
-        kind = NumberedLanePlan if "numbers" in arrays else LanePlan if "lanes" in arrays else TilePlan
-        found = kind(**arrays)
+        of_lanes, numbered = "lanes" in arrays, "numbers" in arrays
+        found = _KINDS[of_lanes, numbered](**arrays)
         hood = of.hood if isinstance(of, Relation) else of
         if hood is None:
             sizes = [int((order >= 0).sum()) for order in (found.query_order, found.key_order)]
@@ -182,7 +193,8 @@ def read(path: Path, of: Neighborhood | Relation | None = None) -> LanePlan | Ti
 
 def _agrees(plan: Plan, of: Neighborhood | Relation) -> bool:
     """Whether some tiles of the plan hold the very pairs that the neighborhood has."""
-    if isinstance(of, Relation) and not (isinstance(plan, NumberedLanePlan) and plan.count == of.count):
+    numbered = plan if isinstance(plan, NumberedLanePlan | NumberedTilePlan) else None
+    if isinstance(of, Relation) and (numbered is None or numbered.count != of.count):
         return False
     n_tiles = len(plan.tile_class)
     for tile in sorted({0, n_tiles // 2, n_tiles - 1}) if n_tiles else ():
@@ -194,8 +206,8 @@ def _agrees(plan: Plan, of: Neighborhood | Relation) -> bool:
         expected = np.repeat(tokens, np.diff(rows.indptr))
         if not (np.array_equal(queries[by_query], expected) and np.array_equal(keys[by_query], rows.indices)):
             return False
-        if isinstance(rows, NumberedRows) and isinstance(plan, NumberedLanePlan):
-            numbers = numbers_of(plan, tile)[by_query]
+        if isinstance(rows, NumberedRows) and numbered is not None:
+            numbers = numbers_of(numbered, tile)[by_query]
             if not np.array_equal(numbers, rows.numbers):
                 return False
     return True

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoattn.neighborhoods.rows import Rows
-from geoattn.plans.base import LanePlan, NumberedLanePlan, Plan, TilePlan
+from geoattn.plans.base import LanePlan, NumberedLanePlan, NumberedTilePlan, Plan, TilePlan
 
 
 def visited(plan: Plan, tile: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -39,11 +39,13 @@ def pairs_of(plan: Plan, tile: int) -> tuple[NDArray[np.int64], NDArray[np.int64
     return queries, plan.key_order[key_tiles[entry] * plan.key_tile + key].astype(np.int64)
 
 
-def numbers_of(plan: NumberedLanePlan, tile: int) -> NDArray[np.int32]:
+def numbers_of(plan: NumberedLanePlan | NumberedTilePlan, tile: int) -> NDArray[np.int32]:
     """The numbers of the pairs of a query tile, in the order of :func:`pairs_of`."""
     entries, _ = visited(plan, tile)
-    entry, query, _ = np.nonzero(masks(plan, entries))
-    return plan.numbers[entries[entry], query]
+    entry, query, key = np.nonzero(masks(plan, entries))
+    if isinstance(plan, NumberedLanePlan):
+        return plan.numbers[entries[entry], query]
+    return plan.numbers[plan.number_ids[entries[entry]], query, key]
 
 
 def edges(plan: Plan) -> Rows:

@@ -75,14 +75,15 @@ def fill_numbers(
     starts: Any,
     keys: Any,
     entry: Any,
-    count: int,
+    key_tile: int,
+    unseen: int,
 ) -> Any:
-    """The number of each pair of the entries that :func:`fill_lanes` made, ``[n_entries, query_tile]``.
+    """The number of each pair of the entries that are made, ``[n_entries, query_tile, key_tile]``.
 
-    ``count`` stands where a query does not see the key; ``entry [n_keys]`` is scratch.
+    ``unseen`` stands where a query does not see the key; ``entry [n_key_tiles]`` is scratch.
     """
     n_tiles, query_tile = rows.shape
-    filled = np.full((len(keys), query_tile), count, np.int32)
+    filled = np.full((len(keys), query_tile, key_tile), unseen, np.int32)
     for t in range(n_tiles):
         for e in range(starts[t], starts[t + 1]):
             entry[keys[e]] = e
@@ -91,7 +92,8 @@ def fill_numbers(
             if row < 0:
                 continue
             for e in range(indptr[row], indptr[row + 1]):
-                filled[entry[positions[indices[e]]], lane] = numbers[e]
+                position = positions[indices[e]]
+                filled[entry[position // key_tile], lane, position % key_tile] = numbers[e]
     return filled
 
 
