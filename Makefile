@@ -9,6 +9,7 @@ VENV ?= .venv
 TORCH ?= 2.13.0
 HARMONICS ?= 0.9.3
 NATTEN ?= 0.21.7
+TIMM ?= 1.0.31
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-torch-$(TORCH)
@@ -59,7 +60,9 @@ clean:
 
 # torch-harmonics is installed without its dependencies: it pins torch to one minor release,
 # which geoattn does not; it runs on other releases all the same. NATTEN is a witness in tests and a
-# peer in benchmarks; where it cannot be built (hence the dash) those parts are skipped and say so.
+# peer in benchmarks; where it cannot be built (hence the dash) those parts are skipped and say so. timm, whose
+# models tests/real_models compares with, asks for a torchvision that no model there uses, and whose wheels are
+# for one build of torch each.
 $(READY): requirements-dev.txt pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "geoattn needs Python >= 3.11, found " + sys.version)'
 	@echo "Installing torch $(TORCH) and the rest into $(VENV), which takes some minutes the first time ..."
@@ -67,5 +70,6 @@ $(READY): requirements-dev.txt pyproject.toml setup.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH) -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torch-harmonics==$(HARMONICS)
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation natten==$(NATTEN)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps timm==$(TIMM)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
