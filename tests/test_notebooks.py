@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,13 @@ def test_outputs_are_small(path):
     assert path.stat().st_size < 600_000
     cells = json.loads(path.read_text())["cells"]
     assert not [c for c in cells for o in c.get("outputs", []) if o["output_type"] == "error"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_training_leaves_no_bars_among_the_outputs(path):
+    cells = ("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code")
+    training = [cell for cell in cells if re.search(r"\b(fit|train_forecaster)\(", cell)]
+    assert all(cell.startswith("%%capture") for cell in training)
 
 
 @pytest.mark.slow
