@@ -98,6 +98,39 @@ def agree(
     same(results(ours, module, inputs), results(original, module, inputs))
 
 
+class Projections(nn.Module):
+    """What attention layers have besides attention."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+
+    def parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        """q, k and v, ``[B, *grid, H, D]``."""
+        return self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
+
+
+def dense(layer: Projections, x: Tensor, seen: Tensor, bias: Tensor | float = 0.0) -> Tensor:
+    """Attention over all pairs of ``[…, N, C]``, of which some are seen, ``[…, N, N]``."""
+    q, k, v = (part.movedim(-2, -3) for part in layer.parts(x))  # […, H, N, D]
+    scores = q @ k.mT * q.shape[-1] ** -0.5 + bias
+    weights = scores.masked_fill(~seen.unsqueeze(-3), float("-inf")).softmax(-1)
+    return layer.proj((weights @ v).movedim(-3, -2).flatten(-2))
+
+
+def boxes(x: Tensor, size: Sequence[int]) -> Tensor:
+    """``[B, Z, H, W, C]`` cut into boxes, ``[B, nz, nh, nw, box, C]``."""
+    cut = x.reshape(len(x), *(m for n, k in zip(x.shape[1:4], size, strict=True) for m in (n // k, k)), -1)
+    return cut.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4, 6)
+
+
+def unboxed(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Undoes ``boxes``."""
+    cut = x.unflatten(4, tuple(size)).permute(0, 1, 4, 2, 5, 3, 6, 7)
+    return cut.flatten(5, 6).flatten(3, 4).flatten(1, 2)
+
+
 @cache
 def windows(shape: Sizes, size: Sizes, shift: Sizes = (0, 0)) -> ga.relations.Relation:
     """The relative positions in windows that do not overlap, on a plane."""
