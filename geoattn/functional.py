@@ -362,20 +362,24 @@ def _require_tensor(name: str, x: object) -> None:
 
 def _check_operands(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> None:
     """Refuse operands that do not fit; one comparison where they do, because this runs at every call."""
-    batch, kv_heads, dim = q.shape[0], k.shape[-2], q.shape[-1]
-    key_axes = (batch, *hood.key_grid.shape, kv_heads)
+    of_q, of_k, of_v = q.shape, k.shape, v.shape
+    dtype, device, kv_heads = q.dtype, q.device, of_k[-2]
     fits = (
-        q.shape[:-2] == (batch, *hood.query_grid.shape)
-        and k.shape == (*key_axes, dim)
-        and v.shape[:-1] == key_axes
-        and q.dtype == k.dtype == v.dtype
-        and q.dtype.is_floating_point
-        and q.device == k.device == v.device
+        of_q[1:-2] == hood.query_grid.shape
+        and of_k[1:-2] == hood.key_grid.shape
+        and of_k[0] == of_q[0]
+        and of_k[-1] == of_q[-1]
+        and of_v[:-1] == of_k[:-1]
+        and k.dtype is dtype
+        and v.dtype is dtype
+        and dtype.is_floating_point
+        and k.device == device
+        and v.device == device
         and kv_heads > 0
-        and q.shape[-2] > 0
-        and q.shape[-2] % kv_heads == 0
-        and dim > 0
-        and v.shape[-1] > 0
+        and of_q[-2] > 0
+        and of_q[-2] % kv_heads == 0
+        and of_q[-1] > 0
+        and of_v[-1] > 0
     )
     if not fits:
         _refuse_operands(q, k, v, hood)

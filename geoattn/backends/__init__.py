@@ -222,17 +222,22 @@ def get(name: str) -> Backend:
     ImportError
         If the package that declares it does not deliver.
     """
-    if name not in KNOWN:
-        raise ValueError(f"backend {name!r} is unknown; known backends: {', '.join(KNOWN)}")
-    return KNOWN[name]
+    try:
+        return KNOWN[name]
+    except KeyError:
+        raise ValueError(f"backend {name!r} is unknown; known backends: {', '.join(KNOWN)}") from None
 
 
 def refusal(
     name: str, q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood, relation: Relation | None = None
 ) -> str | None:
     """Why the named backend cannot run these arguments on this machine, or None."""
-    reason = _unavailable(name) or get(name).refuses(q, k, v, hood)
-    if reason is None and relation is not None and not knows_relations(get(name)):
+    reason = _unavailable(name)
+    if reason is not None:
+        return reason
+    backend = get(name)
+    reason = backend.refuses(q, k, v, hood)
+    if reason is None and relation is not None and not knows_relations(backend):
         return "it adds no bias for pairs"
     return reason
 

@@ -110,7 +110,7 @@ class Cpu:
         if counters[1]:
             say_extreme()
             return Reference().forward(*operands)
-        return Forward(out.to(dtype), lse)
+        return Forward(out if out.dtype is dtype else out.to(dtype), lse)
 
     def backward(
         self,
@@ -172,8 +172,9 @@ class Cpu:
             backward, like, work.lists, runs, shares, inputs, scales, outputs, sizes, *related[:2]
         )
         threads.run(task, n_threads)
-        ticket = tickets.ctypes.data + tickets.itemsize
-        threads.run(functools.partial(add_runs, like, ticket, runs, n_keys, outputs, sizes), n_threads)
+        if len(runs.keys):  # that several runs touch
+            ticket = shares[0] + tickets.itemsize
+            threads.run(functools.partial(add_runs, like, ticket, runs, n_keys, outputs, sizes), n_threads)
         grad_bias = None
         if needs_key_bias and key_bias is not None:
             grad_bias = _bias_gradient(own_bias, table[..., -widths[2]], runs, key_bias)
@@ -301,8 +302,16 @@ def _threads(multiply_adds: int) -> int:
 
 def _scales(scale: float | Tensor, heads: int, dtype: torch.dtype) -> NDArray[np.floating]:
     """Factors of q·k, ``[B or 1, heads]``."""
-    if isinstance(scale, Tensor):
-        return np.ascontiguousarray(scale.detach().numpy())
+    return (
+        np.ascontiguousarray(scale.detach().numpy())
+        if isinstance(scale, Tensor)
+        else _one_scale(scale, heads, dtype)
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _one_scale(scale: float, heads: int, dtype: torch.dtype) -> NDArray[np.floating]:
+    # nobody writes to it; marked so, it would be of another type to numba
     return np.full((1, heads), scale, np.float64 if dtype == torch.float64 else np.float32)
 
 
@@ -312,17 +321,21 @@ def _like(dtype: torch.dtype) -> np.floating:
 
 def _readable(x: Tensor) -> Tensor:
     """In a dtype that the kernels compute in, with adjacent channels; no copy where that is so already."""
-    x = x if x.dtype == torch.float64 else x.float()
+    if x.dtype is not torch.float32 and x.dtype is not torch.float64:
+        x = x.float()
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
 def _operand(x: Tensor) -> tuple[int, int, int, int]:
     """(address, batch stride, token stride, head stride), in elements."""
-    return x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)
+    batch, token, head, *_ = x.stride()
+    return x.data_ptr(), batch, token, head
 
 
 def _bias(key_bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if key_bias is None else key_bias.to(dtype).contiguous()
+    if key_bias is None:
+        return None
+    return (key_bias if key_bias.dtype is dtype else key_bias.to(dtype)).contiguous()
 
 
 def _bias_operand(bias: Tensor | None) -> tuple[int, int]:
