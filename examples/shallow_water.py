@@ -15,9 +15,9 @@ import lightning
 import geoattn as ga
 from geoattn.models import TransformerConfig
 from geoattn.tasks.shallow_water import CHANNELS
-from geoattn.tasks.shallow_water.experiment import DataSettings, load, stores, windows
+from geoattn.tasks.shallow_water.experiment import DataSettings, load, scales, stores, windows
 from geoattn.training import FitConfig, train_forecaster
-from geoattn.xarray import Forecaster, Schema, forecast, metrics, statistics
+from geoattn.xarray import Forecaster, Schema, forecast, metrics
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     # the change over a step is learned; mass is kept, and no field grows rougher than those of the training
     forecaster = Forecaster(
         config.build(),
-        statistics(parts["training"], schema, gaps="split"),  # trajectories follow one another with gaps
+        scales(parts["training"], schema),  # no change leads from one trajectory into the next
         data.step,
         predicts="change",
         conserve=True,

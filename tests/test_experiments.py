@@ -155,6 +155,19 @@ def test_windows_are_successive_states_of_one_trajectory(water):
     torch.testing.assert_close(sample["target"][:, 0], fields[1, 1:3])
 
 
+@pytest.mark.filterwarnings("error:.*leaves out")
+def test_scales_are_of_changes_within_trajectories_without_a_word(water):
+    from geoattn.xarray import Schema
+
+    path = water / "data" / "training.zarr"
+    store = shallow_water.load(path)
+    found = shallow_water.scales(path, Schema.of(store, shallow_water.CHANNELS)).tendencies
+    changes = np.diff(store.depth.values.reshape(4, 9, 12, 24).astype(float), axis=1)
+    mean = GRID.mean(changes).mean()
+    assert found.mean[0] == pytest.approx(mean, abs=1e-3)
+    assert found.std[0] == pytest.approx(np.sqrt(GRID.mean((changes - mean) ** 2).mean()), rel=1e-5)
+
+
 def test_the_first_states_are_those_of_the_solver(water):
     from geoattn.tasks.shallow_water import generate_trajectories
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +137,24 @@ def load(path: Path) -> xarray.Dataset:
     return ds
 
 
+@contextlib.contextmanager
+def _within_trajectories() -> Iterator[None]:
+    """Without being told of what would cross from one trajectory into the next: it is left out on purpose."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "gaps='split' leaves out")
+        yield
+
+
 def windows(path: Path, channels: Schema, steps: int = 1) -> Windows:
     """Each state of a store with the ``steps`` that follow it in its trajectory, held in memory."""
-    with warnings.catch_warnings():  # that none crosses from one trajectory into the next is what is wanted
-        warnings.filterwarnings("ignore", "gaps='split' leaves out")
+    with _within_trajectories():
         return Windows(path, channels, target_steps=steps, gaps="split", in_memory=True)
+
+
+def scales(path: Path, channels: Schema) -> Statistics:
+    """Means and spreads of the states of a store, and of their changes within trajectories."""
+    with _within_trajectories():
+        return statistics(path, channels, gaps="split")
 
 
 def network(settings: Settings) -> nn.Module:
@@ -159,7 +173,7 @@ def train(settings: Settings, output: Path, model: nn.Module | None = None) -> F
     channels = Schema.of(load(parts["training"]), CHANNELS)
     forecaster = Forecaster(
         network(settings) if model is None else model,
-        statistics(parts["training"], channels, gaps="split"),
+        scales(parts["training"], channels),
         settings.data.step,
         predicts="change",
         conserve=True,
