@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoattn.backends.cpu import micro
-from geoattn.backends.cpu.compiled import kernel
+from geoattn.backends.cpu.compiled import entry_point, kernel
 from geoattn.backends.cpu.lists import (
     GROUPS,
     KEY_BLOCK,
@@ -34,7 +34,7 @@ from geoattn.backends.cpu.lists import (
     padded,
     pairs_at,
 )
-from geoattn.backends.cpu.schedule import Chunks, Lists
+from geoattn.backends.cpu.schedule import Chunks, Lists, filled
 
 #: keys whose run tables are added up at once
 KEYS_AT_ONCE = 512
@@ -187,7 +187,7 @@ class Item(NamedTuple):
     last_head: int
 
 
-@kernel
+@entry_point
 def backward(like, lists, runs, shares, inputs, scales, outputs, sizes, numbers, rows):  # type: ignore[no-untyped-def]
     """Take runs of tiles until none is left: all that one thread does.
 
@@ -249,7 +249,8 @@ def backward(like, lists, runs, shares, inputs, scales, outputs, sizes, numbers,
                 add_rows(
                     like, lists, numbers, room.touched, source, pair_gradients_at(like, item, head, outputs)
                 )
-        room.touched[:] = False
+        for label in range(len(room.touched)):
+            room.touched[label] = False
     # an array is freed after its last mention, and all above goes by addresses
     return buffer.size + pair_gradients.size
 
@@ -290,6 +291,15 @@ def furnished(like, buffer, pair_gradients, capacity, heads, state, work, table)
     packed_gradients = packed_keys + work.block * table.key_width * width
     packed_values = packed_gradients + work.block * row_of(table) * width
     fill(like, packed_keys, work.block * table.key_width, like * 0)  # what lies beyond the depth stays 0
+    # loops, since each of numpy's functions costs a while to compile
+    slot_of_key, lanes_of_tile = filled(work.n_keys, -1), np.empty(TILE, np.int32)
+    for lane in range(TILE):
+        lanes_of_tile[lane] = lane
+    to_base_two, one = np.empty(1, type(like)), np.empty(1, type(like))
+    to_base_two[0], one[0] = type(like)(LOG2_E), type(like)(1)
+    touched = np.empty(len(work.lists.indptr) - 1, np.bool_)
+    for label in range(len(touched)):
+        touched[label] = False
     return Room(
         np.empty(capacity, np.int32),
         np.empty(capacity, np.int32),
@@ -298,13 +308,13 @@ def furnished(like, buffer, pair_gradients, capacity, heads, state, work, table)
         np.empty((GROUPS, capacity), type(like)),
         np.empty(GROUPS // 2, np.int64),
         np.empty(GROUPS, np.int64),
-        np.full(work.n_keys, -1, np.int32),
-        np.arange(TILE).astype(np.int32),
+        slot_of_key,
+        lanes_of_tile,
         np.empty(TILE, np.int32),
         np.empty(TILE, np.int32),
-        np.zeros(len(work.lists.indptr) - 1, np.bool_),
-        np.full(1, type(like)(LOG2_E)),
-        np.full(1, type(like)(1)),
+        touched,
+        to_base_two,
+        one,
         np.empty(1, type(like)),
         states,
         state,
@@ -648,7 +658,7 @@ def add_bias(like, score_gradients, count, keys, group, base, stride):  # type: 
         micro.store(like, base, column, micro.load(like, base, column) + total)
 
 
-@kernel
+@entry_point
 def add_runs(like, ticket, runs, n_keys, outputs, sizes):  # type: ignore[no-untyped-def]
     """Sum the tables of all runs into dk and dv of the shared keys, a range of keys at a time."""
     outputs, sizes = named_outputs(outputs), Sizes(*sizes)
@@ -666,7 +676,7 @@ def add_runs(like, ticket, runs, n_keys, outputs, sizes):  # type: ignore[no-unt
             low, high = runs.indptr[run], runs.indptr[run + 1]
             shared = runs.keys[low:high]
             base = table_at(like, Item(run, b, 0, 0, 0, 0), key_head, runs, table, sizes)
-            for slot in range(np.searchsorted(shared, first), np.searchsorted(shared, last)):
+            for slot in range(place_of(shared, first), place_of(shared, last)):
                 k_row = grad_k + shared[slot] * outputs.k.token * width
                 v_row = grad_v + shared[slot] * outputs.v.token * width
                 if runs.begins[low + slot]:
@@ -675,3 +685,16 @@ def add_runs(like, ticket, runs, n_keys, outputs, sizes):  # type: ignore[no-unt
                 source = base + slot * row_of(table) * width
                 micro.add_row(like, source, sizes.depth, k_row)
                 micro.add_row(like, source + table.key_width * width, sizes.value_depth, v_row)
+
+
+@kernel
+def place_of(ascending, number):  # type: ignore[no-untyped-def]
+    """How many of ascending numbers are smaller."""
+    low, high = 0, len(ascending)
+    while low < high:
+        middle = (low + high) // 2
+        if ascending[middle] < number:
+            low = middle + 1
+        else:
+            high = middle
+    return low

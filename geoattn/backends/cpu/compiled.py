@@ -117,8 +117,18 @@ class _Cache:
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile a function of the CPU backend: without the interpreter lock, cached on disk."""
-    dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    """Compile a function that other kernels call: without the interpreter lock, cached on disk."""
+    return _kernel(function, no_cpython_wrapper=True)
+
+
+def entry_point(function: Callable[..., Any]) -> Any:
+    """Compile a function that Python calls; the code that takes its arguments apart takes a while itself."""
+    return _kernel(function, no_cpython_wrapper=False)
+
+
+def _kernel(function: Callable[..., Any], **options: bool) -> Any:
+    compiler: Any = numba.njit  # its types leave out the wrappers
+    dispatcher = compiler(nogil=True, error_model="numpy", no_cfunc_wrapper=True, **options)(function)
     dispatcher._cache = cache = _Cache(function)
     compile_or_load = dispatcher.compile
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from geoattn.backends.cpu import micro
-from geoattn.backends.cpu.compiled import kernel
+from geoattn.backends.cpu.compiled import entry_point, kernel
 from geoattn.backends.cpu.lists import (
     GROUPS,
     KEY_BLOCK,
@@ -24,7 +24,7 @@ from geoattn.backends.cpu.lists import (
 LN_2 = 0.6931471805599453
 
 
-@kernel
+@entry_point
 def forward(  # type: ignore[no-untyped-def]
     like,
     counters,

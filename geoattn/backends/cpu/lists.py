@@ -9,7 +9,7 @@ from numba import types
 from numba.extending import overload
 
 from geoattn.backends.cpu import micro
-from geoattn.backends.cpu.compiled import kernel
+from geoattn.backends.cpu.compiled import entry_point, kernel
 
 LANES, KEY_BLOCK = micro.LANES, micro.KEY_BLOCK
 TILE = micro.TILE
@@ -168,7 +168,7 @@ def load_rows(like, order, start, base, stride, depth, width, factor, rows):  # 
             micro.scale_row(like, base + token * stride * size, factor, depth, rows + lane * width * size)
 
 
-@kernel
+@entry_point
 def spread_table(like, tickets, numbers, source, n_rows, count, target):  # type: ignore[no-untyped-def]
     """Rows of a table in units of log 2, one thread's share.
 

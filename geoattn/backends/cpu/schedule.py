@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from geoattn.backends.cpu.compiled import kernel
+from geoattn.backends.cpu.compiled import entry_point, kernel
 from geoattn.plans.base import LanePlan
 
 Array = NDArray[np.int32]
@@ -113,20 +113,22 @@ def frozen(array: NDArray[Any]) -> Any:
     return view
 
 
-@kernel
+@entry_point
 def _touched(lists, tiles, n_keys):  # type: ignore[no-untyped-def]
     """All fields of :class:`Chunks` behind ``tiles``."""
     n_runs = len(tiles) - 1
-    first, last = np.full(n_keys, n_runs - 1, np.int32), np.full(n_keys, -1, np.int32)
+    first, last = filled(n_keys, n_runs - 1), filled(n_keys, -1)
     indptr, own_indptr = np.zeros(n_runs + 1, np.int64), np.zeros(n_runs + 1, np.int64)
     keys, own = np.empty(0, np.int32), np.empty(0, np.int32)
     begins = np.empty(0, np.bool_)
     for pass_ in range(3):  # which runs touch a key; how many keys a run has; which
         if pass_ == 2:
-            indptr, own_indptr = np.cumsum(indptr), np.cumsum(own_indptr)
+            for run in range(n_runs):
+                indptr[run + 1] += indptr[run]
+                own_indptr[run + 1] += own_indptr[run]
             keys, own = np.empty(indptr[n_runs], np.int32), np.empty(own_indptr[n_runs], np.int32)
             begins = np.empty(indptr[n_runs], np.bool_)
-        seen = np.full(n_keys, -1, np.int32)
+        seen = filled(n_keys, -1)
         for run in range(n_runs):
             for tile in range(tiles[run], tiles[run + 1]):
                 number = lists.tile_class[tile]
@@ -151,6 +153,15 @@ def _touched(lists, tiles, n_keys):  # type: ignore[no-untyped-def]
                     own[own_at] = key
                     own_at += 1
     return own_indptr, own, indptr, keys, begins
+
+
+@kernel
+def filled(n, number):  # type: ignore[no-untyped-def]
+    """So many of one number, int32: numpy's own function costs a while to compile."""
+    numbers = np.empty(n, np.int32)
+    for place in range(n):
+        numbers[place] = number
+    return numbers
 
 
 _schedules: weakref.WeakKeyDictionary[LanePlan, Schedule] = weakref.WeakKeyDictionary()
