@@ -271,3 +271,28 @@ def test_finite_biases_count_however_large_they_are(lowest):
         for backend in BACKENDS[::-1]
     )
     torch.testing.assert_close(found, expected)
+
+
+def test_tables_of_queries_beyond_int32_are_refused(monkeypatch):
+    from geoattn.backends.cpu import backend
+
+    relation = relation_on(DISC)
+    q, k, v = operands(DISC)
+    table = table_for(relation, (2, 4, 8))
+    monkeypatch.setattr(backend, "_MOST_PLACES", 4 * 8 * 4 * relation.count - 1)
+    with pytest.raises(ValueError, match=r"640 numbers for each entry of the batch.*some of the heads"):
+        ga.attention(q, k, v, DISC, relation=relation, relation_bias=table, backend="cpu")
+    parts = [
+        ga.attention(
+            q[..., h : h + 2, :],
+            k[..., h // 2 : h // 2 + 1, :],
+            v[..., h // 2 : h // 2 + 1, :],
+            DISC,
+            relation=relation,
+            relation_bias=table[..., h : h + 2, :],
+            backend="cpu",
+        )
+        for h in (0, 2)
+    ]
+    expected = ga.attention(q, k, v, DISC, relation=relation, relation_bias=table, backend="reference")
+    torch.testing.assert_close(torch.cat(parts, -2), expected)

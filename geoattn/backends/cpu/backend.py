@@ -37,6 +37,8 @@ _CACHED_NUMBERS = 16384
 
 #: how often a bias must be used for it to be looked up beforehand
 _WORTH_A_ROW = 2
+#: places of a table of each query's own: offsets in it are int32
+_MOST_PLACES = 2**31 - 2**20
 #: biases that are looked up beforehand, at most
 _MOST_IN_ROWS = 1 << 24
 
@@ -243,6 +245,11 @@ def _related(pairs: Pairs | None, batch: int) -> _Related:
     if pairs is None:
         return _Related(None, None, None)
     plan, table = numbered_plan(pairs.relation), pairs.table
+    if table.ndim == 4 and (held := table.shape[1:].numel()) > _MOST_PLACES:
+        raise ValueError(
+            f"relation_bias holds {held} numbers for each entry of the batch, and the cpu backend finds at "
+            f"most {_MOST_PLACES} of them; attend with some of the heads at a time"
+        )
     places = table.shape[:-1].numel() * plan.numbers.size
     uses = batch * table.shape[-2] * int(plan.lengths.sum()) * plan.query_tile
     in_rows = table.ndim == 3 and _WORTH_A_ROW * places <= uses and places <= _MOST_IN_ROWS
