@@ -250,6 +250,20 @@ def test_longitude_shifts_leave_one_list_per_band_of_latitudes() -> None:
     assert len(plan.indptr) - 1 == len(np.unique(first // 64))
 
 
+@pytest.mark.parametrize("size", [6, 3])
+def test_windows_on_rings_in_products_are_boxed_by_rings_too(size: int) -> None:
+    """Boxes that close the rings visit fewer tiles than those of the window's own sizes: 7875 and 7952."""
+    hood = ga.window(ga.grids.equiangular(46, 90), (7, 9))
+    plan = plans.build(ga.product(ga.window(ga.grids.cartesian(6), size), hood))
+    assert plan.lengths.sum() <= 6000
+    assert len(plan.indptr) - 1 <= 15
+
+
+def test_of_two_symmetries_the_one_that_leaves_fewer_lists_is_taken() -> None:
+    plan = plans.build(ga.window(ga.grids.equiangular(64, 128), 7))
+    assert len(plan.indptr) - 1 == 4  # by turns; by moves along the axes, nine
+
+
 def test_quarter_turns_leave_a_quarter_of_the_lists_of_nested_pixels() -> None:
     plan = plans.build(ga.geodesic(ga.grids.healpix(16), radius=12))
     assert len(plan.indptr) - 1 == len(plan.tile_class) / 4

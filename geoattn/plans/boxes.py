@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from functools import singledispatch
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,29 +33,45 @@ def choose(hood: Neighborhood, query_tile: int, key_tile: int) -> tuple[Layout, 
     grids, and for single keys, queries are boxed so that those of a tile share their keys; keys are
     then boxed so that the keys of a query tile fill few tiles.
     """
+    alike = hood.query_grid == hood.key_grid
     key_walks = _walks(hood, hood.key_grid, max(key_tile, query_tile))
+    walks = key_walks if alike else _walks(hood, hood.query_grid, query_tile)
     pitch, spans = _spacing(hood, key_walks)
-    query_ring = key_ring = None
-    if hood.axes is None and hood.rotation is not None:
-        query_ring, key_ring = hood.rotation.query_ring, hood.rotation.key_ring
-        pitch = (1,) * len(pitch)  # rings are walked as they come
+    single = (1,) * len(walks)
+    ways = [_Way(pitch, None, None)]
+    if hood.rotation is not None:
+        rings = _Way((1,) * len(pitch), hood.rotation.query_ring, hood.rotation.key_ring)
+        ways = [rings] if hood.axes is None else [*ways, rings]
     group = 16 if key_tile > 1 else 8  # queries that a kernel takes as one
     rests = key_tile == 1  # queries need not close a ring where keys are taken one by one
-    if hood.query_grid == hood.key_grid:
-        queries = _candidates(key_walks, pitch, spans, query_tile, query_ring, rests)
-        if query_tile == key_tile:
-            best = min(queries, key=lambda both: both.n_tiles * _filled(both, _sample(hood, both, group)))
-            return best, best
-    else:
-        walks = _walks(hood, hood.query_grid, query_tile)
-        single = (1,) * len(walks)
-        queries = _candidates(walks, single, single, query_tile, query_ring, rests)
-    best = min(queries, key=lambda layout: layout.n_tiles * _shared(_sample(hood, layout, group)))
+    queries: dict[tuple[Widths, Widths], tuple[Layout, _Way]] = {}
+    for way in ways:
+        steps, sizes = (way.pitch, spans) if alike else (single, single)
+        for layout in _candidates(walks, steps, sizes, query_tile, way.query_ring, rests):
+            queries.setdefault((steps, layout.widths), (layout, way))
+
+    def cost(candidate: tuple[Layout, _Way]) -> float:
+        layout, _ = candidate
+        sample = _sample(hood, layout, group)
+        return layout.n_tiles * (_filled(layout, sample) if boxed_alike else _shared(sample))
+
+    boxed_alike = alike and query_tile == key_tile
+    best, way = min(queries.values(), key=cost)
+    if boxed_alike:
+        return best, best
     if key_tile == 1:
         return best, natural(tuple(map(len, key_walks)))
     sample = _sample(hood, best, group)
-    keys = _candidates(key_walks, pitch, spans, key_tile, key_ring, rests=False)
+    keys = _candidates(key_walks, way.pitch, spans, key_tile, way.key_ring, rests=False)
     return best, min(keys, key=lambda layout: _filled(layout, sample))
+
+
+class _Way(NamedTuple):
+    """How lines are cut: by the common step of a query's keys, or as rings, which are walked as they come."""
+
+    pitch: Widths
+    query_ring: int | None
+    key_ring: int | None
 
 
 @singledispatch

@@ -35,18 +35,19 @@ class _Pieces(NamedTuple):
 
 
 def classes(hood: Neighborhood, queries: Layout, keys: Layout, relation: Relation | None = None) -> Classes:
-    """Classes of the query tiles, by whichever symmetry the neighborhood knows.
+    """Classes of the query tiles, by whichever symmetry of the neighborhood leaves fewest.
 
     With a relation, by one that it shares.
     """
-    found = _moved(hood, queries, keys, relation) or _turned(hood, queries, keys, relation)
-    if found is None:
+    ways = _moved(hood, queries, keys, relation), _turned(hood, queries, keys, relation)
+    found = [_combined(*way) for way in ways if way is not None]
+    if not found:
         return Classes(
             np.arange(queries.n_tiles, dtype=np.int32),
             np.zeros(queries.n_tiles, dtype=np.int32),
             keys.n_tiles,
         )
-    return _combined(*found)
+    return min(found, key=lambda way: int(way.tile_class.max(initial=-1)))
 
 
 def _combined(pieces: list[_Pieces], ring: int) -> Classes:
