@@ -56,6 +56,8 @@ def described(variant: Variant, architecture: int) -> Row:
         sides = [side for side in ("score", "value") if known[f"{side.upper()}_SIDE"] == "true"]
         rows = {"true": "key", "false": "query"}[known["ROWS_ARE_KEYS"]]
         name = f"{rows} gradients ({' and '.join(sides)})"
+    if known.get("NUMBER_BITS", "0") != "0":
+        name += f", numbers of {known['NUMBER_BITS']} bits"
     row = {
         "architecture": f"sm_{architecture}",
         "kernel": name,

@@ -20,6 +20,7 @@ struct Forward {
     int batch, heads, shared_by;  // shared_by query heads use one key head
     int score_dim, value_dim;
     Scale scale;
+    Relation relation;
 };
 
 struct Memory {
@@ -42,14 +43,17 @@ struct Softmax {
 
     template <bool PARTIAL>
     DEVICE void step(const RowOperand<ROWS, SCORE_DIM, KEPT>& q, u32 k, u32 v, u32 bias, u32 groups, const Seen& seen,
-                     float scale) {
+                     const PairBiases<false>& pair_biases, float scale) {
         const int pair = thread_index() % 4;
         float p[STEP / 16][2][4] = {};  // of skipped groups it stays 0
         float new_top[2] = {top[0], top[1]};
         float largest[2] = {0.f, 0.f};  // product: one of −∞ hides no key, it is not a number
 #pragma unroll
         for (int m = 0; m < STEP / 16; ++m) {
+            float pair_bias[2][4];  // where registers suffice, on its way while the product is computed
+            if constexpr (RELATED && !WIDE) pair_biases.fetch(pair_bias, m, PARTIAL ? groups >> 2 * m : 3);
             multiply_rows<PARTIAL, STEP>(p[m], q, k, m, groups >> 2 * m);
+            if constexpr (RELATED && WIDE) pair_biases.fetch(pair_bias, m, PARTIAL ? groups >> 2 * m : 3);
 #pragma unroll
             for (int g = 0; g < 2; ++g) {
                 const int n = 2 * m + g;
@@ -59,6 +63,7 @@ struct Softmax {
                 for (int i = 0; i < 4; ++i) {
                     largest[i / 2] = maximum(largest[i / 2], magnitude(p[m][g][i]));
                     float score = p[m][g][i] * scale + (i % 2 ? b.y : b.x);
+                    if constexpr (RELATED) score += pair_bias[g][i];
                     if (PARTIAL) score = seen(n, i) ? score : -infinity();
                     p[m][g][i] = score;
                     new_top[i / 2] = maximum(new_top[i / 2], score);
@@ -132,7 +137,7 @@ KERNEL(THREADS, GEOATTN_BLOCKS) forward(const Forward arguments) {
         }
     };
 
-    Walk walk(a.plan, block.tile, 1);
+    Walk walk(a.plan, a.relation, block.tile, 1);
     Step now = walk.next(), next = walk.next(), ahead = walk.next();
     copy_rows<THREADS, ROWS>(
         [&](int row) { return load(row_order + row); },
@@ -157,15 +162,17 @@ KERNEL(THREADS, GEOATTN_BLOCKS) forward(const Forward arguments) {
         const Step far = walk.next();  // read now, used one step later
         const u32 groups = from_first_lane(now.groups_of(first_row + 16 * warp));
         const Seen seen = walk.seen(now, first_row + 16 * warp);  // on its way while scores are computed
+        const PairBiases<false> pair_biases(a.relation, block.batch, block.head, a.plan, block.tile, now,
+                                            first_row + 16 * warp);
 
         const float scale = CROWDED ? a.scale.of(block.batch, block.head) * LOG2_E : kept_scale;
         const u32 k_tile = memory + Memory::k + stage * Tile<STEP, SCORE_DIM>::BYTES;
         const u32 v_tile = memory + Memory::v + stage * Tile<STEP, VALUE_DIM>::BYTES;
         const u32 bias_row = memory + Memory::bias + stage * STEP * 4;
         if (!MASKED || now.mask < 0)
-            softmax.step<false>(q, k_tile, v_tile, bias_row, groups, seen, scale);
+            softmax.step<false>(q, k_tile, v_tile, bias_row, groups, seen, pair_biases, scale);
         else if (groups)
-            softmax.step<true>(q, k_tile, v_tile, bias_row, groups, seen, scale);
+            softmax.step<true>(q, k_tile, v_tile, bias_row, groups, seen, pair_biases, scale);
         now = next, next = ahead, ahead = far;
     }
 

@@ -24,12 +24,6 @@ constexpr bool KEPT = (SCORE_DIM > VALUE_DIM ? SCORE_DIM : VALUE_DIM) / PER_CHUN
 // The widest heads leave the scale no register: they read it in each step.
 constexpr bool CROWDED = SCORE_DIM * sizeof(Storage) >= 512 && !(WIDE && ROWS_ARE_KEYS);
 
-// What the backward pass needs to know of a query beside its vectors (see delta.cu).
-struct Statistics {
-    float minus_lse;  // −exponent(lse); −∞ where the query sees nothing
-    float delta;      // dO · out − dlse
-};
-
 struct Gradients {
     Plan plan;
     View row_score, row_value;        // q and dO, or k and v
@@ -45,6 +39,7 @@ struct Gradients {
     int queries, keys;
     int score_dim, value_dim;
     Scale scale;  // with rows of keys, one for each head only where no head is shared
+    Relation relation;
 };
 
 // What a column brings beside its vectors: statistics of a query, or the bias of a key.
@@ -73,7 +68,8 @@ struct Sums {
     template <bool PARTIAL>
     DEVICE void step(const RowOperand<ROWS, SCORE_DIM, KEPT>& row_score,
                      const RowOperand<ROWS, VALUE_DIM, KEPT>& row_value, u32 column_score, u32 column_value,
-                     u32 column, u32 groups, const Seen& seen, float scale) {
+                     u32 column, u32 groups, const Seen& seen, const PairBiases<ROWS_ARE_KEYS>& pair_biases,
+                     float scale) {
         const int pair = thread_index() % 4;
         // where the slice begins: the chunks of a row are permuted within 128 bytes
         const u32 score_slice = column_score + slice * SCORE_CHANNELS * (int)sizeof(Storage);
@@ -81,8 +77,11 @@ struct Sums {
         for (int m = 0; m < STEP / 16; ++m) {
             if (PARTIAL && !(groups >> 2 * m & 3)) continue;
             float p[2][4] = {}, ds[2][4] = {};
+            float pair_bias[2][4];  // where registers suffice, on its way while the products are computed
+            if constexpr (RELATED && !WIDE) pair_biases.fetch(pair_bias, m, PARTIAL ? groups >> 2 * m : 3);
             multiply_rows<PARTIAL, STEP>(p, row_score, column_score, m, groups >> 2 * m);
             if constexpr (SCORE_SIDE) multiply_rows<PARTIAL, STEP>(ds, row_value, column_value, m, groups >> 2 * m);
+            if constexpr (RELATED && WIDE) pair_biases.fetch(pair_bias, m, PARTIAL ? groups >> 2 * m : 3);
 #pragma unroll
             for (int g = 0; g < 2; ++g) {
                 const int n = 2 * m + g;
@@ -102,7 +101,8 @@ struct Sums {
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
                     const Statistics query = ROWS_ARE_KEYS ? statistics[i % 2] : row_statistics[i / 2];
-                    const float score = p[g][i] * scale + (ROWS_ARE_KEYS ? row_bias[i / 2] : bias[i % 2]);
+                    float score = p[g][i] * scale + (ROWS_ARE_KEYS ? row_bias[i / 2] : bias[i % 2]);
+                    if constexpr (RELATED) score += pair_bias[g][i];
                     p[g][i] = power_of_two(score + query.minus_lse);
                     if (PARTIAL) p[g][i] = seen(n, i) ? p[g][i] : 0.f;
                     if constexpr (SCORE_SIDE) {
@@ -157,7 +157,7 @@ KERNEL(THREADS, GEOATTN_BLOCKS) gradients(const Gradients arguments) {
         }
     };
 
-    Walk walk(a.plan, block.tile, ROWS_ARE_KEYS ? a.shared_by : 1);
+    Walk walk(a.plan, a.relation, block.tile, ROWS_ARE_KEYS ? a.shared_by : 1);
     Step now = walk.next(), next = walk.next(), ahead = walk.next();
     auto token_of_row = [&](int row) { return load(row_order + row); };
     const Source<SCORE_DIM> score_rows = {memory + Memory::row_score, a.row_score.start(block.batch, block.head),
@@ -203,15 +203,18 @@ KERNEL(THREADS, GEOATTN_BLOCKS) gradients(const Gradients arguments) {
         const Step far = walk.next();  // read now, used one step later
         const u32 groups = from_first_lane(now.groups_of(first_row + 16 * warp));
         const Seen seen = walk.seen(now, first_row + 16 * warp);  // on its way while scores are computed
+        const int head = ROWS_ARE_KEYS ? block.head * a.shared_by + now.head : block.head;
+        const PairBiases<ROWS_ARE_KEYS> pair_biases(a.relation, block.batch, head, a.plan, block.tile, now,
+                                                    first_row + 16 * warp);
 
         const float scale = CROWDED ? a.scale.of(block.batch, block.head) * LOG2_E : kept_scale;
         const u32 score_tile = memory + Memory::column_score + stage * Tile<STEP, SCORE_DIM>::BYTES;
         const u32 value_tile = memory + Memory::column_value + stage * Tile<STEP, COLUMN_VALUE_DIM>::BYTES;
         const u32 column = memory + Memory::column + stage * STEP * COLUMN_BYTES;
         if (!MASKED || now.mask < 0)
-            sums.step<false>(row_score, row_value, score_tile, value_tile, column, groups, seen, scale);
+            sums.step<false>(row_score, row_value, score_tile, value_tile, column, groups, seen, pair_biases, scale);
         else if (groups)
-            sums.step<true>(row_score, row_value, score_tile, value_tile, column, groups, seen, scale);
+            sums.step<true>(row_score, row_value, score_tile, value_tile, column, groups, seen, pair_biases, scale);
         now = next, next = ahead, ahead = far;
     }
 

@@ -14,6 +14,8 @@ constexpr int STEP = GEOATTN_STEP;        // columns in shared memory at once, t
 constexpr int STEPS = TILE / STEP;        // of a tile
 static_assert(STEP <= THREADS, "a thread looks after one column at most");
 constexpr bool MASKED = GEOATTN_MASKED;   // whether the plan has any tile that is not full
+// Whether each pair has a number, by which a table adds to its score; their bits are 16, or 32 for large tables.
+constexpr bool RELATED = GEOATTN_NUMBER_BITS != 0;
 
 // A visited tile. It stands for column_tile + shift, where the shift of the row tile wraps around
 // within the ring that ends before ring_end.
@@ -34,10 +36,38 @@ struct Plan {
     int ring;
 };
 
+// Four numbers of a lane, in the order of a product's elements.
+struct Numbers {
+#if GEOATTN_NUMBER_BITS == 32
+    uint4 words;
+    DEVICE u32 operator[](int i) const { return i == 0 ? words.x : i == 1 ? words.y : i == 2 ? words.z : words.w; }
+#else
+    uint2 words;
+    DEVICE u32 operator[](int i) const { return (i / 2 ? words.y : words.x) >> i % 2 * 16 & 0xffffu; }
+#endif
+};
+
+// A bias for every pair: the entry of a table that stands under its number.
+struct Relation {
+    const int* ids;          // of each entry of the plan: which tile of numbers
+    const Numbers* numbers;  // [tile, row / 16, column / 8, lane]
+    const float* table;      // [batch or 1, head, number], or [batch, query, head, number]; exponents of 2
+    i64 batch, query, head;  // strides of the table; 0 where there is but one
+};
+
+// What the backward pass needs to know of a query beside its vectors (see delta.cu).
+struct Statistics {
+    float minus_lse;  // −exponent(lse); −∞ where the query sees nothing
+    float delta;      // dO · out − dlse
+};
+
 // One step: STEP columns from position first, or the end of the walk where first is negative.
 struct Step {
     int first, mask, head;
-    u32 groups;  // shifted so that bit 8·(i / 16) belongs to the first eight columns
+    u32 groups;   // shifted so that bit 8·(i / 16) belongs to the first eight columns
+#if GEOATTN_NUMBER_BITS
+    int numbers;  // which tile of numbers
+#endif
 
     DEVICE int first_in_tile() const { return first % TILE; }
     // Bit n: whether the 16 rows from `row` on may see any of columns 8n to 8n + 7.
@@ -53,17 +83,67 @@ struct Seen {
     }
 };
 
+// The biases of a step's pairs, of the 16 rows from `row` on. The table is that of a head; where each query
+// has its own, theirs lie beyond, and queries are rows or columns.
+template <bool COLUMNS_ARE_QUERIES>
+struct PairBiases {
+#if GEOATTN_NUMBER_BITS
+    const Numbers* numbers;
+    const float* table;
+    const Relation& relation;
+    const int* order;  // of the queries' tokens
+    i64 first_query;   // position of the lane's first
+
+    DEVICE PairBiases(const Relation& relation, i64 batch, int head, const Plan& plan, int tile, const Step& step,
+                      int row)
+        : relation(relation) {
+        const int lane = thread_index() % 32;
+        numbers = relation.numbers + (((i64)step.numbers * 4 + row / 16) * 8 + step.first_in_tile() / 8) * 32 + lane;
+        table = relation.table + batch * relation.batch + head * relation.head;
+        order = COLUMNS_ARE_QUERIES ? plan.column_order : plan.row_order;
+        first_query = COLUMNS_ARE_QUERIES ? step.first + lane % 4 * 2 : (i64)tile * TILE + row + lane / 4;
+    }
+    // Of the two groups of eight columns of pair m, those whose bit is set.
+    DEVICE void fetch(float (&biases)[2][4], int m, u32 bits) const {
+#pragma unroll
+        for (int g = 0; g < 2; ++g) {
+            if (!(bits >> g & 1)) continue;
+            const Numbers found = load(numbers + (2 * m + g) * 32);
+            i64 beyond[2] = {0, 0};
+            if (relation.query)
+#pragma unroll
+                for (int j = 0; j < 2; ++j) {
+                    const int token = load(order + first_query + (COLUMNS_ARE_QUERIES ? (2 * m + g) * 8 + j : 8 * j));
+                    beyond[j] = (token < 0 ? 0 : token) * relation.query;
+                }
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+                biases[g][i] = load(table + beyond[COLUMNS_ARE_QUERIES ? i % 2 : i / 2] + found[i]);
+        }
+    }
+#else
+    DEVICE PairBiases(const Relation&, i64, int, const Plan&, int, const Step&, int) {}
+    DEVICE void fetch(float (&)[2][4], int, u32) const {}
+#endif
+};
+
 struct Walk {
     const Plan& plan;
     const Entry* entries;
+#if GEOATTN_NUMBER_BITS
+    const int* number_ids;
+#endif
     int count, shift, heads;
     int entry = 0, part = 0, head = 0;
 
     // The same list is walked once for each of the heads.
-    DEVICE Walk(const Plan& plan, int tile, int heads) : plan(plan), heads(heads) {
+    DEVICE Walk(const Plan& plan, const Relation& relation, int tile, int heads) : plan(plan), heads(heads) {
         const int label = load(plan.tile_class + tile);
         const i64 start = load(plan.starts + label);
         entries = plan.entries + start;
+#if GEOATTN_NUMBER_BITS
+        number_ids = relation.ids + start;
+#endif
         count = (int)(load(plan.starts + label + 1) - start);
         shift = load(plan.tile_shift + tile);
     }
@@ -73,7 +153,12 @@ struct Walk {
         const Entry e = load(entries + entry);
         int tile = e.column_tile + shift;
         if (tile >= e.ring_end) tile -= plan.ring;
+#if GEOATTN_NUMBER_BITS
+        const Step step = {tile * TILE + part * STEP, e.mask, head, e.groups >> part * (STEP / 8),
+                           load(number_ids + entry)};
+#else
         const Step step = {tile * TILE + part * STEP, e.mask, head, e.groups >> part * (STEP / 8)};
+#endif
         if (++part == STEPS) {
             part = 0;
             if (++entry == count) entry = 0, ++head;

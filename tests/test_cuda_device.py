@@ -41,10 +41,9 @@ def derivatives(hood, *qkv, backend="cuda", **options):
 def test_random_problems_agree_with_the_oracle(backend, seed, monkeypatch):
     if backend == "cuda":
         monkeypatch.setitem(testing.TOLERANCE, torch.float32, SINGLE)
-    for case in testing.cases(500 + seed, 6, HALF_AND_SINGLE):
-        reason = ga.backends.refusal(
-            backend, case.q.to("cuda"), case.k.to("cuda"), case.v.to("cuda"), case.hood
-        )
+    for case in testing.cases(500 + seed, 6, HALF_AND_SINGLE, relations=0.4):
+        operands = (x.to("cuda") for x in (case.q, case.k, case.v))
+        reason = ga.backends.refusal(backend, *operands, case.hood, case.options.get("relation"))
         if reason is None:
             testing.check(case, backend, device="cuda")
         else:

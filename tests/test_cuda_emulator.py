@@ -16,8 +16,10 @@ from emulator import Emulated, EmulationError
 
 import geoattn as ga
 from geoattn import testing
-from geoattn.backends.cuda import backend
-from geoattn.backends.cuda.plans import device_plan
+from geoattn.backends.base import Pairs
+from geoattn.backends.cuda import backend, plans
+from geoattn.backends.cuda.plans import DevicePlan, device_plan
+from geoattn.plans import numbered_tile_plan
 from geoattn.testing import oracle
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
@@ -126,6 +128,137 @@ def test_random_problems_hold_what_they_should():
     assert any((c.hood.counts == 0).any() for c in drawn)
     assert any(c.hood.query_grid.size % 64 for c in drawn)
     assert 0 < sum(c.grad_lse is None for c in drawn) < len(drawn)
+
+
+SPHERE = ga.geodesic(ga.grids.equiangular(3, 192), radius=30.0)
+PLANE = ga.window(ga.grids.cartesian((16, 24)), (3, 5))
+#: name → relation, shape of its table before heads and numbers, options of the problem
+RELATED = {
+    "offsets": (lambda: ga.relations.offsets(PLANE), (), {"dtype": BF16, "bias": "shared"}),
+    "angles, heads that share keys": (
+        lambda: ga.relations.angles(SPHERE, 4, sectors=3),
+        (2,),
+        {"dtype": F16, "heads": 2, "kv_heads": 1, "batch": 2, "dim": 16, "dim_v": 12},
+    ),
+    "tables of queries": (
+        lambda: ga.relations.angles(SPHERE, 5),
+        (1, *SPHERE.query_grid.shape),
+        {"dtype": BF16, "heads": 2, "kv_heads": 1},
+    ),
+    "full tiles in float32": (
+        lambda: ga.relations.offsets(ga.everything(ga.grids.cartesian((16, 8)))),
+        (),
+        {"dtype": F32, "heads": 2, "kv_heads": 1},
+    ),
+    "numbers of 32 bits": (
+        lambda: ga.relations.edges(ga.everything(ga.grids.cartesian(257))),
+        (),
+        {"dtype": F32, "heads": 1, "kv_heads": 1, "dim": 16, "dim_v": 16},
+    ),
+}
+
+
+def related(name):
+    make, shape, options = RELATED[name]
+    relation = make()
+    case = problem(relation.hood, **options)
+    table = torch.randn(*shape, case.q.shape[-2], relation.count, generator=torch.Generator().manual_seed(3))
+    return dataclasses.replace(case, options=case.options | {"relation": relation, "relation_bias": table})
+
+
+@pytest.mark.parametrize("name", RELATED)
+def test_a_bias_for_every_pair_matches_float64(name):
+    testing.check(related(name), "emulated", tolerances=TOLERANCES)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_problems_with_relations_match_float64(seed):
+    for case in testing.cases(300 + seed, 3, (BF16, F16, F32), relations=1.0):
+        testing.check(case, "emulated", tolerances=TOLERANCES)
+
+
+def test_plans_of_relations_under_test_hold_shifts_and_numbers_of_either_size():
+    relations = {name: make() for name, (make, _, _) in RELATED.items()}
+    found = {name: device_plan(relation, torch.device("cpu")) for name, relation in relations.items()}
+    assert {plan.number_bits for plan in found.values()} == {16, 32}
+    sphere = found["angles, heads that share keys"]
+    assert sphere.tile_shift.any()
+    assert (sphere.items[:, 2] - sphere.items[:, 1] > 1).any()
+
+
+def related_results(case, emulated):
+    """out, lse and all gradients of a problem with a table that queries share."""
+    q, k, v, do = (x.flatten(1, -3) for x in (case.q, case.k, case.v, case.grad_out))
+    table = case.options["relation_bias"]
+    pairs = Pairs(case.options["relation"], table if table.ndim == 3 else table[None])
+    out, lse = emulated.forward(q, k, v, None, case.hood, 0.2, pairs)
+    gradients = emulated.backward(
+        do, None, q, k, v, None, out, lse, case.hood, 0.2, False, pairs=pairs, needs_table=True
+    )
+    return out, lse, gradients.q, gradients.k, gradients.v, gradients.table
+
+
+def test_gradients_of_tables_repeat_bit_for_bit_however_threads_and_blocks_are_ordered():
+    case = related("angles, heads that share keys")
+    first, second = (related_results(case, Emulated(seed=seed)) for seed in (1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_gradients_of_tables_are_summed_a_part_at_a_time(monkeypatch):
+    case = related("angles, heads that share keys")
+    whole = related_results(case, Emulated())[-1]
+    for name, value in (("MOST_SUMS", 2**16), ("RUN", 3)):
+        monkeypatch.setattr(backend, name, value)
+    monkeypatch.setattr(plans, "TILES_AT_ONCE", 2)
+    plan = DevicePlan.of(numbered_tile_plan(case.options["relation"]), torch.device("cpu"))
+    many, few = len(plan.items), len(device_plan(case.options["relation"], torch.device("cpu")).items)
+    assert many > few > 2**16 // (4 * 64**2)
+
+    def other_plan(of, device):
+        return DevicePlan.of(numbered_tile_plan(of), device)
+
+    monkeypatch.setattr(backend, "device_plan", other_plan)
+    torch.testing.assert_close(related_results(case, Emulated())[-1], whole, rtol=1e-4, atol=1e-4)
+
+
+def test_sums_by_number_are_those_of_each_number():
+    numbers = torch.tensor([3, 0, 3, 3, 5, 0, *[6] * 700])
+    values = torch.randn(2, len(numbers), dtype=torch.float64)
+    expected = torch.zeros(2, 9, dtype=torch.float64).index_add_(1, numbers, values)
+    torch.testing.assert_close(backend.sum_by_number(values, numbers, 9), expected)
+
+
+def test_entries_of_a_table_hide_pairs_or_count_however_low_they_are():
+    case = related("offsets")
+    q, k, v = (x.flatten(1, -3) for x in (case.q, case.k, case.v))
+    relation, table = case.options["relation"], case.options["relation_bias"]
+    for lowest in (-torch.inf, -1e30, torch.finfo(torch.float32).min):
+        biases = table.clone()
+        biases[0, ::2] = lowest  # beside others: no weight
+        biases[1] = lowest  # alone: a softmax of equals, or of nothing
+        pairs = Pairs(relation, biases[None])
+        found, right = (
+            x.forward(q.float(), k.float(), v.float(), None, case.hood, 0.2, pairs)
+            for x in (Emulated(), ga.backends.get("reference"))
+        )
+        torch.testing.assert_close(found.out[..., 0, :], right.out[..., 0, :], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found.lse[..., 0], right.lse[..., 0], rtol=1e-5, atol=1e-5)
+        assert found.out[..., 1, :].isfinite().all()
+        assert (found.lse[..., 1] == -torch.inf).all() == (lowest == -torch.inf)
+        assert (found.out[..., 1, :] == 0).all() == (lowest == -torch.inf)
+
+
+def test_what_is_not_a_number_in_a_table_reaches_the_queries_that_look_it_up():
+    case = related("offsets")
+    q, k, v = (x.flatten(1, -3) for x in (case.q, case.k, case.v))
+    relation, table = case.options["relation"], case.options["relation_bias"].clone()
+    table[1, 0] = torch.nan
+    out = Emulated().forward(q, k, v, None, case.hood, 0.2, Pairs(relation, table[None])).out
+    rows = relation.rows(np.arange(case.hood.query_grid.size))
+    looks = np.add.reduceat(rows.numbers == 0, rows.indptr[:-1]) > 0
+    assert 0 < looks.sum() < len(looks)
+    assert out[..., 0, :].isfinite().all()
+    assert (out[..., 1, :].isnan().any(-1).numpy() == looks).all()
 
 
 @pytest.mark.parametrize("capability", [80, 120])
@@ -334,6 +467,36 @@ FAULTS = {
         None,
     ),
 }  # fmt: skip
+
+
+# the same for kernels with a relation
+RELATED_FAULTS = {
+    "another lane's numbers": (("walk.cuh", "/ 8) * 32 + lane;", "/ 8) * 32 + (lane ^ 1);"), None),
+    "numbers in another order": (("walk.cuh", "+ found[i]);", "+ found[3 - i]);"), None),
+    "table of another head": (("walk.cuh", "head * relation.head;", "0 * relation.head;"), None),
+    "rows that are overwritten": (
+        ("table.cu", "barrier();  // all warps", "// all warps"),
+        "race|before its copy has landed",
+    ),
+    "wrong wait count": (
+        ("table.cu", "wait_for_copies<0>", "wait_for_copies<1>"),
+        "before its copy has landed",
+    ),
+    "sums of one tile": (("table.cu", "t < item.end_tile", "t < item.first_tile + 1"), None),
+    "sums of hidden pairs": (("table.cu", "if (!PARTIAL || seen(n, i))", ""), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RELATED_FAULTS)
+def test_faults_planted_in_what_relations_add_are_caught(name):
+    edit, message = RELATED_FAULTS[name]
+    case = related("offsets")
+    if message is None:
+        right, wrong = (related_results(case, Emulated(edits=edits)) for edits in ((), (edit,)))
+        assert max(difference(a, b) for a, b in zip(wrong, right, strict=True)) > 0.1
+    else:
+        with pytest.raises(EmulationError, match=message):
+            related_results(case, Emulated(edits=(edit,)))
 
 
 @pytest.mark.parametrize("name", FAULTS)

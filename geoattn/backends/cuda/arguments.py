@@ -47,6 +47,24 @@ class Scale(ctypes.Structure):
         return cls(None, 0, scale)
 
 
+class Relation(ctypes.Structure):
+    """A bias for every pair: the numbers of a plan and a table, in units of log 2."""
+
+    _fields_: ClassVar = [
+        *((name, _pointer) for name in ("ids", "numbers", "table")),
+        *((name, _long) for name in ("batch", "query", "head")),
+    ]
+
+    @classmethod
+    def of(cls, plan: DevicePlan, table: Tensor | None) -> Relation:
+        """``table [batch or 1, head, number]``, or ``[batch, query, head, number]``, side by side."""
+        if table is None or plan.numbers is None or plan.number_ids is None:
+            return cls()
+        batch, *query, head, _ = table.stride()
+        strides = 0 if table.shape[0] == 1 else batch, *(query or [0]), head
+        return cls(*(x.data_ptr() for x in (plan.number_ids, plan.numbers, table)), *strides)
+
+
 class Forward(ctypes.Structure):
     _fields_: ClassVar = [
         ("plan", Plan),
@@ -55,6 +73,7 @@ class Forward(ctypes.Structure):
         ("key_bias_batch", _long),
         *((name, _int) for name in ("batch", "heads", "shared_by", "score_dim", "value_dim")),
         ("scale", Scale),
+        ("relation", Relation),
     ]
 
 
@@ -69,6 +88,7 @@ class Gradients(ctypes.Structure):
         ("row_gradient", _pointer),
         *((n, _int) for n in ("batch", "heads", "shared_by", "queries", "keys", "score_dim", "value_dim")),
         ("scale", Scale),
+        ("relation", Relation),
     ]
 
 
@@ -78,4 +98,19 @@ class Delta(ctypes.Structure):
         ("statistics", _pointer),
         ("rows", _long),
         *((name, _int) for name in ("heads", "queries", "value_dim")),
+    ]
+
+
+class Table(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("plan", Plan),
+        *((name, View) for name in ("q", "out_gradient", "k", "v")),
+        ("statistics", _pointer),
+        ("key_bias", _pointer),
+        ("key_bias_batch", _long),
+        *((name, _pointer) for name in ("items", "tiles", "sums")),
+        ("n_items", _int),
+        *((n, _int) for n in ("batch", "heads", "shared_by", "queries", "score_dim", "value_dim")),
+        ("scale", Scale),
+        ("relation", Relation),
     ]

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from geoattn.backends.base import Forward, Gradients
+from geoattn.backends.base import Forward, Gradients, Pairs
+from geoattn.backends.chunks import table_gradient
 from geoattn.backends.cuda import arguments, variants
 from geoattn.backends.cuda import device as cuda_device
 from geoattn.backends.cuda.arguments import View
@@ -26,9 +27,19 @@ LOG2_E = math.log2(math.e)
 #: exponents of 2 beyond this are bent back, so that all finite biases have finite ones, in their order
 BEND = 2.0**125
 
+#: side of a plan's tiles
+TILE = 64
+#: gradients of scores that are held at once, added up over the tiles that share a list
+MOST_SUMS = 2**26
+#: numbers that are added up one after the other
+RUN = 256
+
 
 class Cuda:
     """Block-sparse attention with running softmax on tensor cores, float32 inputs in split precision.
+
+    A relation's table gets its gradient without atomics; one with entries for each query gets it from dense
+    chunks, as in the reference, which is slow.
 
     What is not a number reaches the queries that see it. In ``v``, in infinite numbers of ``k``, and going
     backward it may spread to other queries of the same tile of 64, and to the keys of their tiles, and no
@@ -36,6 +47,7 @@ class Cuda:
     """
 
     name = "cuda"
+    knows_relations = True
     device_type = "cuda"
 
     def unavailable(self) -> str | None:
@@ -71,14 +83,15 @@ class Cuda:
         key_bias: Tensor | None,
         hood: Neighborhood,
         scale: float | Tensor,
+        pairs: Pairs | None = None,
     ) -> Forward:
         batch, queries, heads, score_dim = q.shape
         value_dim = v.shape[-1]
-        plan = device_plan(hood, q.device)
+        plan = device_plan(hood if pairs is None else pairs.relation, q.device)
         q, k, v = _readable(q), _readable(k), _readable(v)
         out = q.new_empty(batch, queries, heads, v.shape[-1])
         lse = q.new_empty(batch, queries, heads, dtype=torch.float32)
-        bias = _exponents(key_bias)
+        bias, table = _exponents(key_bias), _exponents(None if pairs is None else pairs.table)
         structure = arguments.Forward(
             arguments.Plan.of(plan),
             View.of(q),
@@ -93,9 +106,12 @@ class Cuda:
             q.shape[-1],
             v.shape[-1],
             arguments.Scale.of(scale),
+            arguments.Relation.of(plan, table),
         )
-        variant = variants.forward(q.dtype, score_dim, value_dim, plan.masked, self.architecture(q.device))
-        tensors = (q, k, v, out, lse, *(x for x in (bias, scale) if isinstance(x, Tensor)), *plan.tensors)
+        shape = q.dtype, score_dim, value_dim, plan.masked, self.architecture(q.device)
+        variant = variants.forward(*shape, plan.number_bits)
+        more = (x for x in (bias, scale, table) if isinstance(x, Tensor))
+        tensors = (q, k, v, out, lse, *more, *plan.tensors)
         self.launch(variant, plan.n_tiles * variant.parts * batch * heads, structure, tensors)
         return Forward(out[..., :value_dim], lse)
 
@@ -113,12 +129,16 @@ class Cuda:
         scale: float | Tensor,
         needs_key_bias: bool,
         needs_scale: bool = False,
+        pairs: Pairs | None = None,
+        needs_table: bool = False,
     ) -> Gradients:
         (batch, queries, heads, score_dim), (_, keys, key_heads, value_dim) = q.shape, v.shape
         shared_by = heads // key_heads
-        plan, transposed = device_plan(hood, q.device), device_plan(hood.transpose(), q.device)
+        of = hood if pairs is None else pairs.relation
+        plan, transposed = device_plan(of, q.device), device_plan(of.transpose(), q.device)
+        given = grad_out, grad_lse, q, k, v, key_bias, hood, scale
         q, k, v, out, grad_out = (_readable(x) for x in (q, k, v, out, grad_out))
-        bias = _exponents(key_bias)
+        bias, table = _exponents(key_bias), _exponents(None if pairs is None else pairs.table)
         statistics = self._statistics(out, grad_out, lse, grad_lse)
         dq = torch.empty_like(q, memory_format=torch.contiguous_format)
 
@@ -139,18 +159,25 @@ class Cuda:
                 q.shape[-1],
                 v.shape[-1],
                 arguments.Scale.of(scale),
+                arguments.Relation.of(plan, table),
             )
-            more = (x for x in (bias, sums, scale) if isinstance(x, Tensor))
+            more = (x for x in (bias, sums, scale, table) if isinstance(x, Tensor))
             tensors = (*views, statistics, *more, *plan.tensors)
             self.launch(variant, plan.n_tiles * variant.parts * batch * row_heads, structure, tensors)
 
         shape = (q.dtype, score_dim, value_dim)
         architecture = self.architecture(q.device)
         # queries have no gradient of a value: the place of that view is not written
-        variant = variants.query_gradient(*shape, plan.masked, architecture)
+        variant = variants.query_gradient(*shape, plan.masked, architecture, plan.number_bits)
         parts = (variant.slices, batch, heads, queries)
         ds = q.new_empty(parts, dtype=torch.float32) if needs_scale else None
         run(variant, plan, heads, (q, grad_out, k, v, dq, grad_out), ds)
+        dtable = None
+        if needs_table and pairs is not None and pairs.table.ndim == 4:  # each query has a table of its own
+            dtable = table_gradient(*given, pairs)
+        elif needs_table and table is not None:
+            variant = variants.table_gradient(*shape, plan.masked, architecture, plan.number_bits)
+            dtable = self._table_gradient(variant, plan, (q, grad_out, k, v), statistics, bias, table, scale)
         apart = shared_by > 1 and isinstance(scale, Tensor)
         if apart:  # rows of keys know one scale: each query head gets keys of its own
             k, v = (x.repeat_interleave(shared_by, 2) for x in (k, v))
@@ -159,7 +186,8 @@ class Cuda:
             row_heads = key_heads
         dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (k, v))
         db = q.new_empty(batch, row_heads, keys, dtype=torch.float32) if needs_key_bias else None
-        for variant in variants.key_gradients(*shape, transposed.masked, architecture):
+        known = transposed.masked, architecture, transposed.number_bits
+        for variant in variants.key_gradients(*shape, *known):
             run(variant, transposed, row_heads, (k, v, q, grad_out, dk, dv), db)
         if apart:
             dk, dv = (
@@ -170,7 +198,57 @@ class Cuda:
             db = db.sum((0, 1)).unsqueeze(0) if key_bias.shape[0] == 1 else db.sum(1)
         if ds is not None and isinstance(scale, Tensor):
             ds = ds.sum((0, 1, 3)).unsqueeze(0) if scale.shape[0] == 1 else ds.sum((0, 3))
-        return Gradients(dq[..., :score_dim], dk[..., :score_dim], dv[..., :value_dim], db, ds)
+        return Gradients(dq[..., :score_dim], dk[..., :score_dim], dv[..., :value_dim], db, ds, dtable)
+
+    def _table_gradient(
+        self,
+        variant: Variant,
+        plan: DevicePlan,
+        views: tuple[Tensor, Tensor, Tensor, Tensor],
+        statistics: Tensor,
+        bias: Tensor | None,
+        table: Tensor,
+        scale: float | Tensor,
+    ) -> Tensor:
+        """The gradient of a table ``[B or 1, H, count]``; ``views`` are q, grad_out, k and v."""
+        q, grad_out, k, _ = views
+        batch, queries, heads, _ = q.shape
+        assert plan.items is not None
+        assert plan.class_tiles is not None
+        assert plan.numbers is not None
+        total = torch.zeros_like(table)
+        step = max(1, MOST_SUMS // (batch * heads * TILE**2))
+        for first in range(0, len(plan.items), step):
+            items = plan.items[first : first + step]
+            sums = q.new_empty(batch * heads, len(items), TILE**2, dtype=torch.float32)
+            structure = arguments.Table(
+                arguments.Plan.of(plan),
+                *(View.of(x) for x in views),
+                statistics.data_ptr(),
+                *_bias(bias),
+                items.data_ptr(),
+                plan.class_tiles.data_ptr(),
+                sums.data_ptr(),
+                len(items),
+                batch,
+                heads,
+                heads // k.shape[2],
+                queries,
+                q.shape[-1],
+                grad_out.shape[-1],
+                arguments.Scale.of(scale),
+                arguments.Relation.of(plan, table),
+            )
+            more = (x for x in (bias, scale) if isinstance(x, Tensor))
+            tensors = (*views, statistics, sums, table, *more, *plan.tensors)
+            parts = variant.parts * (TILE // variant.columns)
+            self.launch(variant, len(items) * parts * batch * heads, structure, tensors)
+            numbers = plan.numbers.flatten(1).index_select(0, items[:, 3].long()).flatten()
+            if plan.number_bits == 16:
+                numbers = numbers.int() & 0xFFFF
+            found = sum_by_number(sums.flatten(1), numbers, table.shape[-1]).reshape(batch, heads, -1)
+            total += found.sum(0, keepdim=True) if table.shape[0] == 1 else found
+        return total
 
     def _statistics(self, out: Tensor, grad_out: Tensor, lse: Tensor, grad_lse: Tensor | None) -> Tensor:
         """−lse · log₂ e and delta of each query, ``[B, H, Nq, 2]``."""
@@ -193,6 +271,20 @@ class Cuda:
         tensors = (out, grad_out, lse, statistics, *(() if grad_lse is None else (grad_lse,)))
         self.launch(variants.delta(out.dtype), math.ceil(rows / 16), structure, tensors)
         return statistics
+
+
+def sum_by_number(values: Tensor, numbers: Tensor, count: int) -> Tensor:
+    """Sums ``[m, count]`` of the values ``[m, n]`` that have a number ``[n]`` in common, in a fixed order."""
+    values = values.index_select(1, numbers.argsort(stable=True))
+    lengths = numbers.bincount(minlength=count)
+    runs = (lengths + RUN - 1) // RUN  # one after the other, and then these: many threads share a long sum
+    of_runs = lengths.new_full((int(runs.sum()),), RUN)
+    last = runs.cumsum(0) - 1
+    of_runs[last[lengths > 0]] = ((lengths - 1) % RUN + 1)[lengths > 0]
+    for size in (of_runs, runs):
+        each = size.expand(len(values), -1).contiguous()
+        values = torch.segment_reduce(values, "sum", lengths=each, axis=1, unsafe=True, initial=0)
+    return values
 
 
 def _readable(x: Tensor) -> Tensor:

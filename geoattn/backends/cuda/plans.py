@@ -12,8 +12,11 @@ from torch import Tensor
 
 from geoattn._lru import BoundedCache
 from geoattn.neighborhoods.base import Neighborhood
-from geoattn.plans import clears, tile_plan
-from geoattn.plans.base import TilePlan
+from geoattn.plans import NumberedTilePlan, TilePlan, clears, numbered_tile_plan, tile_plan
+from geoattn.relations.base import Relation
+
+#: tiles whose gradients one block of the table's kernel adds up, at most
+TILES_AT_ONCE = 32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,12 +41,34 @@ class DevicePlan:
     ring: int
     #: whether any tile is not full
     masked: bool
+    #: of a relation, else None: int32 [entries], a tile of ``numbers``
+    number_ids: Tensor | None = None
+    #: int16 [n, 64 / 16, 64 / 8, 32, 4], or int32 beyond 16 bits: the four numbers of each lane of a warp
+    numbers: Tensor | None = None
+    #: int32 [items, 4]: an entry, the first and the end of some ``class_tiles`` that have it, and its tile of
+    #: numbers
+    items: Tensor | None = None
+    #: int32 [tiles]: query tiles, those of one class side by side
+    class_tiles: Tensor | None = None
 
     @classmethod
     def of(cls, plan: TilePlan, device: torch.device) -> DevicePlan:
         def upload(x: NDArray[np.generic]) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(x)).to(device)
 
+        numbered = {}
+        if isinstance(plan, NumberedTilePlan):
+            small = plan.count <= 2**16
+            # [n, row / 16, half, line, column / 8, pair, 2] → [n, row / 16, column / 8, line, pair, half, 2]
+            numbers = plan.numbers.reshape(-1, 4, 2, 8, 8, 4, 2).transpose(0, 1, 4, 3, 5, 2, 6)
+            narrow = numbers.astype(np.uint16).view(np.int16) if small else numbers
+            class_tiles, items = _items(plan)
+            numbered = {
+                "number_ids": upload(plan.number_ids),
+                "numbers": upload(narrow.reshape(-1, 4, 8, 32, 4)),
+                "items": upload(items),
+                "class_tiles": upload(class_tiles),
+            }
         return cls(
             row_order=upload(plan.query_order),
             column_order=upload(plan.key_order),
@@ -55,11 +80,18 @@ class DevicePlan:
             masks=upload(plan.masks.view(np.int64)),
             ring=plan.ring,
             masked=bool((plan.mask_ids >= 0).any()),
+            **numbered,
         )
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return tuple(getattr(self, name) for name in self.ARRAYS)
+        numbered = (self.number_ids, self.numbers, self.items, self.class_tiles)
+        return *(getattr(self, name) for name in self.ARRAYS), *(x for x in numbered if x is not None)
+
+    @property
+    def number_bits(self) -> int:
+        """Of a number in a relation; 0 without one."""
+        return 0 if self.numbers is None else 8 * self.numbers.element_size()
 
     @property
     def n_tiles(self) -> int:
@@ -81,15 +113,32 @@ def _entries(plan: TilePlan) -> NDArray[np.int32]:
     return entries
 
 
+def _items(plan: NumberedTilePlan) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Query tiles in the order of their classes, and what the blocks of the table's kernel add up.
+
+    The tiles of a class are shared out evenly, so that the parts depend on the plan alone.
+    """
+    counts = np.bincount(plan.tile_class, minlength=len(plan.indptr) - 1)
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    label = np.repeat(np.arange(len(counts)), np.diff(plan.indptr))  # of each entry
+    parts = -(-counts // TILES_AT_ONCE)[label]
+    entry = np.repeat(np.arange(len(label)), parts)
+    part = np.arange(len(entry)) - np.repeat(np.cumsum(parts) - parts, parts)
+    of_class, n_parts = label[entry], parts[entry]
+    bounds = [starts[of_class] + counts[of_class] * p // n_parts for p in (part, part + 1)]
+    items = np.stack([entry, *bounds, plan.number_ids[entry]], axis=1).astype(np.int32)
+    return np.argsort(plan.tile_class, kind="stable").astype(np.int32), items
+
+
 _plans: BoundedCache[tuple[str, torch.device], DevicePlan] = BoundedCache(max_bytes=2**31)
 clears(_plans.clear)
 
 
-def device_plan(hood: Neighborhood, device: torch.device) -> DevicePlan:
-    """The plan of a neighborhood on a device; those of recent calls are kept."""
-    key = (hood.identity, device)
+def device_plan(of: Neighborhood | Relation, device: torch.device) -> DevicePlan:
+    """The plan of a neighborhood, or of a relation on it, on a device; those of recent calls are kept."""
+    key = (of.identity, device)
     kept = _plans.get(key)
     if kept is None:
-        kept = DevicePlan.of(tile_plan(hood), device)
+        kept = DevicePlan.of(numbered_tile_plan(of) if isinstance(of, Relation) else tile_plan(of), device)
         _plans.put(key, kept, kept.nbytes)
     return kept

@@ -22,6 +22,7 @@ MOST_KEY_BYTES = 320
 
 #: channels of a float32 sum that fit the registers beside what split products need
 MOST_SUMMED_FLOATS = 128
+MOST_SUMMED_BESIDE_NUMBERS = 96
 
 REGISTERS = 65536  # of a multiprocessor
 
@@ -49,6 +50,11 @@ class Variant:
         return min(255, REGISTERS // (self.threads * self.blocks) // 8 * 8)
 
     @property
+    def columns(self) -> int:
+        """Columns of a tile that a block takes at once."""
+        return int(dict(self.definitions)["STEP"])
+
+    @property
     def slices(self) -> int:
         """Blocks that share the channels of a sum."""
         return int(dict(self.definitions)["SLICES"])
@@ -71,15 +77,19 @@ def padded(head_dim: int) -> int:
     raise ValueError(f"head dim {head_dim} is above {HEAD_DIMS[-1]}, the widest of the CUDA kernels")
 
 
-def forward(dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, architecture: int) -> Variant:
+def forward(
+    dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, architecture: int, number_bits: int = 0
+) -> Variant:
     """Output and lse.
 
     ``masked`` says whether the plan has tiles that are not full; ``architecture`` is a compute
-    capability, such as 90 for 9.0.
+    capability, such as 90 for 9.0. ``number_bits`` are those of each pair's number in a relation, 16 or 32; 0
+    without one.
     """
     score, value = padded(score_dim), padded(value_dim)
-    slices = _slices(dtype, value)
-    crowded = score == 96 if dtype.itemsize == 2 else value // slices > 64  # more columns would spill
+    slices = _slices(dtype, value, number_bits)
+    # more columns would spill
+    crowded = score == 96 or number_bits > 0 if dtype.itemsize == 2 else value // slices > 64
     return _tiled(
         "forward",
         dtype,
@@ -87,6 +97,7 @@ def forward(dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, ar
         value,
         masked,
         architecture,
+        number_bits,
         row_channels=score,
         column_channels=score + value // slices,
         column_bytes=4,
@@ -97,23 +108,47 @@ def forward(dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, ar
 
 
 def query_gradient(
-    dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, architecture: int
+    dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, architecture: int, number_bits: int = 0
 ) -> Variant:
     """Gradient of the queries."""
-    return _gradients(
-        dtype, padded(score_dim), padded(value_dim), masked, architecture, False, ("SCORE_SIDE",)
-    )
+    score, value = padded(score_dim), padded(value_dim)
+    return _gradients(dtype, score, value, masked, architecture, number_bits, False, ("SCORE_SIDE",))
 
 
 def key_gradients(
-    dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, architecture: int
+    dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, architecture: int, number_bits: int = 0
 ) -> tuple[Variant, ...]:
     """Gradients of keys (with the key bias) and values: in one launch, or one each for wide heads."""
     score, value = padded(score_dim), padded(value_dim)
     sides: tuple[tuple[str, ...], ...] = (("SCORE_SIDE", "VALUE_SIDE"),)
-    if (score + value) * dtype.itemsize > MOST_KEY_BYTES:
+    most = MOST_KEY_BYTES // 2 if number_bits and dtype.itemsize == 4 else MOST_KEY_BYTES
+    if (score + value) * dtype.itemsize > most:
         sides = ("SCORE_SIDE",), ("VALUE_SIDE",)
-    return tuple(_gradients(dtype, score, value, masked, architecture, True, side) for side in sides)
+    shape = dtype, score, value, masked, architecture, number_bits
+    return tuple(_gradients(*shape, True, side) for side in sides)
+
+
+def table_gradient(
+    dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, architecture: int, number_bits: int
+) -> Variant:
+    """Sums of the gradients of scores that a relation's table gets its own of."""
+    score, value = padded(score_dim), padded(value_dim)
+    return _tiled(
+        "table",
+        dtype,
+        score,
+        value,
+        masked,
+        architecture,
+        number_bits,
+        row_channels=score + value,
+        column_channels=score + value,
+        column_bytes=0,  # and a key's bias, at once
+        slices=1,
+        most_columns=32,
+        warps_at_once=_warps_at_once(dtype, score + value, True),
+        stages=1,
+    )
 
 
 def delta(dtype: torch.dtype) -> Variant:
@@ -127,11 +162,12 @@ def _gradients(
     value: int,
     masked: bool,
     architecture: int,
+    number_bits: int,
     rows_are_keys: bool,
     sides: tuple[str, ...],
 ) -> Variant:
     score_side = "SCORE_SIDE" in sides
-    slices = _slices(dtype, score if score_side else value)
+    slices = _slices(dtype, score if score_side else value, number_bits)
     variant = _tiled(
         "gradients",
         dtype,
@@ -139,12 +175,13 @@ def _gradients(
         value,
         masked,
         architecture,
+        number_bits,
         row_channels=score + value if score_side else score,
         column_channels=score + (value if score_side else value // slices),
         column_bytes=8 if rows_are_keys else 4,
         slices=slices,
         most_columns=32,
-        warps_at_once=_warps_at_once(dtype, score + value, False),
+        warps_at_once=8 if number_bits else _warps_at_once(dtype, score + value, False),
     )
     definitions = {
         "ROWS_ARE_KEYS": _flag(rows_are_keys),
@@ -161,16 +198,18 @@ def _tiled(
     value: int,
     masked: bool,
     architecture: int,
+    number_bits: int,
     row_channels: int,
     column_channels: int,
     column_bytes: int,
     slices: int,
     most_columns: int,
     warps_at_once: int,
+    stages: int = 2,
 ) -> Variant:
     """A kernel over a plan.
 
-    It holds as many rows, and then columns, in shared memory as let two blocks share a
+    It holds as many rows, and then columns (``stages`` times), in shared memory as let two blocks share a
     multiprocessor, and as the registers bear (``most_columns``). Registers are shared out so that
     ``warps_at_once`` find room, as far as shared memory does.
     """
@@ -178,7 +217,7 @@ def _tiled(
     def shared_bytes(warps: int, step: int) -> int:
         rows = 16 * warps * row_channels
         columns = step * column_channels
-        return (rows + 2 * columns) * dtype.itemsize + 2 * step * (column_bytes + 4)
+        return (rows + stages * columns) * dtype.itemsize + stages * step * (column_bytes + 4)
 
     shapes = [(warps, step) for warps in (4, 2, 1) for step in (64, 32, 16) if step <= most_columns]
     whole = 1024 * SHARED_KILOBYTES.get(architecture, 100)
@@ -197,6 +236,7 @@ def _tiled(
         "VALUE_DIM": str(value),
         "MASKED": _flag(masked),
         "SLICES": str(slices),
+        "NUMBER_BITS": str(number_bits),
         "WARPS": str(warps),
         "STEP": str(step),
         "BLOCKS": str(blocks),
@@ -217,9 +257,10 @@ def _warps_at_once(dtype: torch.dtype, channels: int, roomy: bool) -> int:
     return 12 if size <= (256 if roomy and dtype.itemsize == 2 else 128) else 8
 
 
-def _slices(dtype: torch.dtype, channels: int) -> int:
+def _slices(dtype: torch.dtype, channels: int, number_bits: int) -> int:
     """Blocks that share the channels of a sum, so that each one's part fits its registers."""
-    return 2 if dtype.itemsize == 4 and channels > MOST_SUMMED_FLOATS else 1
+    most = MOST_SUMMED_BESIDE_NUMBERS if number_bits else MOST_SUMMED_FLOATS
+    return 2 if dtype.itemsize == 4 and channels > most else 1
 
 
 def _flag(value: bool) -> str:
@@ -227,7 +268,7 @@ def _flag(value: bool) -> str:
 
 
 def every(architecture: int) -> list[Variant]:
-    """All variants for equal head dims of keys and values, and some for unequal ones."""
+    """All variants for equal head dims of keys and values, and some for unequal ones and with a relation."""
     problems = [(dim, dim, masked) for dim in HEAD_DIMS for masked in (True, False)]
     problems += [(64, 128, True), (256, 16, True)]
     variants = [delta(dtype) for dtype in ELEMENTS]
@@ -235,4 +276,9 @@ def every(architecture: int) -> list[Variant]:
         for score, value, masked in problems:
             problem = (dtype, score, value, masked, architecture)
             variants += [forward(*problem), query_gradient(*problem), *key_gradients(*problem)]
+    for dtype in ELEMENTS:
+        for dim in (32, 64, 128):
+            related = (dtype, dim, dim, True, architecture, 16)
+            variants += [forward(*related), query_gradient(*related), *key_gradients(*related)]
+            variants.append(table_gradient(*related))
     return variants
