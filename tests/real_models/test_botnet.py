@@ -25,10 +25,8 @@ def ours(attn: nn.Module, x: Tensor) -> Tensor:
     relation = everywhere(tuple(x.shape[2:]))
     parts = attn.qkv(x).movedim(1, -1).split((attn.dim_out_qk, attn.dim_out_qk, attn.dim_out_v), -1)
     q, k, v = (part.unflatten(-1, (attn.num_heads, -1)) for part in parts)
-    down, right = torch.as_tensor(relation.coordinates.T).long()
-    embedding = attn.pos_embed
-    table = (q @ embedding.height_rel.T)[..., down + embedding.height - 1]
-    table = table + (q @ embedding.width_rel.T)[..., right + embedding.width - 1]
+    down, right = q @ attn.pos_embed.height_rel.T, q @ attn.pos_embed.width_rel.T
+    table = (down[..., :, None] + right[..., None, :]).flatten(-2)  # as offsets are numbered
     if attn.scale_pos_embed:
         table = table * attn.scale
     out = ga.attention(q, k, v, relation.hood, relation=relation, relation_bias=table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache, partial
 
+import numpy as np
 import pytest
 import torch
 from originals import agree, of_timm, randomised
@@ -33,14 +34,13 @@ def ours(attn: nn.Module, x: Tensor) -> Tensor:
     q = attn.q(x).movedim(1, -1).unflatten(-1, (heads, -1))
     kv = F.pad(attn.kv(x), (halo,) * 4).movedim(1, -1).unflatten(-1, (heads, -1))
     k, v = kv.split((attn.dim_head_qk, attn.dim_head_v), -1)
-    table = 0
+    logits = []
     for axis, weights in enumerate((attn.pos_embed.height_rel, attn.pos_embed.width_rel)):
-        offset = torch.as_tensor(relation.coordinates[:, axis]).long() + halo + attn.win_size - 1
-        place = (
-            torch.arange(q.shape[1 + axis]) % attn.block_size_ds
-        )  # timm's embedding goes by the block's places
+        offset = torch.as_tensor(np.unique(relation.coordinates[:, axis])).long() + halo + attn.win_size - 1
+        place = torch.arange(q.shape[1 + axis]) % attn.block_size_ds  # timm goes by places in the block
         index = offset + (step - 1) * place.view(*(1,) * axis, -1, *(1,) * (3 - axis))
-        table = table + torch.take_along_dim(q @ weights.T, index[None], -1)
+        logits.append(torch.take_along_dim(q @ weights.T, index[None], -1))
+    table = (logits[0][..., :, None] + logits[1][..., None, :]).flatten(-2)  # as offsets are numbered
     if attn.scale_pos_embed:
         table = table * attn.scale
     out = ga.attention(q, k, v, relation.hood, relation=relation, relation_bias=table)
