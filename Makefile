@@ -26,6 +26,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/plans.py
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/cpu.py $(ARGS)
+	$(BIN)/python benchmarks/cpu_calls.py
 
 # On a machine with a GPU, which brings its own torch: correctness on the device, then timings.
 # A failing test does not keep the timings from being taken, and still fails the target.
