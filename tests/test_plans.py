@@ -15,7 +15,7 @@ import geoattn as ga
 from geoattn import plans
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
-from geoattn.plans import expand
+from geoattn.plans import builder, expand
 from geoattn.relations.base import Relation
 
 SHAPES = [(64, 64), (32, 1)]
@@ -292,3 +292,19 @@ def test_an_estimate_prints_its_figures() -> None:
 def test_a_plan_travels_by_pickle() -> None:
     hood = on_plane((20, 20), 5)
     check(hood, pickle.loads(pickle.dumps(plans.build(hood))))
+
+
+def test_where_numbers_outgrow_a_cache_tiles_of_one_class_follow_each_other():
+    disc = ga.geodesic(ga.grids.equiangular(61, 120), radius=10.0)
+    large, small = (
+        ga.relations.angles(disc, 4),
+        ga.relations.offsets(ga.window(ga.grids.cartesian((24, 24)), 5)),
+    )
+    for relation, sorted_ in ((large, True), (small, False)):
+        plan = ga.plans.numbered_plan(relation)
+        assert (plan.numbers.nbytes > builder._CACHED) == sorted_
+        assert (np.diff(plan.tile_class) >= 0).all() == sorted_
+        query, key = relation.hood.to_csr()
+        edges = ga.plans.edges(plan)
+        assert np.array_equal(edges.indptr, query)
+        assert np.array_equal(edges.indices, key)

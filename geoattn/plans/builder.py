@@ -26,6 +26,9 @@ _AnyRows = Rows | NumberedRows
 #: edges held in memory at once, roughly
 _EDGES_AT_ONCE = 2_000_000
 
+#: bytes of numbers that a core's second cache holds beside the rest, whatever the order of the tiles
+_CACHED = 1 << 18
+
 #: queries that a processor's vector lanes take at once, at least
 GROUP = 8
 
@@ -89,7 +92,11 @@ def build(of: Neighborhood | Relation, query_tile: int = 64, key_tile: int = 64)
     plan = kind(**shared, **lists.result())
     if isinstance(plan, TilePlan):
         return plan
-    return _renumbered(_grouped(plan), interleaved(query_layout.pieces))
+    places = interleaved(query_layout.pieces)
+    if isinstance(plan, NumberedLanePlan) and plan.numbers.nbytes > _CACHED:
+        # so that a cache holds what is added to the scores of one class, and the gradients of that
+        places = places[np.argsort(tile_class[places], kind="stable")]
+    return _renumbered(_grouped(plan), places)
 
 
 def _renumbered(plan: LanePlan, tiles: NDArray[np.int64]) -> LanePlan:
