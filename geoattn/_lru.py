@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import RLock
 from typing import Any, Generic, TypeVar
 
@@ -61,8 +61,29 @@ class BoundedCache(Generic[Key, Item]):
             self._items.pop(key, None)
             if size <= self.max_bytes or self.keep_newest:
                 self._items[key] = item, size
-            while self.nbytes > self.max_bytes and len(self._items) > self.keep_newest:
-                self._items.popitem(last=False)
+            going = self._surplus()
+            self._end(going)
+            for old in going:
+                self._items.pop(old, None)
+
+    def _surplus(self) -> list[Key]:
+        """What goes so that the rest fits: the least recently used first."""
+        over, going = self.nbytes - self.max_bytes, []
+        others = list(self._items.items())[: -1 if self.keep_newest else None]
+        for key, (item, size) in others:
+            if over <= 0:
+                break
+            if self._may_go(key, item):
+                going.append(key)
+                over -= size
+        return going
+
+    def _may_go(self, key: Key, item: Item) -> bool:
+        """Whether an item may make room for others."""
+        return True
+
+    def _end(self, keys: Iterable[Key]) -> None:
+        """Called before items go."""
 
     def get_or_make(self, key: Key, make: Callable[[], Item], size: Callable[[Item], int]) -> Item:
         """The item, made if need be: once, by one thread, while others that ask for the same key wait.
@@ -94,6 +115,7 @@ class BoundedCache(Generic[Key, Item]):
 
     def clear(self) -> None:
         with self._lock:
+            self._end(self._items)
             self._items.clear()
             self._clears += 1
 

@@ -13,6 +13,7 @@ digest of a relation on the neighborhood, ``relation_bias`` its table (see
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -21,8 +22,8 @@ import torch
 from torch import Tensor
 
 from geoattn import backends, programs
-from geoattn._lru import BoundedCache
 from geoattn.backends.base import Pairs, accumulation_dtype, knows_relations, reaches_too_far
+from geoattn.backends.resident import Resident, uploaded
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
 
@@ -43,19 +44,18 @@ library.define(  # type: ignore[no-untyped-call]
 
 #: by identity of a grid
 _zero_weights: dict[str, bool] = {}
-_log_weights: BoundedCache[tuple[str, torch.device, torch.dtype], Tensor] = BoundedCache(max_bytes=2**28)
+_log_weights: Resident[Tensor] = Resident(max_bytes=2**28, size=lambda x: x.nbytes)
 
 
 def log_weights(grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Logarithm of the grid's quadrature weights ``[1, size]``; −inf where a weight is zero."""
-    key = (grid.identity, device, dtype)
-    kept = _log_weights.get(key)
-    if kept is None:
+
+    def prepare() -> Callable[[], Tensor]:
         with np.errstate(divide="ignore"):
             values = np.log(np.asarray(grid.weights, dtype=np.float64).reshape(1, -1))
-        kept = torch.as_tensor(values).to(device=device, dtype=dtype)
-        _log_weights.put(key, kept, kept.numel() * kept.element_size())
-    return kept
+        return lambda: uploaded(values, device, dtype)
+
+    return _log_weights.of(grid, device, prepare, dtype)
 
 
 def additive(q: Tensor, key_bias: Tensor | None, hood: Neighborhood, quadrature: bool) -> Tensor | None:

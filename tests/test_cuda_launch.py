@@ -4,159 +4,151 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import sys
+import threading
 import types
 
+import cuda_stand_in
 import pytest
 import torch
 
 import geoattn as ga
 from geoattn import backends
+from geoattn.backends import driver
 from geoattn.backends.cuda import arguments, device, variants
 from geoattn.backends.cuda.backend import Cuda
 
 VARIANT = variants.forward(torch.bfloat16, 64, 64, True, 80)
 
 
-class Result:
-    """One of the driver's results."""
-
-    def __init__(self, name):
-        self.name = name
-
-
-class NoteTaking(types.ModuleType):
-    """Stands in for ``cuda.bindings.driver``: notes every call, and fails where it is told to."""
-
-    def __init__(self, failing=None):
-        super().__init__("cuda.bindings.driver")
-        self.failing, self.calls, self.structures = failing, [], []
-        self.CUresult = types.SimpleNamespace(CUDA_SUCCESS=Result("CUDA_SUCCESS"))
-        self.CUfunction_attribute = types.SimpleNamespace(
-            CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="most shared bytes"
-        )
-
-    def note(self, name, *arguments):
-        self.calls.append((name, *arguments))
-        if name == self.failing:
-            return (Result("CUDA_ERROR_NO_BINARY_FOR_GPU"),)
-        return (self.CUresult.CUDA_SUCCESS, f"{name} {len(self.calls)}")
-
-    def cuDriverGetVersion(self):
-        return (self.CUresult.CUDA_SUCCESS, self.version)
-
-    def cuGetErrorString(self, result):
-        return self.CUresult.CUDA_SUCCESS, b"no kernel image is available"
-
-    def cuModuleLoadData(self, image):
-        return self.note("load", image)
-
-    def cuModuleGetFunction(self, module, name):
-        return self.note("function", module, name)
-
-    def cuFuncSetAttribute(self, function, attribute, value):
-        return self.note("attribute", function, attribute, value)
-
-    def cuLaunchKernel(self, *arguments):
-        pointers = ctypes.cast(arguments[9], ctypes.POINTER(ctypes.c_void_p))
-        self.structures.append(pointers[0])
-        return self.note("launch", *arguments)
-
-
-class Devices:
-    """torch's view of some devices, of which one is current."""
-
-    def __init__(self, *capabilities):
-        self.capabilities, self.current = capabilities, 0
-
-    @contextlib.contextmanager
-    def device(self, chosen):
-        before, self.current = self.current, chosen.index
-        yield
-        self.current = before
-
-
 @pytest.fixture
 def machine(monkeypatch):
-    """Prepare a machine with devices of some capabilities, and a driver that takes notes."""
-
-    def prepare(*capabilities, failing=None, cuda=13000):
-        driver, devices = NoteTaking(failing), Devices(*capabilities)
-        driver.version = cuda
-        bindings = types.ModuleType("cuda.bindings")
-        bindings.driver = driver
-        monkeypatch.setitem(sys.modules, "cuda", types.ModuleType("cuda"))
-        monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
-        monkeypatch.setitem(sys.modules, "cuda.bindings.driver", driver)
-        monkeypatch.setattr(torch.version, "cuda", "13.0")
-        for name, replacement in {
-            "is_available": lambda: True,
-            "device_count": lambda: len(capabilities),
-            "get_device_capability": lambda d: capabilities[getattr(d, "index", d)],
-            "get_device_name": lambda index: f"device of {capabilities[index]}",
-            "device": devices.device,
-            "current_device": lambda: devices.current,
-            "current_stream": lambda index: types.SimpleNamespace(cuda_stream=1000 + index),
-        }.items():
-            monkeypatch.setattr(torch.cuda, name, replacement)
-        compiler = types.SimpleNamespace(version="nvrtc 13.0", cuda=13000, architectures=lambda: [80, 90])
-        monkeypatch.setattr(device, "compiler", lambda: compiler)
-        monkeypatch.setattr(
-            device, "cubin", lambda variant, architecture: f"code for {architecture}".encode()
-        )
-        return driver
-
-    yield prepare
-    device.unfit.cache_clear()
-    device._function.cache_clear()
+    """Prepare a machine with devices of some capabilities."""
+    cuda_stand_in.forget()
+    yield lambda *capabilities, **options: cuda_stand_in.install(monkeypatch, *capabilities, **options)
+    cuda_stand_in.forget()
 
 
-@pytest.fixture(autouse=True)
-def nothing_remembered():
-    device.unfit.cache_clear()
-    device._function.cache_clear()
+def launch(index=0, blocks=1, **fields):
+    device.launch(VARIANT, blocks, arguments.Forward(**fields), torch.device("cuda", index))
+
+
+def on_a_thread(call):
+    """What a call returns or raises on a thread that has no context, as autograd's have none."""
+    results = []
+
+    def run():
+        try:
+            results.append(call())
+        except Exception as error:
+            results.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return results[0]
 
 
 def test_a_launch_loads_once_and_runs_on_the_current_stream(machine):
-    driver = machine((8, 0))
-    structure = arguments.Forward(scale=arguments.Scale.of(0.25), batch=3)
+    notes = machine((8, 0))
     for _ in range(2):
-        device.launch(VARIANT, 77, structure, torch.device("cuda", 0))
-    names = [call[0] for call in driver.calls]
+        launch(blocks=77, scale=arguments.Scale.of(0.25), batch=3)
+    names = [note.name for note in notes.notes if note.name not in ("retain", "stream", "wait")]
     assert names == ["load", "function", "attribute", "launch", "launch"]
-    assert driver.calls[0][1] == b"code for 80"
-    assert driver.calls[1][2] == b"forward"
-    assert driver.calls[2][2:] == ("most shared bytes", VARIANT.shared_bytes)
-    function, *grid = driver.calls[3][1:10]
-    assert function == "function 2"
+    assert notes.called("load")[0].arguments == (b"code for 80",)
+    assert notes.called("function")[0].arguments[1] == b"forward"
+    assert notes.called("attribute")[0].arguments[1:] == ("most shared bytes", VARIANT.shared_bytes)
+    function, *grid = notes.called("launch")[0].arguments[:9]
+    assert function == "function 0"
     assert grid == [77, 1, 1, VARIANT.threads, 1, 1, VARIANT.shared_bytes, 1000]
-    found = arguments.Forward.from_address(driver.structures[0])
+
+
+def test_the_driver_is_given_the_address_of_the_arguments(machine):
+    notes = machine((8, 0))
+    structure = arguments.Forward(scale=arguments.Scale.of(0.25), batch=3)
+    device.launch(VARIANT, 1, structure, torch.device("cuda", 0))
+    found = arguments.Forward.from_address(notes.structures[0])
     assert (found.scale.all, found.batch) == (0.25, 3)
+    assert ctypes.addressof(structure) == notes.structures[0]
 
 
 def test_a_warm_launch_asks_nothing_but_to_launch(machine):
-    """Loading or setting anything would end the capture of a CUDA graph."""
-    driver = machine((9, 0))
-    device.launch(VARIANT, 1, arguments.Forward(), torch.device("cuda", 0))
-    driver.calls.clear()
-    device.launch(VARIANT, 1, arguments.Forward(), torch.device("cuda", 0))
-    assert [call[0] for call in driver.calls] == ["launch"]
+    notes = machine((9, 0))
+    launch()
+    notes.notes.clear()
+    launch()
+    assert [note.name for note in notes.notes] == ["launch"]
 
 
 def test_each_device_gets_code_and_stream_of_its_own(machine):
-    driver = machine((8, 0), (9, 0))
+    notes = machine((8, 0), (9, 0))
     for index in (0, 1):
-        device.launch(VARIANT, 1, arguments.Forward(), torch.device("cuda", index))
-    assert [call[1] for call in driver.calls if call[0] == "load"] == [b"code for 80", b"code for 90"]
-    assert [call[9] for call in driver.calls if call[0] == "launch"] == [1000, 1001]
+        launch(index)
+    assert [note.arguments[0] for note in notes.called("load")] == [b"code for 80", b"code for 90"]
+    assert [note.arguments[8] for note in notes.called("launch")] == [1000, 1001]
+    assert [note.context for note in notes.called("launch")] == [100, 101]
+
+
+def test_every_thread_launches_in_the_context_of_the_device_cold_and_warm(machine):
+    """A thread that has called nothing of CUDA has no context, and the driver takes no call from it."""
+    notes = machine((8, 0), (9, 0))
+    for index in (1, 1, 0):
+        assert on_a_thread(lambda index=index: launch(index)) is None
+    launch()
+    assert [note.context for note in notes.called("launch")] == [101, 101, 100, 100]
+    assert len({note.thread for note in notes.called("launch")}) >= 2
+
+
+def test_a_thread_keeps_the_context_that_it_had(machine):
+    notes = machine((8, 0), (9, 0))
+    notes.contexts.append(101)
+    launch(0)
+    launch(0)
+    assert notes.contexts == [101]
+    with driver.current(1):
+        assert notes.contexts == [101]
+    notes.failing = "launch"
+    with pytest.raises(driver.DriverError):
+        launch(0)
+    assert notes.contexts == [101]
+
+
+def test_a_thread_without_a_context_is_refused_by_the_driver(machine, monkeypatch):
+    """The test of contexts above can fail."""
+    machine((8, 0))
+    launch()
+    monkeypatch.setattr(driver, "current", lambda index: contextlib.nullcontext())
+    assert "CUDA_ERROR_INVALID_CONTEXT" in str(on_a_thread(launch))
+
+
+def test_kernels_are_loaded_while_a_graph_is_captured(machine):
+    notes = machine((8, 0))
+    with notes.capture():
+        launch()
+    assert notes.broken_captures == 0
+    assert [note.arguments[8] for note in notes.called("launch")] == [1000]
+    assert notes.called("load")[0].thread != threading.get_ident()
+
+
+def test_a_driver_that_loads_nothing_during_a_capture_is_told_with_the_way_out(machine):
+    notes = machine((8, 0), failing="load")
+    with (
+        notes.capture(),
+        pytest.raises(driver.DriverError, match="make the same call once before the capture"),
+    ):
+        launch()
+    notes.failing = None
+    launch()
+    with notes.capture():
+        launch()
+    assert notes.broken_captures == 0
 
 
 def test_no_blocks_are_no_launch_and_too_many_are_refused(machine):
-    driver = machine((8, 0))
-    device.launch(VARIANT, 0, arguments.Forward(), torch.device("cuda", 0))
-    assert driver.calls == []
+    notes = machine((8, 0))
+    launch(blocks=0)
+    assert notes.notes == []
     with pytest.raises(ValueError, match=r"2147483648 blocks exceed .* split the batch"):
-        device.launch(VARIANT, 2**31, arguments.Forward(), torch.device("cuda", 0))
+        launch(blocks=2**31)
 
 
 @pytest.mark.parametrize(
@@ -171,11 +163,11 @@ def test_no_blocks_are_no_launch_and_too_many_are_refused(machine):
 def test_what_the_driver_refuses_is_an_error_with_variant_device_and_its_words(machine, failing, name):
     machine((8, 0), failing=failing)
     with pytest.raises(
-        device.DriverError,
+        driver.DriverError,
         match=rf"{name} fails for forward element=BFloat16 score_dim=64.* on cuda:0: "
         r"CUDA_ERROR_NO_BINARY_FOR_GPU \(no kernel image",
     ):
-        device.launch(VARIANT, 1, arguments.Forward(), torch.device("cuda", 0))
+        launch()
 
 
 def test_of_several_devices_only_the_unfit_one_is_refused(machine):
@@ -202,8 +194,21 @@ def test_a_machine_whose_every_device_is_unfit_says_so_of_each(machine):
 
 
 def test_an_old_driver_is_named_with_the_way_out(machine):
-    machine((9, 0), cuda=12080)
+    machine((9, 0), version=12080)
     assert "the driver knows CUDA 12.8, older than nvrtc 13.0" in Cuda().unavailable()
+
+
+def test_calls_on_cpu_tensors_look_at_no_device(machine):
+    notes = machine((9, 0))
+    hood = ga.geodesic(ga.grids.gaussian(4, 8), radius=40.0)
+    q = torch.zeros(1, 4, 8, 1, 16)
+    found = ga.explain(q, q, q, hood)
+    ga.attention(q, q, q, hood)
+    assert found["cuda"] == "tensors are on cpu, not on a cuda device"
+    assert notes.asked == []
+    assert notes.notes == []
+    assert ga.backends()["cuda"] == "available"  # this does look
+    assert notes.asked
 
 
 def test_without_cuda_the_status_tells_why():

@@ -56,19 +56,16 @@ def _checked(name: str, part: Any) -> Backend:
     return backend
 
 
+#: our own
+_OWN = {
+    "sdpa": "geoattn.backends.sdpa:FusedDense",
+    "cpu": "geoattn.backends.cpu.backend:Cpu",
+    "cuda": "geoattn.backends.cuda.backend:Cuda",
+    "flex": "geoattn.backends.flex:Flex",
+    "reference": "geoattn.backends.reference:Reference",
+}
 #: name → backend; its module is imported when it is first asked for
-KNOWN: Registry[Backend] = Registry(
-    "backend",
-    {
-        "sdpa": "geoattn.backends.sdpa:FusedDense",
-        "cpu": "geoattn.backends.cpu.backend:Cpu",
-        "cuda": "geoattn.backends.cuda.backend:Cuda",
-        "flex": "geoattn.backends.flex:Flex",
-        "reference": "geoattn.backends.reference:Reference",
-    },
-    groups=("geoattn.backends",),
-    check=_checked,
-)
+KNOWN: Registry[Backend] = Registry("backend", _OWN, groups=("geoattn.backends",), check=_checked)
 
 #: device type → our backends in the order in which ``backend=None`` tries them; other devices: the reference
 _OWN_ORDER: dict[str, tuple[str, ...]] = {
@@ -232,14 +229,15 @@ def refusal(
     name: str, q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood, relation: Relation | None = None
 ) -> str | None:
     """Why the named backend cannot run these arguments on this machine, or None."""
+    if name in _OWN and (reason := get(name).refuses(q, k, v, hood)) is not None:
+        return reason  # of the call alone: no device is looked at for tensors that lie elsewhere
     reason = _unavailable(name)
     if reason is not None:
         return reason
     backend = get(name)
-    reason = backend.refuses(q, k, v, hood)
-    if reason is None and relation is not None and not knows_relations(backend):
-        return "it adds no bias for pairs"
-    return reason
+    if name not in _OWN and (reason := backend.refuses(q, k, v, hood)) is not None:
+        return reason
+    return None if relation is None or knows_relations(backend) else "it adds no bias for pairs"
 
 
 def skips_hidden(backend: Backend) -> bool:

@@ -44,3 +44,8 @@ def dynamo_limits(**limits: int) -> AbstractContextManager[Any]:
     """Within it, ``torch.compile`` recompiles up to these limits."""
     patched: AbstractContextManager[Any] = torch._dynamo.config.patch(limits)
     return patched
+
+
+def current_stream(index: int) -> int:
+    """The driver's handle of the stream on which torch works on a CUDA device: no object around it."""
+    return int(torch._C._cuda_getCurrentRawStream(index))

@@ -91,7 +91,8 @@ def numbered_tile_plan(relation: Relation) -> NumberedTilePlan:
 def clear() -> None:
     """Forget all plans, in memory and on disk, and what was made of them.
 
-    A plan that another thread is building meanwhile is that caller's alone, and is not kept.
+    A plan that another thread is building meanwhile is that caller's alone, and is not kept. CUDA graphs that
+    were captured before read memory that is given back here: capture them anew.
     """
     global _clearings
     _clearings += 1

@@ -62,12 +62,13 @@ class Cuda:
         widest = max(q.shape[-1], v.shape[-1])
         if widest > variants.HEAD_DIMS[-1]:
             return f"head dim {widest} is above {variants.HEAD_DIMS[-1]}"
-        # a machine may hold devices of which only some can run the kernels
-        return cuda_device.unfit(q.device.index) if q.device.type == "cuda" else None
+        if q.device.type != "cuda" or self.unavailable() is not None:
+            return None
+        return cuda_device.unfit(q.device.index)  # a machine may hold devices of which only some are fit
 
     def architecture(self, device: torch.device) -> int:
         """Compute capability that variants are chosen for, such as 90 for 9.0."""
-        return cuda_device.architecture(device)
+        return cuda_device.architecture(device.index)
 
     def launch(
         self, variant: Variant, blocks: int, structure: ctypes.Structure, tensors: Sequence[Tensor]

@@ -168,25 +168,31 @@ def sources() -> dict[str, str]:
     return {path.name: path.read_text() for path in sorted(shipped("cuda").glob("*.cu*"))}
 
 
-@cache
 def compiler() -> Compiler:
-    """NVRTC where it can be loaded, else nvcc.
+    """NVRTC where it can be loaded, else nvcc; looked for once in a process.
 
     Raises
     ------
     RuntimeError
         If there is neither; the message says what was looked for.
     """
+    found = _found()
+    if isinstance(found, str):
+        raise RuntimeError(
+            f"NVRTC cannot be loaded ({found}) and there is no nvcc on the path; "
+            "pip install cuda-bindings nvidia-cuda-nvrtc gives NVRTC"
+        )
+    return found
+
+
+@cache
+def _found() -> Compiler | str:
+    """The compiler, or why NVRTC is not there and neither is nvcc."""
     try:
         return Nvrtc()
     except Exception as error:  # a missing library is reported in a different way by each version
         nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=_toolkit())
-        if nvcc is not None:
-            return Nvcc(nvcc)
-        raise RuntimeError(
-            f"NVRTC cannot be loaded ({error}) and there is no nvcc on the path; "
-            "pip install cuda-bindings nvidia-cuda-nvrtc gives NVRTC"
-        ) from error
+        return str(error) if nvcc is None else Nvcc(nvcc)
 
 
 def _toolkit() -> str:

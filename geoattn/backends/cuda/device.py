@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 
+from geoattn.backends import driver
 from geoattn.backends.cuda.compiler import compiler, cubin
 from geoattn.backends.cuda.variants import Variant
+from geoattn.backends.resident import capturing, elsewhere
+from geoattn.backends.torch_private import current_stream
 
 #: the kernels' copies (cp.async) and products (bfloat16, tf32) are there since this capability
 OLDEST = (8, 0)
@@ -17,10 +20,7 @@ OLDEST = (8, 0)
 MOST_BLOCKS = 2**31 - 1
 
 
-class DriverError(RuntimeError):
-    """The CUDA driver refuses a call."""
-
-
+@cache
 def unavailable() -> str | None:
     """Why no CUDA device can run the kernels, or None."""
     if torch.version.cuda is None:
@@ -33,13 +33,13 @@ def unavailable() -> str | None:
         return f"cuda.bindings cannot be imported ({error}); pip install cuda-bindings"
     try:
         chosen = compiler()
-        driver = _call("DriverGetVersion")
+        version = driver.call("DriverGetVersion")
     except RuntimeError as error:
         return str(error)
-    if driver // 1000 < chosen.cuda // 1000:
+    if version // 1000 < chosen.cuda // 1000:
         return (
-            f"the driver knows CUDA {_dotted(driver)}, older than {chosen.version}; "
-            f"a newer driver, or NVRTC of CUDA {driver // 1000}, is needed"
+            f"the driver knows CUDA {_dotted(version)}, older than {chosen.version}; "
+            f"a newer driver, or NVRTC of CUDA {version // 1000}, is needed"
         )
     reasons = [unfit(index) for index in range(torch.cuda.device_count())]
     return None if None in reasons else "; ".join(reason for reason in reasons if reason)
@@ -60,8 +60,8 @@ def unfit(index: int) -> str | None:
 def launch(variant: Variant, blocks: int, arguments: ctypes.Structure, device: torch.device) -> None:
     """Run a kernel on the device's current stream.
 
-    The first launch of a variant on a device compiles (or reads) and loads it, which a stream
-    capture does not allow: run the same shapes once before capturing a CUDA graph.
+    The first launch of a variant on a device compiles (or reads) and loads it; a graph that is being captured
+    does not notice.
 
     Raises
     ------
@@ -76,49 +76,53 @@ def launch(variant: Variant, blocks: int, arguments: ctypes.Structure, device: t
         return
     if blocks > MOST_BLOCKS:
         raise ValueError(f"{blocks} blocks exceed the {MOST_BLOCKS} of one launch; split the batch")
-    with torch.cuda.device(device):
-        index = torch.cuda.current_device()
-        function = _function(variant, index)
-        # a void** to the one argument, which the driver copies before it returns
-        pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
-        stream = torch.cuda.current_stream(index).cuda_stream
-        grid, block = (blocks, 1, 1), (variant.threads, 1, 1)
-        settings = (*grid, *block, variant.shared_bytes, stream, ctypes.addressof(pointers), 0)
-        _call("LaunchKernel", function, *settings, work=(variant, index))
+    index = device.index
+    function = _functions.get((variant, index)) or _function(variant, index)
+    # a void** to the one argument, which the driver copies before it returns
+    pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
+    grid, block = (blocks, 1, 1), (variant.threads, 1, 1)
+    settings = (*grid, *block, variant.shared_bytes, current_stream(index), ctypes.addressof(pointers), 0)
+    with driver.current(index):
+        driver.call("LaunchKernel", function, *settings, work=(variant, index))
 
 
-@cache
+#: kernels as loaded in the context of a device
+_functions: dict[tuple[Variant, int], Any] = {}
+
+
 def _function(variant: Variant, index: int) -> Any:
-    """The kernel as loaded in the device's context, which is current."""
-    from cuda.bindings import driver
-
     reason = unfit(index)
     if reason is not None:
-        raise DriverError(reason)
-    module = _call("ModuleLoadData", cubin(variant, architecture(index)), work=(variant, index))
-    function = _call("ModuleGetFunction", module, variant.kernel.encode(), work=(variant, index))
-    attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    _call("FuncSetAttribute", function, attribute, variant.shared_bytes, work=(variant, index))
+        raise driver.DriverError(reason)
+    device = torch.device("cuda", index)
+    try:
+        function = elsewhere(device, partial(_loaded, variant, index))
+    except driver.DriverError as error:
+        if not capturing(device):
+            raise
+        raise driver.DriverError(
+            f"{error}, while a CUDA graph is captured; make the same call once before the capture"
+        ) from error
+    return _functions.setdefault((variant, index), function)
+
+
+def _loaded(variant: Variant, index: int) -> Any:
+    from cuda.bindings.driver import CUfunction_attribute
+
+    work = variant, index
+    with driver.current(index):
+        module = driver.call("ModuleLoadData", cubin(variant, architecture(index)), work=work)
+        function = driver.call("ModuleGetFunction", module, variant.kernel.encode(), work=work)
+        attribute = CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        driver.call("FuncSetAttribute", function, attribute, variant.shared_bytes, work=work)
     return function
 
 
-def architecture(device: torch.device | int) -> int:
+@cache
+def architecture(index: int) -> int:
     """Compute capability of a device, such as 90 for 9.0."""
-    major, minor = torch.cuda.get_device_capability(device)
+    major, minor = torch.cuda.get_device_capability(index)
     return 10 * major + minor
-
-
-def _call(name: str, *arguments: Any, work: tuple[Variant, int] | None = None) -> Any:
-    """Call the driver; ``work``, a variant and the index of its device, is named in errors."""
-    from cuda.bindings import driver
-
-    result, *values = getattr(driver, f"cu{name}")(*arguments)
-    if result != driver.CUresult.CUDA_SUCCESS:
-        _, text = driver.cuGetErrorString(result)
-        words = text.decode() if text else "no description"
-        where = "" if work is None else f" for {work[0]} on cuda:{work[1]}"
-        raise DriverError(f"cu{name} fails{where}: {result.name} ({words})")
-    return values[0] if values else None
 
 
 def _dot(capability: tuple[int, int]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -10,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geoattn._lru import BoundedCache
+from geoattn.backends.resident import Resident, uploaded
 from geoattn.neighborhoods.base import Neighborhood
-from geoattn.plans import NumberedTilePlan, TilePlan, clears, numbered_tile_plan, tile_plan
+from geoattn.plans import NumberedTilePlan, TilePlan, numbered_tile_plan, tile_plan
 from geoattn.relations.base import Relation
 
 #: tiles whose gradients one block of the table's kernel adds up, at most
@@ -53,9 +55,7 @@ class DevicePlan:
 
     @classmethod
     def of(cls, plan: TilePlan, device: torch.device) -> DevicePlan:
-        def upload(x: NDArray[np.generic]) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(x)).to(device)
-
+        upload = partial(uploaded, device=device)
         numbered = {}
         if isinstance(plan, NumberedTilePlan):
             small = plan.count <= 2**16
@@ -130,15 +130,14 @@ def _items(plan: NumberedTilePlan) -> tuple[NDArray[np.int32], NDArray[np.int32]
     return np.argsort(plan.tile_class, kind="stable").astype(np.int32), items
 
 
-_plans: BoundedCache[tuple[str, torch.device], DevicePlan] = BoundedCache(max_bytes=2**31)
-clears(_plans.clear)
+_plans: Resident[DevicePlan] = Resident(max_bytes=2**31, size=lambda plan: plan.nbytes)
 
 
 def device_plan(of: Neighborhood | Relation, device: torch.device) -> DevicePlan:
-    """The plan of a neighborhood, or of a relation on it, on a device; those of recent calls are kept."""
-    key = (of.identity, device)
-    kept = _plans.get(key)
-    if kept is None:
-        kept = DevicePlan.of(numbered_tile_plan(of) if isinstance(of, Relation) else tile_plan(of), device)
-        _plans.put(key, kept, kept.nbytes)
-    return kept
+    """The plan of a neighborhood, or of a relation on it, on a device, where it stays."""
+
+    def planned() -> Callable[[], DevicePlan]:
+        plan = numbered_tile_plan(of) if isinstance(of, Relation) else tile_plan(of)
+        return lambda: DevicePlan.of(plan, device)
+
+    return _plans.of(of, device, planned)
