@@ -9,8 +9,10 @@ passes there is the processor time of all threads, which other load on the machi
 above 1 means that ours takes longer. Attention of timm is as it comes, fused only where timm fuses it by
 itself, but for the row that says so. The original of DiNAT is ``geoattn.compat.natten``, since NATTEN has no
 gradients on a CPU. Of Pangu, Aurora and HEAL-SWIN it is one layer of attention, rolled and cut into windows;
-Pangu's is of a part of the sphere. Prints a table and, unless quick, writes
-``benchmarks/results/real_models.json``; with ``--only``, those rows alone are replaced there.
+Pangu's is of a part of the sphere. EGformer's layer is cut into rows and columns; GenCast's and Radial
+Attention's are torch's ``scaled_dot_product_attention`` over all pairs with their mask. Prints a table and,
+unless quick, writes ``benchmarks/results/real_models.json``; with ``--only``, those rows alone are replaced
+there, and new ones join them.
 """
 
 # ruff: noqa: E402 – the models are in the folder of their tests
@@ -32,6 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from geoattn._files import write_text
 
@@ -42,11 +45,14 @@ sys.path.insert(0, str(HERE.parent / "tests" / "real_models"))
 import test_aurora
 import test_botnet
 import test_dinat
+import test_egformer
 import test_gcvit
+import test_gencast
 import test_halonet
 import test_heal_swin
 import test_maxvit
 import test_pangu
+import test_radial
 import test_swin
 import test_swinv2
 from originals import Projections, of_timm
@@ -91,13 +97,27 @@ def dinat(batch: int) -> Case:
     return lambda x: model(x).logits, lambda x: ours(x).logits, (batch, 3, 224, 224)
 
 
-def layer(module: Any, dim: int, shape: tuple[int, ...], **settings: Any) -> Case:
-    """A layer of one of the models that are known by their descriptions, heads of 32 channels."""
-    projections = Projections(dim, dim // 32)
+def layer(
+    module: Any,
+    dim: int,
+    shape: tuple[int, ...],
+    head_dim: int = 32,
+    seen: Tensor | None = None,
+    **settings: Any,
+) -> Case:
+    """A layer of one of the models that are known by their descriptions; masked where some pairs are seen."""
+    projections = Projections(dim, dim // head_dim)
     for name, entries in settings.pop("tables", {}).items():
-        setattr(projections, name, nn.Parameter(torch.randn(*entries, dim // 32)))
-    calls = (partial(f, projections, **settings) for f in (module.published, module.ours))
-    return (*calls, (1, *shape, dim))
+        setattr(projections, name, nn.Parameter(torch.randn(*entries, dim // head_dim)))
+    original = partial(module.published, **settings) if seen is None else partial(masked, seen=seen)
+    return partial(original, projections), partial(module.ours, projections, **settings), (1, *shape, dim)
+
+
+def masked(projections: Projections, x: Tensor, seen: Tensor) -> Tensor:
+    """Attention of ``[B, *grid, C]`` over all pairs, of which some are seen, by torch."""
+    q, k, v = (part.flatten(1, -3).transpose(1, 2) for part in projections.parts(x))
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    return projections.proj(out.transpose(1, 2).flatten(-2).view(x.shape))
 
 
 def pangu() -> Case:
@@ -109,6 +129,17 @@ def pangu() -> Case:
 def heal_swin() -> Case:
     test_heal_swin.NSIDE = 64
     return layer(test_heal_swin, 96, (12 * 64**2,), shift=8, tables={"bias": (49,)})
+
+
+def gencast() -> Case:
+    """The reach of 16 hops on a mesh of 10,242 nodes, on one of 2,562; heads of 128 channels."""
+    mesh = {"level": 4, "hops": 8}
+    return layer(test_gencast, 512, (10 * 4**4 + 2,), 128, test_gencast.seen(**mesh), **mesh)
+
+
+def radial() -> Case:
+    shape = 32, 128
+    return layer(test_radial, 512, shape, 128, test_radial.seen(*shape))
 
 
 HALO = replacing(test_halonet.halonet.HaloAttn, test_halonet.ours)
@@ -133,6 +164,9 @@ CASES: dict[str, Callable[[], Case]] = {
         layer, test_aurora, 512, (4, 45, 90), size=(2, 6, 12), shift=(1, 3, 6)
     ),
     "HEAL-SWIN, layer of nside 64, shifted": heal_swin,
+    "GenCast, layer on 2,562 nodes, 8 hops": gencast,
+    "EGformer's stripes, layer 64×128": partial(layer, test_egformer, 128, (64, 128)),
+    "Radial Attention, layer of 32 frames of 128": radial,
 }
 
 
@@ -213,8 +247,8 @@ def main() -> None:
         "rows": rows,
     }
     if options.only and RESULTS.exists():
-        again = {row["model"]: row for row in rows}
-        report["rows"] = [again.get(row["model"], row) for row in json.loads(RESULTS.read_text())["rows"]]
+        known = {row["model"]: row for row in (*json.loads(RESULTS.read_text())["rows"], *rows)}
+        report["rows"] = [known[name] for name in CASES if name in known]
     if not options.quick:
         write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", RESULTS)
 

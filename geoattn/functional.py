@@ -542,7 +542,7 @@ def _scale(scale: float | Tensor | None, q: Tensor) -> tuple[float, Tensor | Non
                 f"{tuple(scale.shape)}"
             )
         return 1.0, scale.to(accumulation_dtype(q.dtype)).expand(heads).unsqueeze(0).contiguous()
-    if isinstance(scale, bool) or not isinstance(scale, Real | torch.SymFloat | torch.SymInt):
+    if isinstance(scale, bool) or not isinstance(scale, (Real, torch.SymFloat, torch.SymInt)):
         raise TypeError(
             f"scale must be a number, a tensor of one or [H] numbers, or None, got {type(scale).__name__}; "
             "make a tensor of an array with torch.as_tensor(…)"

@@ -14,6 +14,7 @@ xr = pytest.importorskip("xarray", reason="forecasts are data sets")
 pytest.importorskip("zarr", reason="forecasts are zarr stores")
 
 from forecasts import LAND, MASKED, STEP, VARIABLES, network, prepared, runner, source  # noqa: E402
+from stores import chunk_files  # noqa: E402
 
 from geoattn.xarray import Forecaster, Schema, forecast, statistics, to_tensor  # noqa: E402
 
@@ -182,7 +183,7 @@ def test_a_changed_input_is_no_longer_the_same_request(folder, tmp_path):
     shutil.copytree(folder / "in.zarr", tmp_path / "in.zarr")
     options = {"steps": 2, "progress": False}
     forecast(folder / "model.pt", tmp_path / "in.zarr", tmp_path / "out.zarr", **options)
-    chunk = next(path for path in (tmp_path / "in.zarr" / "t" / "c").rglob("*") if path.is_file())
+    chunk = chunk_files(tmp_path / "in.zarr" / "t")[0]
     os.utime(chunk)
     with pytest.raises(ValueError, match="another forecast: input is"):
         forecast(folder / "model.pt", tmp_path / "in.zarr", tmp_path / "out.zarr", **options, resume=True)

@@ -20,6 +20,7 @@ xr = pytest.importorskip("xarray", reason="forecasts are data sets")
 pytest.importorskip("zarr", reason="forecasts are zarr stores")
 
 from forecasts import prepared, runner  # noqa: E402
+from stores import chunk_files  # noqa: E402
 
 from geoattn.xarray import forecast  # noqa: E402
 from geoattn.xarray.forecasts import rollout_store  # noqa: E402
@@ -156,9 +157,8 @@ def flip(path):
 
 def a_chunk(store):
     """A file of the first batch's second lead time."""
-    files = [path for path in (store / "t" / "c").rglob("*") if path.is_file()]
-    (first, *_) = (path for path in sorted(files) if path.relative_to(store).parts[-4] == "1")
-    return first
+    keys = ((path, path.relative_to(store).as_posix().replace("/", ".")) for path in chunk_files(store / "t"))
+    return next(path for path, key in keys if key.split(".")[-4] == "1")
 
 
 DAMAGES = [flip, Path.unlink, lambda path: path.write_bytes(b"")]
@@ -175,7 +175,7 @@ def test_a_damaged_lead_time_is_made_again(run, whole, stopped, tmp_path, damage
 
 
 def test_damaged_coordinates_are_made_again(run, whole, stopped, tmp_path):
-    flip(next(path for path in (stopped / "store.zarr" / "latitude" / "c").rglob("*") if path.is_file()))
+    flip(chunk_files(stopped / "store.zarr" / "latitude")[0])
     with pytest.warns(UserWarning, match="damaged: the forecast is made again from its start"):
         run(**STOPPED, resume=True)
     assert same_bits(tmp_path / "out.zarr", whole)
@@ -246,7 +246,7 @@ def test_resuming_a_finished_forecast_leaves_it_as_it_is(run, tmp_path, monkeypa
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_finished_forecast_that_was_damaged_is_made_again_from_there(run, whole, tmp_path, damage):
     shutil.copytree(whole, tmp_path / "out.zarr")
-    untouched = next(p for p in (tmp_path / "out.zarr" / "t" / "c").rglob("0/0/0/0/0/0") if p.is_file())
+    untouched = chunk_files(tmp_path / "out.zarr" / "t")[0]
     before = untouched.stat().st_mtime_ns
     damage(a_chunk(tmp_path / "out.zarr"))
     with pytest.warns(UserWarning, match="lead time 2 of batch 1 .* is damaged: it and the later ones"):
@@ -257,7 +257,7 @@ def test_a_finished_forecast_that_was_damaged_is_made_again_from_there(run, whol
 
 def test_a_finished_forecast_with_damaged_descriptions_is_made_again(run, whole, tmp_path):
     shutil.copytree(whole, tmp_path / "out.zarr")
-    flip(next(p for p in (tmp_path / "out.zarr" / "latitude" / "c").rglob("*") if p.is_file()))
+    flip(chunk_files(tmp_path / "out.zarr" / "latitude")[0])
     with pytest.warns(UserWarning, match="damaged: the forecast is made again from its start"):
         run(**STOPPED, resume=True)
     assert same_bits(tmp_path / "out.zarr", whole)

@@ -351,6 +351,35 @@ def test_hops_reach_what_as_many_edges_of_the_mesh_join(hops):
     assert sorted(set(ga.k_hop(mesh, 1).counts)) == [6, 7]  # twelve points have five neighbors
 
 
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_hops_on_the_cube_cross_the_sides_of_cells(n):
+    mesh = ga.grids.cubed_sphere(n)
+    seen = dense(ga.k_hop(mesh, 1))
+    assert (seen.sum(1) == 5).all()
+    assert np.array_equal(seen, seen.T)
+    assert len(mesh.edges) == 12 * n**2
+    face = np.arange(n * n).reshape(n, n)
+    east = face + n * n  # face 1 lies east of face 0, north up on both
+    assert seen[face[:, -1], east[:, 0]].all()
+    assert seen[face[0], 4 * n * n + face[-1]].all()  # face 4 is joined to face 0 along its lower side
+    assert n == 1 or (seen[face[1:], face[:-1]].all() and seen[face[:, 1:], face[:, :-1]].all())
+    xyz = mesh.xyz.reshape(-1, 3)
+    for turn in ([[0, -1, 0], [1, 0, 0], [0, 0, 1]], [[1, 0, 0], [0, 0, -1], [0, 1, 0]]):  # about z and x
+        turned = (xyz @ np.array(turn).T @ xyz.T).argmax(1)
+        assert np.array_equal(seen[turned][:, turned], seen)
+
+
+def test_hops_of_points_around_the_globe_join_touching_voronoi_cells():
+    mesh = ga.grids.icosahedral(2)
+    shuffled = np.random.default_rng(0).permutation(mesh.size)
+    points = ga.grids.points(mesh.lat[shuffled], mesh.lon[shuffled])
+    expected = dense(ga.k_hop(mesh, 2))[shuffled][:, shuffled]
+    assert np.array_equal(dense(ga.k_hop(points, 2)), expected)
+    north = mesh.lat > 30
+    region = ga.grids.points(mesh.lat[north], mesh.lon[north], areas=np.full(north.sum(), 0.1))
+    assert region.edges is None  # they would join its ends around the world
+
+
 def test_hops_along_the_edges_of_ones_own_mesh_follow_their_direction():
     line = ga.grids.cartesian(6)
     onward = ga.from_edges(line, line, [0, 1, 2, 3, 4, 5, 5], [1, 2, 3, 4, 5])

@@ -88,11 +88,12 @@ def test_numba_still_has_them():
 def test_zarr_still_has_them():
     zarr = pytest.importorskip("zarr", reason="stores are read by zarr")
     said = f"zarr {version('zarr')} moved a name that geoattn stands on: see zarr_private.py"
-    array = zarr.create_array({}, data=np.arange(3))
+    array = zarr.array(np.arange(3))
     try:
         from geoattn.xarray.stores import zarr_private
 
-        read = zarr_private.asynchronous(array).getitem(slice(1, None))
-        assert zarr_private.run(read).tolist() == [1, 2], said
+        (read,) = zarr_private.read_all([(array, (slice(1, None),))])
+        assert read.tolist() == [1, 2], said
+        assert zarr_private.chunk_key(array)((0,)) in ("0", "c/0"), said
     except (AttributeError, ImportError) as error:
         pytest.fail(f"{said} ({error})")

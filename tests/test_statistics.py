@@ -12,14 +12,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_windows import Counting
 
 import geoattn as ga
 
 xr = pytest.importorskip("xarray", reason="the bridge needs xarray")
 pytest.importorskip("zarr", reason="stores are zarr")
 
-from zarr.storage import LocalStore  # noqa: E402
+import stores  # noqa: E402
 
 from geoattn.xarray.stores.reader import Reader  # noqa: E402
 
@@ -115,11 +114,12 @@ def test_moments_are_those_of_the_whole_however_it_is_cut(steps, chunk, block, l
         check(found.tendencies, channel, values[lag:].astype(np.float64) - values[:-lag])
 
 
+@stores.needs_zarr_3
 def test_every_chunk_is_read_once(tmp_path):
     """Though blocks are smaller than the lag, and tendencies need steps of the block before."""
     ds = fields(11)
     path = save(ds, tmp_path / "s.zarr", chunk=3)
-    counting = Counting(LocalStore(path, read_only=True))
+    counting = stores.Counting(path)
     statistics(
         counting,
         Schema.of(ds, NAMES, masked=MASKED),

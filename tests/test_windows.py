@@ -22,11 +22,10 @@ xr = pytest.importorskip("xarray", reason="the bridge needs xarray")
 zarr = pytest.importorskip("zarr", reason="stores are zarr")
 
 import numcodecs  # noqa: E402
-from zarr.storage import LocalStore, WrapperStore  # noqa: E402
+import stores  # noqa: E402
+from stores import FORMATS, ZARR, ZARR_2, chunk_files, local_store, needs_zarr_3  # noqa: E402
 
 Schema, Windows, to_tensor = ga.xarray.Schema, ga.xarray.Windows, ga.xarray.to_tensor
-
-FORMATS = ["zarr-2", "zarr-3", "netcdf"]
 
 
 def era5(steps=12, levels=(200, 500, 700, 850)):
@@ -78,19 +77,7 @@ def save(ds, path, format, **chunks):
 
 @pytest.fixture
 def store(tmp_path):
-    return save(era5(), tmp_path / "era5.zarr", "zarr-3")
-
-
-class Counting(WrapperStore):
-    """Keeps the keys that are asked for."""
-
-    def __init__(self, store):
-        super().__init__(store)
-        self.keys = []
-
-    async def get(self, key, prototype, byte_range=None):
-        self.keys.append(key)
-        return await super().get(key, prototype, byte_range)
+    return save(era5(), tmp_path / "era5.zarr", ZARR)
 
 
 # --- the values -------------------------------------------------------------------------------------
@@ -161,17 +148,23 @@ def test_any_choice_of_levels_is_read_from_any_chunks(
     levels, names, level_chunk, time_chunk, tmp_path_factory
 ):
     path = tmp_path_factory.mktemp("levels") / "era5.zarr"
-    path, ds = save(era5(), path, "zarr-3", level=level_chunk, time=time_chunk)
+    path, ds = save(era5(), path, ZARR, level=level_chunk, time=time_chunk)
     schema = Schema.of(ds, dict.fromkeys(names, levels))
     expected = to_tensor(ds.isel(time=slice(2, 12, 2)), schema, dtype=torch.float32)
-    for route in (path, f"file://{path}", LocalStore(path), Counting(LocalStore(path, read_only=True))):
+    routes = (
+        [path, local_store(path)]
+        if ZARR_2
+        else [path, f"file://{path}", local_store(path), stores.Counting(path)]
+    )
+    for route in routes:
         sample = Windows(route, schema, input_steps=5, target_steps=0, step=2, stride=2)[1]
         assert torch.equal(sample["input"], expected)
 
 
-@pytest.mark.parametrize(
-    ("format", "storage", "direct"),
-    [
+FORMAT_3 = (
+    []
+    if ZARR_2
+    else [
         (3, {"compressors": None}, True),
         (3, {"compressors": zarr.codecs.ZstdCodec(level=3)}, True),
         (3, {"compressors": zarr.codecs.BloscCodec(cname="lz4", shuffle="bitshuffle")}, True),
@@ -180,6 +173,14 @@ def test_any_choice_of_levels_is_read_from_any_chunks(
         (3, {"filters": [zarr.codecs.TransposeCodec(order=(2, 1, 0))]}, False),
         (3, {"serializer": zarr.codecs.BytesCodec(endian="big")}, False),
         (3, {"shards": (4, 7, 12), "chunks": (1, 7, 12)}, False),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("format", "storage", "direct"),
+    [
+        *FORMAT_3,
         (2, {"compressors": None}, True),
         (2, {"compressors": numcodecs.Blosc("zstd")}, True),
         (2, {"compressors": numcodecs.Zlib()}, False),
@@ -191,14 +192,18 @@ def test_any_choice_of_levels_is_read_from_any_chunks(
 )
 def test_every_way_of_storing_is_read_right_and_the_common_ones_directly(format, storage, direct, tmp_path):
     expected = np.random.default_rng(0).standard_normal((12, 7, 12)).astype(np.float32)
-    group = zarr.create_group(tmp_path / "s.zarr", zarr_format=format)
+    if ZARR_2:
+        group = zarr.open_group(tmp_path / "s.zarr", mode="w")
+        storage = {name.replace("compressors", "compressor"): value for name, value in storage.items()}
+    else:
+        group = zarr.create_group(tmp_path / "s.zarr", zarr_format=format)
     axes = {n: era5()[n].values for n in ("latitude", "longitude")} | {"time": np.arange(12)}
     for name, dims, values, options in (
         ("x", ("time", "latitude", "longitude"), expected, {"chunks": (2, 7, 12)} | storage),
         *((name, (name,), values, {}) for name, values in axes.items()),
     ):
         names = {"dimension_names": dims} if format == 3 else {}
-        array = group.create_array(
+        array = (group.create_dataset if ZARR_2 else group.create_array)(
             name,
             shape=values.shape,
             dtype=values.dtype,
@@ -219,9 +224,9 @@ def test_every_way_of_storing_is_read_right_and_the_common_ones_directly(format,
 def test_chunks_that_were_never_written_hold_the_fill_value(tmp_path):
     ds = era5()[["t2m"]]
     ds.t2m[4:8] = np.nan
-    encoding = {"chunks": (2, 7, 12), "fill_value": np.nan}
-    ds.to_zarr(tmp_path / "s.zarr", encoding={"t2m": encoding}, zarr_format=3, write_empty_chunks=False)
-    assert len(list((tmp_path / "s.zarr" / "t2m" / "c").iterdir())) == 4
+    encoding = {"chunks": (2, 7, 12), "_FillValue" if ZARR_2 else "fill_value": np.nan}
+    ds.to_zarr(tmp_path / "s.zarr", encoding={"t2m": encoding}, write_empty_chunks=False)
+    assert len(chunk_files(tmp_path / "s.zarr" / "t2m")) == 4
     schema = Schema.of(ds, masked=["t2m"])
     sample = Windows(tmp_path / "s.zarr", schema, input_steps=12, target_steps=0)[0]
     np.testing.assert_array_equal(sample["input_mask"][:, 0], ~np.isnan(ds.t2m))
@@ -230,10 +235,10 @@ def test_chunks_that_were_never_written_hold_the_fill_value(tmp_path):
 def test_several_stores_that_follow_one_another_are_one(tmp_path):
     ds = era5()
     parts = [
-        save(ds.isel(time=steps), tmp_path / f"part{i}.zarr", "zarr-3")[0]
+        save(ds.isel(time=steps), tmp_path / f"part{i}.zarr", ZARR)[0]
         for i, steps in enumerate((slice(0, 5), slice(5, 6), slice(6, 12)))
     ]
-    whole, ds = save(ds, tmp_path / "whole.zarr", "zarr-3")
+    whole, ds = save(ds, tmp_path / "whole.zarr", ZARR)
     schema = Schema.of(ds, masked=MASKED)
     options = {"input_steps": 3, "step": 2, "times": slice("2001-01-01T12", "2001-01-03T12")}
     joined, single = Windows(parts, schema, **options), Windows(whole, schema, **options)
@@ -268,9 +273,10 @@ def test_targets_may_be_some_of_the_variables(store):
     np.testing.assert_array_equal(sample["target"][0, 0], ds.t2m[5])
 
 
+@needs_zarr_3
 def test_a_sample_reads_its_own_chunks_once_and_no_others(tmp_path):
-    path, ds = save(era5(), tmp_path / "era5.zarr", "zarr-3", level=1)
-    counting = Counting(LocalStore(path, read_only=True))
+    path, ds = save(era5(), tmp_path / "era5.zarr", ZARR, level=1)
+    counting = stores.Counting(path)
     schema = Schema.of(ds, {"t": [200, 850], "t2m": None, "z": None})
     windows = Windows(counting, schema, input_steps=1, target_steps=2, step=3)
     windows[0]
@@ -305,7 +311,7 @@ def test_windows_are_all_equally_spaced_stretches(
 ):
     """Against every window spelled out from the times."""
     ds = era5(30)[["t2m"]].isel(time=[i for i in range(30) if i not in missing])
-    path, ds = save(ds, tmp_path_factory.mktemp("gaps") / "s.zarr", "zarr-3")
+    path, ds = save(ds, tmp_path_factory.mktemp("gaps") / "s.zarr", ZARR)
     times, hour = ds.time.values, np.timedelta64(1, "h")
     needed = np.arange(input_steps + target_steps) * step * 6 * hour
     starts, previous, count = [], None, 0
@@ -345,7 +351,7 @@ def test_times_choose_a_part_of_the_store(store):
 def test_cftime_calendars_work(tmp_path):
     pytest.importorskip("cftime", reason="calendars are cftime's")
     ds = era5(9).assign_coords(time=xr.date_range("2001-02-26", periods=9, calendar="noleap", freq="12h"))
-    path, ds = save(ds[["t2m"]], tmp_path / "noleap.zarr", "zarr-3")
+    path, ds = save(ds[["t2m"]], tmp_path / "noleap.zarr", ZARR)
     windows = Windows(path, Schema.of(ds), times=slice("2001-02-28", "2001-03-01"))
     assert len(windows) == 3
     assert str(windows.times_of(2)[1][0]) == "2001-03-01 12:00:00"
@@ -356,7 +362,7 @@ def test_cftime_calendars_work(tmp_path):
 
 @pytest.mark.parametrize(
     ("method", "format"),
-    [("fork", "zarr-3"), ("fork", "netcdf"), ("forkserver", "netcdf"), ("spawn", "zarr-2")],
+    [("fork", ZARR), ("fork", "netcdf"), ("forkserver", "netcdf"), ("spawn", "zarr-2")],
 )
 def test_workers_read_what_the_parent_reads(method, format, tmp_path):
     """Also after the parent has opened the store, read from it and computed with dask's threads."""
@@ -440,7 +446,7 @@ def test_memory_stays_flat_over_an_epoch_larger_than_what_it_may_take(tmp_path):
             "longitude": 2.0 * np.arange(shape[1]),
         },
     )
-    path, _ = save(ds, tmp_path / "epoch.zarr", "zarr-3")
+    path, _ = save(ds, tmp_path / "epoch.zarr", ZARR)
     command = [sys.executable, "-c", EPOCH, str(path)]
     run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
     assert run.returncode == 0, run.stderr[-2000:]
@@ -464,7 +470,7 @@ def test_a_data_set_pickles_to_little_and_reads_the_same(store):
 
 
 def refuses(ds, tmp_path, match, schema=None, **options):
-    path, opened = save(ds, tmp_path / f"{len(os.listdir(tmp_path))}.zarr", "zarr-3")
+    path, opened = save(ds, tmp_path / f"{len(os.listdir(tmp_path))}.zarr", ZARR)
     with pytest.raises(ValueError, match=match):
         Windows(path, schema or Schema.of(opened, masked=MASKED), **options)
 
@@ -500,7 +506,7 @@ def test_bad_horizontal_axes_are_refused_with_the_stores_schema(tmp_path):
 def test_missing_values_without_a_mask_are_refused_when_they_are_read(tmp_path):
     ds = era5()
     ds.q[7, 2, 3, 4] = np.nan
-    path, opened = save(ds, tmp_path / "s.zarr", "zarr-3")
+    path, opened = save(ds, tmp_path / "s.zarr", ZARR)
     windows = Windows(path, Schema.of(opened, masked=MASKED))
     windows[5]
     with pytest.raises(ValueError, match=r"'q 700' is nan at time 2001-01-02T18.*\(4, 3\).*masked=\['q'\]"):

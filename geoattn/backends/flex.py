@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from geoattn._lru import BoundedCache
 from geoattn.backends.base import (
@@ -34,7 +34,7 @@ from geoattn.backends.base import (
     forward_of_multiplied,
 )
 from geoattn.backends.chunks import table_gradient
-from geoattn.backends.torch_private import dynamo_limits, with_autograd
+from geoattn.backends.torch_private import dynamo_limits, flex_lse, with_autograd
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.plans import NumberedTilePlan, TilePlan, clears, numbered_tile_plan, tile_plan
 from geoattn.plans.expand import visited
@@ -196,9 +196,10 @@ class Flex:
             block_mask=layout.block_mask,
             scale=scale,
             enable_gqa=q.shape[2] != k.shape[2],
-            return_aux=AuxRequest(lse=True),
+            **flex_lse(),
         )
-        out, lse = (x.transpose(1, 2).index_select(1, layout.query_place) for x in (out, aux.lse))
+        lse = getattr(aux, "lse", aux)
+        out, lse = (x.transpose(1, 2).index_select(1, layout.query_place) for x in (out, lse))
         return out, lse
 
 
@@ -242,12 +243,14 @@ def add_biases(
 
     if table is None or numbers is None:
         return lambda score, batch, head, query, key: product(score) + of_key(batch, key)
-    shared = len(table) == 1
+    # torch 2.8 takes no index but tensors here
+    shared = table[0] if len(table) == 1 else None
 
     def of_pair(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         number = numbers.of(query, key)
-        entry = 0 if shared else batch
-        return table[entry, head, number] if table.ndim == 3 else table[entry, query, head, number]
+        if shared is not None:
+            return shared[head, number] if shared.ndim == 2 else shared[query, head, number]
+        return table[batch, head, number] if table.ndim == 3 else table[batch, query, head, number]
 
     return lambda score, batch, head, query, key: (
         product(score) + of_key(batch, key) + of_pair(batch, head, query, key)

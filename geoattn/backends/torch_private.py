@@ -1,6 +1,6 @@
-"""Names of torch that are not public, all that the package stands on; other files take them from here.
+"""Names of torch that are not public, or not in every release; other files take them from here.
 
-Each was read in torch 2.11 to 2.14. If a release of torch moves one, this file and no other has to follow.
+Each was read in torch 2.8 to 2.14. If a release of torch moves one, this file and no other has to follow.
 """
 
 from __future__ import annotations
@@ -49,3 +49,12 @@ def dynamo_limits(**limits: int) -> AbstractContextManager[Any]:
 def current_stream(index: int) -> int:
     """The driver's handle of the stream on which torch works on a CUDA device: no object around it."""
     return int(torch._C._cuda_getCurrentRawStream(index))
+
+
+def flex_lse() -> dict[str, Any]:
+    """By what ``flex_attention`` returns its lse too: before torch 2.9 as a tensor, since then in a tuple."""
+    from torch.nn.attention import flex_attention
+
+    if hasattr(flex_attention, "AuxRequest"):
+        return {"return_aux": flex_attention.AuxRequest(lse=True)}
+    return {"return_lse": True}

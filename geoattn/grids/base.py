@@ -61,6 +61,11 @@ class Grid(Value):
     def positions(self) -> Floats:
         """Points in a Euclidean space where near points are near, ``[*shape, dimensions]``."""
 
+    @property
+    def edges(self) -> Ints | None:
+        """Pairs of tokens that a mesh joins, ``[m, 2]``, each pair once; None where the grid has no mesh."""
+        return None
+
     def lattice(self) -> Ints:
         """Integer coordinates for curves, ``[size, 1 + dimensions]``: a patch number, then places in it.
 

@@ -6,6 +6,7 @@ import dataclasses
 from functools import cached_property
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from geoattn.grids.base import SphericalGrid, read_only
 from geoattn.grids.checks import integer, positive
@@ -40,9 +41,7 @@ class CubedSphere(SphericalGrid, kind="cubed_sphere"):
     @cached_property
     def xyz(self) -> Floats:
         x = _tangents(2 * np.arange(self.n) + 1, self.n)
-        right, up, out = np.moveaxis(_FACES[:, :, None, None, :], 1, 0)
-        flat = right * x[None, None, :, None] - up * x[None, :, None, None] + out
-        return read_only(flat / np.linalg.norm(flat, axis=-1, keepdims=True))
+        return read_only(_on_faces(*np.meshgrid(x, -x)))
 
     @cached_property
     def _lat_lon(self) -> tuple[Floats, Floats]:
@@ -68,6 +67,22 @@ class CubedSphere(SphericalGrid, kind="cubed_sphere"):
         cells = 0.25 * (cells + cells[::-1] + cells[:, ::-1] + cells[::-1, ::-1])
         return np.broadcast_to(0.5 * (cells + cells.T), self.shape)
 
+    @cached_property
+    def edges(self) -> Ints:
+        """Pairs of cells that share a side, across the edges of the cube too, ``[12 n², 2]``."""
+        cells = np.arange(self.size).reshape(self.shape)
+        within = [(cells[:, 1:], cells[:, :-1]), (cells[:, :, 1:], cells[:, :, :-1])]
+        # along its border a face has the middles of sides that one other face has too
+        places = _tangents(2 * np.arange(self.n) + 1, self.n)
+        border = [(cells[:, :, i], np.full(self.n, s), -places) for i, s in ((0, -1.0), (-1, 1.0))]
+        border += [(cells[:, i], places, np.full(self.n, s)) for i, s in ((0, 1.0), (-1, -1.0))]
+        tokens = np.concatenate([ends.ravel() for ends, _, _ in border])
+        middles = np.concatenate([_on_faces(x, y).reshape(-1, 3) for _, x, y in border])
+        _, pairs = cKDTree(middles).query(middles, k=2)
+        within.append((tokens[pairs[:, 0]], tokens[pairs[:, 1]]))
+        both = np.concatenate([np.stack((a.ravel(), b.ravel()), axis=-1) for a, b in within])
+        return read_only(np.unique(np.sort(both, axis=-1), axis=0))
+
     def lattice(self) -> Ints:
         return np.indices(self.shape, dtype=np.int64).reshape(3, self.size).T  # the face is the patch
 
@@ -82,6 +97,13 @@ def cubed_sphere(n: int) -> CubedSphere:
     north pole and face 5 on the south pole, each joined to face 0 along its lower or upper side.
     """
     return CubedSphere(integer("n", n))
+
+
+def _on_faces(x: Floats, y: Floats) -> Floats:
+    """Unit vectors ``[6, *shape, 3]`` of gnomonic coordinates ``[*shape]``, to the right and up, by face."""
+    right, up, out = np.moveaxis(_FACES.reshape(6, 3, *(1,) * x.ndim, 3), 1, 0)
+    flat = right * x[..., None] + up * y[..., None] + out
+    return np.asarray(flat / np.linalg.norm(flat, axis=-1, keepdims=True))
 
 
 def _tangents(half_cells: Ints, n: int) -> Floats:

@@ -10,7 +10,7 @@ import numpy as np
 from geoattn.grids.base import PointSet, read_only
 from geoattn.grids.checks import integer
 from geoattn.grids.sphere import Floats, Ints, lat_lon, unit_vectors
-from geoattn.grids.voronoi import cell_areas, neighboring
+from geoattn.grids.voronoi import cell_areas, neighboring, sides
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -37,6 +37,11 @@ class Icosahedral(PointSet, kind="icosahedral"):
     def triangles(self) -> Ints:
         """Tokens at the corners of each triangle, ``[20 · 4^level, 3]``, anticlockwise from outside."""
         return self._mesh[1]
+
+    @cached_property
+    def edges(self) -> Ints:
+        """The sides of the triangles, ``[30 · 4^level, 2]``."""
+        return read_only(sides(self.triangles))
 
     @cached_property
     def xyz(self) -> Floats:

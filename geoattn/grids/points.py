@@ -13,8 +13,8 @@ from geoattn.grids.base import PointSet, read_only
 from geoattn.grids.checks import numbers
 from geoattn.grids.coverage import RegionError, hole
 from geoattn.grids.repeats import same_points
-from geoattn.grids.sphere import Floats, unit_vectors, wrap_longitude
-from geoattn.grids.voronoi import voronoi_areas
+from geoattn.grids.sphere import Floats, Ints, unit_vectors, wrap_longitude
+from geoattn.grids.voronoi import delaunay_edges, voronoi_areas
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -69,6 +69,11 @@ class Points(PointSet, kind="points"):
     @property
     def lon(self) -> Floats:
         return self.longitudes
+
+    @cached_property
+    def edges(self) -> Ints | None:
+        """Pairs of points whose Voronoi cells touch; None for a region, where they reach around the world."""
+        return None if hole(self.xyz) else delaunay_edges(self.xyz)
 
     @cached_property
     def weights(self) -> Floats:

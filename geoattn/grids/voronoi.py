@@ -76,6 +76,22 @@ def neighboring(triangles: Ints) -> Ints:
     return beyond.reshape(-1, 3)
 
 
+def sides(triangles: Ints) -> Ints:
+    """Pairs of points that are a side of some ``triangles [t, 3]``, each once, ascending, ``[m, 2]``."""
+    pairs = np.stack((triangles, np.roll(triangles, -1, axis=1)), axis=-1).reshape(-1, 2)
+    return np.unique(np.sort(pairs.astype(np.int64), axis=-1), axis=0)
+
+
+def delaunay_edges(xyz: Floats) -> Ints | None:
+    """Pairs of the unit vectors ``xyz [n, 3]`` whose Voronoi cells touch; None where they span no hull."""
+    if len(xyz) < 4:
+        return None
+    try:
+        return sides(ConvexHull(xyz).simplices)
+    except QhullError:
+        return None
+
+
 def _area(a: Floats, b: Floats, c: Floats) -> Floats:
     """Solid angle of the triangles a b c, each ``[t, 3]`` unit vectors.
 

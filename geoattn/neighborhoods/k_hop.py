@@ -10,7 +10,6 @@ import numpy as np
 
 from geoattn.grids.base import Grid, require_grid
 from geoattn.grids.checks import integer
-from geoattn.grids.icosahedral import Icosahedral
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.rows import Index, Rows
 
@@ -33,9 +32,9 @@ class KHop(Neighborhood, kind="k_hop"):
             indptr, keys = self.links.to_csr()
             starts, ends = np.repeat(np.arange(size), np.diff(indptr)), keys.astype(np.int64)
         else:
-            assert isinstance(self.query_grid, Icosahedral)
-            corners, next_corners = (np.roll(self.query_grid.triangles, turn, axis=1) for turn in (0, 1))
-            starts, ends = corners.ravel(), next_corners.ravel()  # the triangle beyond has the way back
+            edges = self.query_grid.edges
+            assert edges is not None
+            starts, ends = np.concatenate((edges, edges[:, ::-1])).T
         here = np.arange(size)
         pairs = np.concatenate((starts, here)), np.concatenate((ends, here))
         return csr_array((np.ones(len(pairs[0]), bool), pairs), (size, size))
@@ -69,9 +68,10 @@ def k_hop(mesh: Grid | Neighborhood, hops: int) -> KHop:
     Parameters
     ----------
     mesh
-        A grid that has edges, which :func:`geoattn.grids.icosahedral` has; or a neighborhood of a grid on
-        itself, such as :func:`geoattn.from_edges` makes of any mesh, whose edges from query to key are the
-        steps.
+        A grid that has edges: :func:`geoattn.grids.icosahedral` the sides of its triangles,
+        :func:`geoattn.grids.cubed_sphere` cells that share a side, :func:`geoattn.grids.points` around the
+        globe the pairs whose Voronoi cells touch. Or a neighborhood of a grid on itself, such as
+        :func:`geoattn.from_edges` makes of any mesh, whose edges from query to key are the steps.
     hops
         Steps, at least 1.
 
@@ -93,7 +93,7 @@ def k_hop(mesh: Grid | Neighborhood, hops: int) -> KHop:
             )
         return KHop(mesh.query_grid, mesh.key_grid, hops, mesh)
     require_grid("mesh", mesh)
-    if not isinstance(mesh, Icosahedral):
+    if mesh.edges is None:
         raise TypeError(
             f"{mesh!r} has no edges; use grids.icosahedral(level), or give the edges of your own mesh, "
             "k_hop(from_edges(grid, grid, indptr, indices), hops)"

@@ -226,7 +226,7 @@ class Attention(nn.Module):
             q, k = nn.functional.normalize(q, dim=-1), nn.functional.normalize(k, dim=-1)
             scale = self.log_scale.clamp(max=math.log(100.0)).exp()
         pairs: dict[str, Any] = {}
-        if isinstance(self.position, PairBias | PairBiases):
+        if isinstance(self.position, (PairBias, PairBiases)):  # torch 2.8 compiles no union
             pairs = {"relation": self.position.relation, "relation_bias": self.position()}
         elif self.position is not None:
             q, k = self.position(q, k, scale)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache, partial
-from math import ceil, floor, log2
 
 import numpy as np
 import pytest
@@ -38,14 +37,19 @@ def ours(layer: Projections, x: Tensor) -> Tensor:
     return layer.proj(ga.attention(q, k, v, radial(*x.shape[1:3])).flatten(-2))
 
 
+@cache
+def seen(frames: int, tokens: int) -> Tensor:
+    """The paper's mask of all pairs: frames i and j, tokens k and m."""
+    i, k, j, m = np.ogrid[:frames, :tokens, :frames, :tokens]
+    octave = 2 ** np.floor(np.log2(np.maximum(np.abs(i - j), 1)))
+    within = (octave <= tokens) & (np.abs(k - m) + 1 <= tokens / octave)
+    alone = (np.abs(i - j) % np.ceil(octave / tokens) == 0) & (k == m)
+    return torch.as_tensor((within | alone).reshape(frames * tokens, -1))
+
+
 def published(layer: Projections, x: Tensor) -> Tensor:
-    """The paper's mask, pair by pair: frames i and j, tokens k and l."""
-    seen = torch.zeros(FRAMES, TOKENS, FRAMES, TOKENS, dtype=torch.bool)
-    for i, k, j, m in np.ndindex(seen.shape):
-        octave = 2 ** floor(log2(max(abs(i - j), 1)))
-        within = octave <= TOKENS and abs(k - m) + 1 <= TOKENS / octave
-        seen[i, k, j, m] = within or (abs(i - j) % ceil(octave / TOKENS) == 0 and k == m)
-    return dense(layer, x.flatten(1, 2), seen.flatten(2, 3).flatten(0, 1)).view(x.shape)
+    """Attention of all pairs, masked."""
+    return dense(layer, x.flatten(1, 2), seen(*x.shape[1:3])).view(x.shape)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

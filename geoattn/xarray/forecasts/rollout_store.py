@@ -18,6 +18,7 @@ import xarray
 from numpy.typing import NDArray
 
 from geoattn._files import differences, sync, whole, write_json
+from geoattn.xarray.stores.zarr_private import chunk_key, create_array
 
 #: attribute of a finished store that says what was asked for
 REQUEST = "geoattn_forecast"
@@ -148,14 +149,15 @@ class RolloutStore:
             coords.assign_attrs(attrs).to_zarr(store, mode="w-", consolidated=False)
             group = zarr.open_group(store, mode="r+")
             for name, (dims, attributes) in arrays.items():
-                group.create_array(
+                create_array(
+                    group,
                     name,
+                    dims,
+                    attributes,
                     shape=tuple(int(coords.sizes[dim]) for dim in dims),
                     chunks=tuple(1 if dim in leading else int(coords.sizes[dim]) for dim in dims),
                     dtype="float32",
                     fill_value=np.float32(np.nan),
-                    dimension_names=dims,
-                    attributes=attributes,
                 )
             files = [path for path in store.rglob("*") if path.is_file()]
             fixed = _checksums(store, [path.relative_to(store).as_posix() for path in files])
@@ -175,8 +177,10 @@ class RolloutStore:
         record = self._known
         for name, samples in values.items():
             for place, sample in zip(record.places[batch], samples, strict=True):
-                self._group[name][(*place, lead - 1)] = sample
-                chunk = self.store / name / "c" / "/".join(map(str, (*place, lead - 1)))
+                array, leading = self._group[name], (*place, lead - 1)
+                array[leading] = sample
+                numbers = leading + (0,) * (len(array.shape) - len(leading))
+                chunk = self.store / name / chunk_key(array)(numbers)
                 if chunk.exists():  # zarr writes no file where all values are missing
                     sync(chunk, up_to=self.store / name)
         record.done[batch][lead - 1 :] = [_checksum(values)]
@@ -296,7 +300,7 @@ def _request_of(path: Path) -> Any:
 
     try:
         attributes = dict(zarr.open_group(path, mode="r").attrs)
-    except (FileNotFoundError, NotADirectoryError, KeyError):
+    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError):  # the last is zarr 2's
         attributes = {}
     return json.loads(str(attributes.get(REQUEST, "null")))
 

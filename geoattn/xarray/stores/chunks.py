@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geoattn.xarray.stores.zarr_private import chunk_key, description, local_folder
+
 #: codecs whose data say by themselves how they were compressed
 CODECS = ("zstd", "blosc", "gzip")
 
@@ -39,27 +41,21 @@ class LocalArray:
         Common is: on a local disk, unsharded, in C order and the machine's byte order, and compressed
         by one of :data:`CODECS` at most.
         """
-        from zarr.storage import LocalStore
-
-        local = isinstance(array.store, LocalStore)
-        if (
-            not local
-            or array.shards is not None
-            or array.dtype.kind not in "biuf"
-            or not array.dtype.isnative
-        ):
+        folder, stored = local_folder(array), description(array)
+        sharded = getattr(array, "shards", None) is not None
+        if folder is None or sharded or array.dtype.kind not in "biuf" or not array.dtype.isnative:
             return None
-        codec = _codec_of_format_2(array) if array.metadata.zarr_format == 2 else _codec_of_format_3(array)
+        codec = _codec_of_format_3(stored) if hasattr(stored, "codecs") else _codec_of_format_2(stored)
         if codec is _UNCOMMON:
             return None
         return cls(
-            folder=Path(array.store.root) / array.path,
+            folder=folder,
             shape=array.shape,
             chunks=array.chunks,
             dtype=array.dtype,
             codec=codec,
             fill=0 if array.fill_value is None else array.fill_value,
-            key=array.metadata.encode_chunk_key,
+            key=chunk_key(array),
         )
 
     def plan(self, index: tuple[slice, ...]) -> tuple[NDArray[Any], list[Task]]:
@@ -99,18 +95,17 @@ def _pieces(selection: slice, size: int, chunk: int) -> Iterator[tuple[int, slic
 _UNCOMMON = object()
 
 
-def _codec_of_format_2(array: Any) -> Any:
-    metadata = array.metadata
-    if metadata.filters or metadata.order != "C":
+def _codec_of_format_2(stored: Any) -> Any:
+    if stored.filters or stored.order != "C":
         return _UNCOMMON
-    compressor = metadata.compressor
+    compressor = stored.compressor
     return compressor if compressor is None or compressor.codec_id in CODECS else _UNCOMMON
 
 
-def _codec_of_format_3(array: Any) -> Any:
+def _codec_of_format_3(stored: Any) -> Any:
     import numcodecs
 
-    first, *others = (codec.to_dict() for codec in array.metadata.codecs)
+    first, *others = (codec.to_dict() for codec in stored.codecs)
     endian = first.get("configuration", {}).get("endian", "little")
     if first["name"] != "bytes" or endian != "little" or len(others) > 1:
         return _UNCOMMON

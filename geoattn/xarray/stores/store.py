@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import zipfile
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from geoattn._threads import run_all
 from geoattn.xarray.stores.chunks import LocalArray, Task
-from geoattn.xarray.stores.zarr_private import asynchronous, run
+from geoattn.xarray.stores.zarr_private import is_consolidated, read_all
 
 #: name of a variable, and what is read of each of its dimensions
 Selection = tuple[str, tuple[slice, ...]]
@@ -28,14 +27,14 @@ class Store:
 
     Holds the location only: it is opened on first use in each process, never carried across a fork,
     and pickles to its location. Chunks of plainly stored zarr arrays on a local disk are read directly,
-    on as many threads as torch uses; other zarr arrays by zarr, all arrays of a request at once; netCDF
-    through xarray without dask. Packed values are decoded by xarray's own rules.
+    on as many threads as torch uses; other zarr arrays by zarr, with zarr 3 all arrays of a request at once;
+    netCDF through xarray without dask. Packed values are decoded by xarray's own rules.
 
     Parameters
     ----------
     location
         Path or URL of a zarr store, path of a zarr store in a zip file, path of a netCDF file or of a group
-        in one, ``file.nc/group``, or an object of ``zarr.abc.store.Store``.
+        in one, ``file.nc/group``, or a store object of zarr.
 
     Raises
     ------
@@ -81,7 +80,8 @@ class Store:
                 tasks += own
         others = [place for place in range(len(selections)) if place not in values]
         run_all(tasks, torch.get_num_threads())  # one in a worker of a DataLoader
-        values |= zip(others, _gather(opened["arrays"], [selections[i] for i in others]), strict=True)
+        reads = [(opened["arrays"][name], index) for name, index in (selections[i] for i in others)]
+        values |= zip(others, read_all(reads), strict=True)
         packed = opened["packed"]
         return [
             _decode(name, values[place], packed[name]) if name in packed else values[place]
@@ -134,13 +134,13 @@ class Store:
         place: Any = zarr.storage.ZipStore(self.location, mode="r") if self.is_zip else self.location
         group = zarr.open_group(place, mode="r")
         options: dict[str, Any] = {"engine": "zarr", "chunks": None, "decode_timedelta": False}
-        options["consolidated"] = group.metadata.consolidated_metadata is not None
+        options["consolidated"] = is_consolidated(group)
         dataset = xarray.open_dataset(place, **options)
         stored = xarray.open_dataset(place, **options, decode_cf=False)
         arrays = dict(group.arrays())
         return {
             "dataset": dataset,
-            "arrays": {name: asynchronous(array) for name, array in arrays.items()},
+            "arrays": arrays,
             "local": {name: LocalArray.of(array) for name, array in arrays.items()},
             "packed": {n: v.variable for n, v in stored.data_vars.items() if _is_packed(v, dataset[n])},
         }
@@ -170,17 +170,6 @@ def _split_group(location: str) -> tuple[str, str]:
         if parent.is_file():
             return str(parent), str(Path(location).relative_to(parent))
     raise FileNotFoundError(f"there is no store at {location!r}")
-
-
-def _gather(arrays: dict[str, Any], selections: Sequence[Selection]) -> list[NDArray[Any]]:
-    """The stored values of several selections, all asked of zarr at once."""
-    if not selections:
-        return []
-
-    async def gather() -> list[Any]:
-        return await asyncio.gather(*(arrays[name].getitem(index) for name, index in selections))
-
-    return [np.asarray(values) for values in run(gather())]
 
 
 def _is_packed(stored: Any, decoded: Any) -> bool:
