@@ -177,6 +177,8 @@ KINDS: Registry[type[Value]] = Registry(
     {
         "cartesian": "geoattn.grids.cartesian:Cartesian",
         "coarse_latlon": "geoattn.grids.coarsening:CoarseLatLon",
+        "cells": "geoattn.grids.cells:Cells",
+        "curvilinear": "geoattn.grids.curvilinear:Curvilinear",
         "cubed_sphere": "geoattn.grids.cube:CubedSphere",
         "equiangular": "geoattn.grids.latlon:Equiangular",
         "gaussian": "geoattn.grids.latlon:Gaussian",
@@ -185,6 +187,7 @@ KINDS: Registry[type[Value]] = Registry(
         "latlon": "geoattn.grids.latlon:LatLon",
         "lobatto": "geoattn.grids.latlon:Lobatto",
         "points": "geoattn.grids.points:Points",
+        "regional_latlon": "geoattn.grids.regional_latlon:RegionalLatLon",
         "product_grid": "geoattn.grids.product:ProductGrid",
         "reduced_gaussian": "geoattn.grids.reduced:ReducedGaussian",
         "curve_window": "geoattn.neighborhoods.curve:CurveWindow",

@@ -14,9 +14,11 @@ recognise it in data sets::
 from geoattn.grids.base import Grid, PointSet, SphericalGrid
 from geoattn.grids.cartesian import Cartesian, cartesian
 from geoattn.grids.catalogue import Catalogue, Entry, catalogue, named
+from geoattn.grids.cells import Cells
 from geoattn.grids.coarsening import CoarseLatLon, Patches, patches
 from geoattn.grids.coverage import RegionError
 from geoattn.grids.cube import CubedSphere, cubed_sphere
+from geoattn.grids.curvilinear import Curvilinear
 from geoattn.grids.harmonics import position_features, real_spherical_harmonics
 from geoattn.grids.healpix import HEALPix, healpix, nested_to_ring, ring_to_nested
 from geoattn.grids.icosahedral import Icosahedral, icosahedral
@@ -37,13 +39,17 @@ from geoattn.grids.product import ProductGrid, product
 from geoattn.grids.recognisers import Recogniser, Recognition, register_recogniser
 from geoattn.grids.recognition import from_xarray, recognise
 from geoattn.grids.reduced import ReducedGaussian, reduced_gaussian
+from geoattn.grids.regional import regional
+from geoattn.grids.regional_latlon import RegionalLatLon
 from geoattn.grids.repeats import distinct
 
 __all__ = [
     "Cartesian",
     "Catalogue",
+    "Cells",
     "CoarseLatLon",
     "CubedSphere",
+    "Curvilinear",
     "Entry",
     "Equiangular",
     "Gaussian",
@@ -61,6 +67,7 @@ __all__ = [
     "Recognition",
     "ReducedGaussian",
     "RegionError",
+    "RegionalLatLon",
     "SphericalGrid",
     "cartesian",
     "catalogue",
@@ -83,6 +90,7 @@ __all__ = [
     "real_spherical_harmonics",
     "recognise",
     "reduced_gaussian",
+    "regional",
     "register_recogniser",
     "ring_to_nested",
 ]

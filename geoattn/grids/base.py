@@ -139,6 +139,11 @@ class SphericalGrid(Grid):
     def positions(self) -> Floats:
         return self.xyz
 
+    @cached_property
+    def is_global(self) -> bool:
+        """Whether the points stand for the whole sphere, and not for a region of it."""
+        return bool(abs(self.weights.sum() / (4.0 * np.pi) - 1.0) < 0.01)
+
     @property
     def turns(self) -> tuple[int, int]:
         """``(ring, n)``: turns of 360°/n about the axis map the grid onto itself, in its numbering.

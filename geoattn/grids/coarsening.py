@@ -13,10 +13,12 @@ from geoattn.grids.base import Grid, read_only, require_grid
 from geoattn.grids.cartesian import Cartesian
 from geoattn.grids.checks import integer
 from geoattn.grids.cube import CubedSphere
+from geoattn.grids.curvilinear import Curvilinear
 from geoattn.grids.healpix import HEALPix
 from geoattn.grids.latlon import LatLonGrid
 from geoattn.grids.product import ProductGrid
-from geoattn.grids.sphere import Floats, Ints
+from geoattn.grids.regional_latlon import RegionalLatLon
+from geoattn.grids.sphere import Floats, Ints, lat_lon
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -60,7 +62,8 @@ def patches(grid: Grid, patch: int | Sequence[int]) -> Patches:
     Parameters
     ----------
     grid
-        A cartesian, lat-lon, HEALPix (either order) or cubed-sphere grid, or a product of such.
+        A cartesian, lat-lon, HEALPix (either order) or cubed-sphere grid, a region of rows and columns, or
+        a product of such.
     patch
         Points along each side of a patch; one number, or one for each axis (for each of the two
         axes of a face on HEALPix and cubed-sphere grids).
@@ -69,8 +72,8 @@ def patches(grid: Grid, patch: int | Sequence[int]) -> Patches:
     -------
     The coarser grid, and the tokens of each patch in the order of their places in it. Cells of
     planes grow by ``patch``, HEALPix goes from ``nside`` to ``nside / patch``, cubed spheres from
-    ``n`` to ``n / patch``, and lat-lon grids to a lat-lon grid whose weights are the sums over
-    the patches.
+    ``n`` to ``n / patch``, and lat-lon grids and regions to one of their kind whose weights are the sums
+    over the patches.
 
     Raises
     ------
@@ -114,6 +117,38 @@ def _(grid: LatLonGrid, sides: tuple[int, ...]) -> Grid:
     nlon = _divide(grid, grid.nlon, sides[1])
     middle = (grid.lon_start + 180.0 * (sides[1] - 1) / grid.nlon) % 360.0
     return CoarseLatLon(nlon=nlon, lon_start=middle, fine=grid, rows=sides[0])
+
+
+@coarsen.register
+def _(grid: RegionalLatLon, sides: tuple[int, ...]) -> Grid:
+    rows, columns = (_divide(grid, n, side) for n, side in zip(grid.shape, sides, strict=True))
+    areas = grid.weights.reshape(rows, sides[0], columns, sides[1])
+    z = np.sin(np.radians(grid.lat_axis)).reshape(rows, sides[0])
+    share = areas.sum((2, 3)) / areas.sum((1, 2, 3))[:, None]  # centres of area, as on the globe
+    return RegionalLatLon(
+        np.degrees(np.arcsin((share * z).sum(1))),
+        grid.lon_path.reshape(columns, sides[1]).mean(1),
+        grid.lat_edges[:: sides[0]],
+        grid.lon_edges[:: sides[1]],
+        areas.sum((1, 3)) if grid.areas.size else grid.areas,
+    )
+
+
+@coarsen.register
+def _(grid: Curvilinear, sides: tuple[int, ...]) -> Grid:
+    rows, columns = (_divide(grid, n, side) for n, side in zip(grid.shape, sides, strict=True))
+    areas = grid.weights.reshape(rows, sides[0], columns, sides[1], 1)
+    centres = (areas * grid.xyz.reshape(rows, sides[0], columns, sides[1], 3)).sum((1, 3))
+    centres /= np.linalg.norm(centres, axis=-1, keepdims=True)
+    first, last = (slice(0, None, side) for side in sides), (slice(side - 1, None, side) for side in sides)
+    (top, left), (bottom, right) = first, last
+    outermost = []
+    for place in ((top, left), (top, right), (bottom, right), (bottom, left)):
+        corners = grid.corners[place]  # the one of this cell that is farthest from the patch's centre
+        far = (corners * centres[..., None, :]).sum(-1).argmin(-1)
+        outermost.append(np.take_along_axis(corners, far[..., None, None], axis=2)[..., 0, :])
+    corner_lat, corner_lon = lat_lon(np.stack(outermost, axis=2))
+    return Curvilinear(*lat_lon(centres), corner_lat, corner_lon, areas.sum((1, 3))[..., 0])
 
 
 @coarsen.register

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
-from geoattn.grids import LatLonGrid, Points, SphericalGrid, equiangular
+from geoattn.grids import LatLonGrid, Points, SphericalGrid
 from geoattn.grids.sphere import Floats, unit_vectors
 from geoattn.plot.figures import numbers, require
 
@@ -16,6 +16,8 @@ from geoattn.plot.figures import numbers, require
 PROJECTIONS = {"equirectangular": 0.5, "mollweide": 0.5, "orthographic": 1.0}
 #: of a list of points, pixels further from the nearest than so many of its own spacings show nothing
 REACH = 1.5
+#: west, east, south and north
+GLOBE = (-180.0, 180.0, -90.0, 90.0)
 
 
 def panels(figure: Any, rows: int, columns: int, projection: str, **options: Any) -> Any:
@@ -49,7 +51,7 @@ def draw(
         Matplotlib axes, for ``"mollweide"`` those of matplotlib's own projection of that name,
         ``figure.add_subplot(projection="mollweide")``; their ticks are taken off.
     grid
-        Any grid of the sphere. A list of points is drawn where points are, and nowhere else.
+        Any grid of the sphere. Lists of points and regions are drawn where points are, and nowhere else.
     field
         Numbers ``[*grid.shape]``, or colours ``[*grid.shape, 3]``.
     projection
@@ -139,7 +141,8 @@ def map_with_bar(
 def lat_lon_map(ax: Any, grid: SphericalGrid, field: ArrayLike, quantity: str, **style: Any) -> Any:
     """A map with longitude and latitude on its axes, from −180° to 180°, and a colour bar.
 
-    Lat-lon grids are drawn cell by cell, others by the nearest point on a raster of 1°.
+    Lat-lon grids are drawn cell by cell, others by the nearest point on a raster: of 1° around the globe, of
+    360 × 180 places on the latitudes and longitudes of a region, to which the map is confined.
 
     Parameters
     ----------
@@ -166,17 +169,33 @@ def lat_lon_map(ax: Any, grid: SphericalGrid, field: ArrayLike, quantity: str, *
         lon, values = lon[order], values[:, order]
         # the first column again at the right, where half of it may lie
         lon, values = np.append(lon, lon[0] + 360.0), np.concatenate((values, values[:, :1]), axis=1)
+        box = GLOBE
     else:
-        raster = equiangular(180, 360, poles=False, lon_start=-179.5)
-        values = _sampled(grid, values, raster.lat, raster.lon)
-        lat, lon = raster.lat_axis, np.arange(-179.5, 180.0)
+        box = GLOBE if grid.is_global else _box(grid)
+        west, east, south, north = box
+        lon = np.asarray(west + (np.arange(360) + 0.5) * (east - west) / 360.0)
+        lat = np.asarray(north - (np.arange(180) + 0.5) * (north - south) / 180.0)
+        values = _sampled(grid, values, *np.meshgrid(lat, lon, indexing="ij"))
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
     colors = ax.pcolormesh(lon, lat, values, shading="nearest", rasterized=True, **style)
     ax.figure.colorbar(colors, ax=ax, label=quantity)
-    ax.set(xlim=(-180, 180), ylim=(-90, 90), xlabel="longitude (°E)", ylabel="latitude (°N)", aspect="equal")
-    ax.set(xticks=range(-180, 181, 60), yticks=range(-90, 91, 30))
+    ax.set(xlim=box[:2], ylim=box[2:], xlabel="longitude (°E)", ylabel="latitude (°N)", aspect="equal")
+    if box == GLOBE:
+        ax.set(xticks=range(-180, 181, 60), yticks=range(-90, 91, 30))
     return ax
+
+
+def _box(grid: SphericalGrid) -> tuple[float, float, float, float]:
+    """West, east, south and north of a region, half a spacing around its points, west within ±180°."""
+    east = np.sort(grid.lon, axis=None)
+    gaps = np.diff(np.append(east, east[0] + 360.0))
+    west = float((east[(gaps.argmax() + 1) % east.size] + 180.0) % 360.0 - 180.0)
+    south, north = float(grid.lat.min()), float(grid.lat.max())
+    margin = 0.5 * float(np.degrees(np.sqrt(np.median(grid.weights))))
+    wide = margin / max(np.cos(np.radians(0.5 * (south + north))), 0.05)
+    turn = min(360.0 - float(gaps.max()) + 2 * wide, 360.0)
+    return west - wide, west - wide + turn, max(south - margin, -90.0), min(north + margin, 90.0)
 
 
 def _check(projection: str) -> None:
@@ -196,7 +215,7 @@ def _sampled(grid: SphericalGrid, values: NDArray[Any], lat: Floats, lon: Floats
     tree = cKDTree(points)
     distance, nearest = tree.query(unit_vectors(lat, lon))
     there = np.ones(lat.shape, bool)
-    if isinstance(grid, Points) and grid.size > 6:
+    if (isinstance(grid, Points) or not grid.is_global) and grid.size > 6:
         spacing = tree.query(points, k=[7])[0][
             :, 0
         ]  # of six neighbors the furthest: the fourth side of a cell

@@ -183,7 +183,7 @@ def _draw_sphere(
     ax.set(xlim=(-1.05 * radius, 1.05 * radius), ylim=(-1.05 * radius, 1.05 * radius), aspect="equal")
     ax.set_axis_off()
     per_unit = ax.get_window_extent().width / ax.figure.dpi * 72 / (2.1 * radius)
-    spacing = np.sqrt(np.maximum(grid.weights.reshape(-1), 0.05 * 4 * np.pi / grid.size))
+    spacing = np.sqrt(np.maximum(grid.weights.reshape(-1), 0.05 * grid.weights.mean()))
     background = np.flatnonzero(window & ~seen)
     background = background[:: -(-len(background) // MOST_POINTS) or 1]
     drawn = np.flatnonzero(window & seen)
