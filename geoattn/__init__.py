@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from geoattn import compat as compat
     from geoattn import models as models
     from geoattn import nn as nn
+    from geoattn import parallel as parallel
     from geoattn import plans as plans
     from geoattn import plot as plot
     from geoattn import tasks as tasks
@@ -56,6 +57,7 @@ _LATE_MODULES = {
     "compat",
     "models",
     "nn",
+    "parallel",
     "plans",
     "plot",
     "tasks",

@@ -35,7 +35,7 @@ LAYERS = [
     ["ops"],
     ["derivatives"],
     ["functional"],
-    ["nn", "testing"],
+    ["nn", "testing", "parallel"],
     ["models", "compat"],
     ["xarray"],
     ["training"],

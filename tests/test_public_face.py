@@ -20,6 +20,7 @@ MODULES = {
     "models",
     "neighborhoods",
     "nn",
+    "parallel",
     "plans",
     "plot",
     "tasks",

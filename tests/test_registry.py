@@ -46,7 +46,9 @@ def one_of_each_kind() -> list[Value]:
     """A value of every kind: a new kind wants a line here."""
     from geoattn.grids import patches
     from geoattn.models import EncoderDecoderConfig, TransformerConfig
+    from geoattn.neighborhoods.selected import selected
     from geoattn.nn import Angles, Continuous, Directional, Fourier, Harmonic, Offsets, Rotary
+    from geoattn.relations.selected import Selected
     from geoattn.xarray import Moments, Schema, Statistics
 
     plane = ga.grids.cartesian((4, 6))
@@ -56,6 +58,7 @@ def one_of_each_kind() -> list[Value]:
     coords = {"lat": GRID.lat[:, 0], "lon": GRID.lon[0]}
     schema = Schema.of(xarray.Dataset({"t": (("lat", "lon"), GRID.lat)}, coords))
     moments = Moments(*(np.ones(1) for _ in range(5)), np.array([32]))
+    some = selected(disc, np.arange(5), np.arange(20)[::-1])
     return [
         plane,
         GRID,
@@ -85,7 +88,11 @@ def one_of_each_kind() -> list[Value]:
         ga.union(disc, ga.everything(GRID)),
         ga.product(ga.window(ga.grids.cartesian((3,)), 3), disc),
         disc.without_keys(GRID.lat > 0),
+        some,
+        some.key_grid,
+        ga.parallel.cut(disc, 2),
         ga.relations.edges(disc),
+        Selected(some, ga.relations.edges(disc)),
         ga.relations.labels(edges, [2, 0, 1, 0]),
         ga.relations.offsets(ga.window(plane, 3), by=0),
         ga.relations.angles(disc, 3, sectors=4),

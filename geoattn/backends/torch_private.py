@@ -58,3 +58,15 @@ def flex_lse() -> dict[str, Any]:
     if hasattr(flex_attention, "AuxRequest"):
         return {"return_aux": flex_attention.AuxRequest(lse=True)}
     return {"return_lse": True}
+
+
+def all_to_all(x: torch.Tensor, received: list[int], sent: list[int], group: str) -> torch.Tensor:
+    """Begin to send rows of ``x`` to each process of a group; what returns is filled by :func:`wait`."""
+    found: torch.Tensor = torch.ops._c10d_functional.all_to_all_single(x, received, sent, group)
+    return found
+
+
+def wait(x: torch.Tensor) -> torch.Tensor:
+    """The same tensor, once what fills it has ended."""
+    found: torch.Tensor = torch.ops._c10d_functional.wait_tensor(x)
+    return found

@@ -19,6 +19,7 @@ from geoattn.grids.base import Grid, PointSet
 from geoattn.grids.healpix import HEALPix
 from geoattn.grids.orders import order
 from geoattn.grids.product import ProductGrid
+from geoattn.grids.selection import Selection
 
 Numbers = NDArray[np.int32]
 Lines = tuple[Numbers, ...]
@@ -36,6 +37,11 @@ def lines(grid: Grid, leaf: int) -> Lines:
 
 @lines.register
 def _(grid: PointSet, leaf: int) -> Lines:
+    return (order(grid, "bisection", leaf=leaf),)
+
+
+@lines.register
+def _(grid: Selection, leaf: int) -> Lines:
     return (order(grid, "bisection", leaf=leaf),)
 
 

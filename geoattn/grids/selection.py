@@ -1,0 +1,80 @@
+"""Some points of a grid, with the weights that they have there."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoattn.grids.base import Grid, read_only
+from geoattn.grids.sphere import Floats, Ints
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Selection(Grid, kind="selection"):
+    """The points ``tokens`` of ``grid`` in the order given: what one of several processes holds of it.
+
+    Weights are those of the whole grid, so that an integral over the grid is the sum of those over its
+    parts. There may be no point at all.
+    """
+
+    grid: Grid
+    #: int32 [n], flat indices of distinct points
+    tokens: NDArray[np.int32]
+
+    def _check(self) -> None:
+        tokens = self.tokens
+        if tokens.ndim != 1 or tokens.dtype != np.int32:
+            raise ValueError(f"tokens must be int32 [n], got {tokens.dtype} of shape {tokens.shape}")
+        if len(tokens) and not 0 <= tokens.min() <= tokens.max() < self.grid.size:
+            raise ValueError(
+                f"tokens must lie in [0, {self.grid.size}) on {self.grid!r}, got {tokens.min()} … "
+                f"{tokens.max()}"
+            )
+        if len(np.unique(tokens)) < len(tokens):
+            raise ValueError("a point is selected twice")
+
+    def _shape(self) -> tuple[int, ...]:
+        return (len(self.tokens),)
+
+    def _of(self, values: NDArray[np.float64]) -> Floats:
+        rank = len(self.grid.shape)
+        return read_only(values.reshape(-1, *values.shape[rank:])[self.tokens])
+
+    @cached_property
+    def weights(self) -> Floats:
+        return self._of(self.grid.weights)
+
+    @cached_property
+    def positions(self) -> Floats:
+        return self._of(self.grid.positions)
+
+    def lattice(self) -> Ints:
+        return self.grid.lattice()[self.tokens]
+
+    @cached_property
+    def lat(self) -> Floats:
+        """Latitude of each point, degrees north, ``[n]``, where the grid is, or has, a sphere."""
+        return self._of(self.grid.lat)  # type: ignore[attr-defined]
+
+    @cached_property
+    def lon(self) -> Floats:
+        """Longitude of each point, degrees east, ``[n]``, likewise."""
+        return self._of(self.grid.lon)  # type: ignore[attr-defined]
+
+    @cached_property
+    def xyz(self) -> Floats:
+        """Unit vectors, ``[n, 3]``, likewise."""
+        return self._of(self.grid.xyz)  # type: ignore[attr-defined]
+
+    @cached_property
+    def places(self) -> NDArray[np.int32]:
+        """Where each point of the whole grid stands here, −1 where it is not selected; ``[grid.size]``."""
+        places = np.full(self.grid.size, -1, np.int32)
+        places[self.tokens] = np.arange(len(self.tokens), dtype=np.int32)
+        return read_only(places)
+
+    def __repr__(self) -> str:
+        return f"{self.size} points of {self.grid!r}"

@@ -1,0 +1,205 @@
+"""The operator on local tensors: each process computes its queries, and the halo travels meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from geoattn import functional
+from geoattn.neighborhoods.heads import Heads
+from geoattn.parallel.agreement import agreed
+from geoattn.parallel.by_halo import by_halo
+from geoattn.parallel.by_heads import by_heads
+from geoattn.parallel.call import Call, Result
+from geoattn.parallel.partition import Partition
+from geoattn.relations.base import Relation
+
+
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    part: Partition,
+    *,
+    scale: float | Tensor | None = None,
+    key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
+    key_bias: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    relation: Relation | Sequence[Relation] | None = None,
+    relation_bias: Tensor | Sequence[Tensor] | None = None,
+    return_lse: Literal[False] = False,
+    backend: str | None = None,
+) -> Tensor: ...
+
+
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    part: Partition,
+    *,
+    scale: float | Tensor | None = None,
+    key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
+    key_bias: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    relation: Relation | Sequence[Relation] | None = None,
+    relation_bias: Tensor | Sequence[Tensor] | None = None,
+    return_lse: Literal[True],
+    backend: str | None = None,
+) -> Result: ...
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    part: Partition,
+    *,
+    scale: float | Tensor | None = None,
+    key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
+    key_bias: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    relation: Relation | Sequence[Relation] | None = None,
+    relation_bias: Tensor | Sequence[Tensor] | None = None,
+    return_lse: bool = False,
+    backend: str | None = None,
+) -> Tensor | Result:
+    """:func:`geoattn.attention` of a whole that is divided among processes, each with local tensors.
+
+    All processes of the partition make this call, and their backward passes, in one order. Keys and values
+    that others need travel in one exchange; queries whose keys are all at home are computed meanwhile, the
+    others after. Where it moves fewer bytes in all, the processes exchange heads instead, and each computes
+    some heads of all tokens: ``part.estimate(…).exchange`` says which. Results are those of the whole but
+    for rounding, and repeat bit for bit.
+
+    Parameters
+    ----------
+    q
+        Queries ``[B, n_local, H, D]`` of this process: ``part.shard_queries`` of the whole, and likewise
+        whatever is per query.
+    k, v
+        Keys ``[B, n_local, H_kv, D]`` and values ``[B, n_local, H_kv, D_v]``: ``part.shard_keys``.
+    part
+        Made by :func:`geoattn.parallel.partition` of a process group.
+    key_weights, key_bias, key_mask
+        As in :func:`geoattn.attention`, local: ``[n_local]``, or ``[B, n_local]``.
+    relation
+        One of the whole neighborhood.
+    relation_bias
+        A table for all, the same on every process, or one for each local query,
+        ``[B, n_local, H, relation.count]``.
+    scale, return_lse, backend
+        As in :func:`geoattn.attention`; a tensor is the same on every process.
+
+    Returns
+    -------
+    Tensor or (Tensor, Tensor)
+        ``out [B, n_local, H, D_v]``; ``lse [B, n_local, H]``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`geoattn.attention`.
+    RuntimeError
+        If the partition has no process group; on every process, if one refuses its arguments, or they differ
+        in dtype, heads or options. That is compared when a call is the first of its kind.
+
+    Notes
+    -----
+    The gradient of what is the same on every process, a tensor ``scale`` or a table, is the part of this
+    process's queries: add them up. Derivatives of any order are right; ``torch.func`` is not supported.
+    """
+    if not isinstance(part, Partition):
+        raise TypeError(
+            f"the fourth argument must be a partition, got {type(part).__name__}; make one with "
+            "geoattn.parallel.partition(hood, group)"
+        )
+    part.here  # noqa: B018 - refuses an estimate
+    calls: list[Call] = []
+    failure: Exception | None = None
+    try:
+        calls = _calls(q, k, v, part, key_weights, key_bias, key_mask, scale, relation, relation_bias)
+    except Exception as error:  # the others learn of it, where this is the first such call
+        failure = error
+    if not torch.compiler.is_compiling():
+        _settle(part, calls, return_lse, failure)
+    elif failure is not None:
+        raise failure
+    # all that has to travel departs before anything is computed
+    begun = [
+        (by_heads if call.exchange(return_lse) == "heads" else by_halo)(call, return_lse, backend)
+        for call in calls
+    ]
+    at_home = [compute() for compute in begun]
+    outs, lses = zip(*(finish() for finish in at_home), strict=True)
+    out = torch.cat(outs, -2) if len(calls) > 1 else outs[0]
+    if not return_lse:
+        return out
+    return out, torch.cat(lses, -1) if len(calls) > 1 else lses[0]
+
+
+def _calls(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    part: Partition,
+    key_weights: Literal["quadrature"] | Tensor | None,
+    key_bias: Tensor | None,
+    key_mask: Tensor | None,
+    scale: float | Tensor | None,
+    relation: Relation | Sequence[Relation] | None,
+    relation_bias: Tensor | Sequence[Tensor] | None,
+) -> list[Call]:
+    """The call, checked, for each group of heads that has a neighborhood of its own."""
+    functional._check_kinds(q, k, v, part.hood)
+    q, k, v = functional._autocast(q, k, v)
+    for name, x, grid, side in (
+        ("q", q, part.hood.query_grid, "queries"),
+        ("k", k, part.hood.key_grid, "keys"),
+        ("v", v, part.hood.key_grid, "keys"),
+    ):
+        held = part.held(grid)
+        if x.ndim != 4 or x.shape[1] != held:
+            raise ValueError(
+                f"{name} must be [B, {held}, heads, dim] on process {part.here} of {part.n}, which holds "
+                f"{held} of the {grid.size} {side} on {grid!r}, got shape {tuple(x.shape)}; of a whole "
+                f"tensor take part.shard_{side}({name})"
+            )
+    functional._check_operands(q, k, v, part.home)
+    bias, quadrature = functional._additive(q, part.home, key_weights, key_bias, key_mask)
+    functional._scale(scale, q)
+    parts: Sequence[Partition] = (part,)
+    related: Sequence[tuple[object, object]] = ((relation, relation_bias),)
+    if isinstance(part.hood, Heads):
+        parts, related = part.parts, functional._of_parts(part.hood, relation, relation_bias)
+    n = len(parts)
+    if k.shape[-2] % n:
+        raise ValueError(
+            f"the {k.shape[-2]} key and value heads must be a multiple of the {n} neighborhoods of "
+            f"{part.hood!r}"
+        )
+    scales = scale.view(-1).chunk(n) if isinstance(scale, Tensor) and scale.numel() > 1 else (scale,) * n
+    chunks = zip(*(x.chunk(n, -2) for x in (q, k, v)), strict=True)
+    calls = []
+    for (some_q, some_k, some_v), p, pairs, factor in zip(chunks, parts, related, scales, strict=True):
+        rel, table = functional._pairs(*pairs, some_q, p.hood)
+        calls.append(Call(some_q, some_k, some_v, bias, quadrature, factor, rel, table, p))
+    return calls
+
+
+def _settle(part: Partition, calls: list[Call], return_lse: bool, failure: Exception | None) -> None:
+    """Compare a call with those of the other processes, where it is the first of its kind."""
+    said = (*(call.words for call in calls), return_lse)
+    if failure is None and said in part.settled:
+        return
+    assert part.group is not None
+    if part.group.size() > 1:
+        agreed(part.group, "a call of geoattn.parallel.attention", said, None, failure)
+    elif failure is not None:
+        raise failure
+    part.settled.add(said)

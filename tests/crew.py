@@ -1,0 +1,72 @@
+"""A few processes that stay for all tests of a module: each test sends them a function to run together."""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import tempfile
+import traceback
+from datetime import timedelta
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+#: seconds after which a process that waits in vain gives up
+PATIENCE = 60
+
+
+class Crew:
+    """``crew(function, …)`` runs a function of a module in every process, and lists what each returns."""
+
+    def __init__(self, n: int):
+        self.n = n
+        context = mp.get_context("spawn")
+        self._folder = tempfile.TemporaryDirectory()
+        file = Path(self._folder.name) / "store"
+        self._ends = [context.Pipe() for _ in range(n)]
+        self._processes = [
+            context.Process(target=_work, args=(rank, n, str(file), theirs), daemon=True)
+            for rank, (_, theirs) in enumerate(self._ends)
+        ]
+        for process in self._processes:
+            process.start()
+
+    def __call__(self, function: Any, *arguments: Any) -> list[Any]:
+        """What each process returns; an error of any of them is raised here with its trace."""
+        for ours, _ in self._ends:
+            ours.send((function.__module__, function.__name__, arguments))
+        said = []
+        for rank, (ours, _) in enumerate(self._ends):
+            ended = self._processes[rank].sentinel
+            ready = wait([ours, ended], 2 * PATIENCE)
+            assert ours in ready, f"process {rank} {'ended' if ended in ready else 'does not answer'}"
+            said.append(ours.recv())
+        wrong = [f"process {rank}:\n{answer}" for rank, (good, answer) in enumerate(said) if not good]
+        assert not wrong, "\n".join(wrong)
+        return [answer for _, answer in said]
+
+    def close(self) -> None:
+        for ours, _ in self._ends:
+            ours.send(None)
+        for process in self._processes:
+            process.join(2)
+            process.kill()
+        self._folder.cleanup()
+
+
+def _work(rank: int, n: int, file: str, end: Any) -> None:
+    faulthandler.enable()
+    torch.set_num_threads(1)
+    patience = timedelta(seconds=PATIENCE)
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=n, timeout=patience)
+    while (job := end.recv()) is not None:
+        module, name, arguments = job
+        try:
+            end.send((True, getattr(importlib.import_module(module), name)(*arguments)))
+        except BaseException:
+            end.send((False, traceback.format_exc()))
+    dist.destroy_process_group()

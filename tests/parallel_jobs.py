@@ -1,0 +1,357 @@
+"""What the processes of ``test_parallel_processes.py`` run together, each in every process."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+import geoattn as ga
+from geoattn import testing
+from geoattn.parallel import Cut, Partition, exchange
+from geoattn.testing import Case
+
+#: largest error beside the largest true magnitude, where that is above 1
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6}
+DIFFERENTIABLE = ("scale", "key_weights", "key_bias", "relation_bias")
+
+_groups: dict[int, dist.ProcessGroup] = {}
+
+
+def group_of(n: int) -> dist.ProcessGroup | None:
+    """The first n processes; None in one that is not among them."""
+    if n not in _groups:
+        _groups[n] = dist.group.WORLD if n == dist.get_world_size() else dist.new_group(list(range(n)))
+    return _groups[n] if dist.get_rank() < n else None
+
+
+# ---------------------------------------------------------------- one attention, whole and divided
+
+
+@dataclasses.dataclass
+class Leaves:
+    """The tensors of a case with a gradient, and the options that hold some of them."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    options: dict[str, Any]
+
+    @classmethod
+    def of(cls, case: Case) -> Leaves:
+        options = dict(case.options)
+        for name in DIFFERENTIABLE:
+            if isinstance(options.get(name), Tensor):
+                options[name] = options[name].detach().clone().requires_grad_()
+        return cls(*(x.detach().clone().requires_grad_() for x in (case.q, case.k, case.v)), options)
+
+    @property
+    def all(self) -> list[Tensor]:
+        named = (self.options.get(name) for name in DIFFERENTIABLE)
+        return [self.q, self.k, self.v, *(x for x in named if isinstance(x, Tensor))]
+
+    def local(self, part: Partition) -> tuple[Tensor, Tensor, Tensor, dict[str, Any]]:
+        """The parts of this process."""
+        options, keys = dict(self.options), self.k.ndim - 3
+        for name in ("key_weights", "key_bias", "key_mask"):
+            x = options.get(name)
+            if isinstance(x, Tensor):
+                options[name] = part.shard_keys(x) if x.ndim == keys + 1 else part.shard_keys(x[None])[0]
+        table = options.get("relation_bias")
+        if table is not None and table.ndim > 3:
+            options["relation_bias"] = part.shard_queries(table)
+        return part.shard_queries(self.q), part.shard_keys(self.k), part.shard_keys(self.v), options
+
+
+def results(
+    case: Case, leaves: Leaves, attend: Callable[[bool], Any], local: Callable[[Tensor], Tensor]
+) -> Any:
+    """Output, lse and all gradients."""
+    out, lse = attend(True)
+    outs, upstream = [out], [local(case.grad_out)]
+    if case.grad_lse is not None:
+        outs, upstream = [out, lse], [*upstream, local(case.grad_lse)]
+    return [out.detach(), lse.detach()], torch.autograd.grad(outs, leaves.all, upstream)
+
+
+def whole(case: Case) -> list[Tensor]:
+    leaves = Leaves.of(case)
+    q, k, v = leaves.q, leaves.k, leaves.v
+    found, gradients = results(
+        case,
+        leaves,
+        lambda lse: ga.attention(q, k, v, case.hood, **leaves.options, return_lse=lse),
+        lambda x: x,
+    )
+    return [*found, *gradients]
+
+
+def divided(case: Case, part: Partition) -> list[Tensor]:
+    """The same, by all processes together."""
+    leaves = Leaves.of(case)
+    q, k, v, options = leaves.local(part)
+    found, gradients = results(
+        case,
+        leaves,
+        lambda lse: ga.parallel.attention(q, k, v, part, **options, return_lse=lse),
+        part.shard_queries,
+    )
+    for gradient in gradients:
+        dist.all_reduce(gradient, group=part.group)
+    return [*map(part.gather_queries, found), *gradients]
+
+
+def compare(case: Case, part: Partition) -> list[str]:
+    """What differs, as the first process sees it; the others go on with it."""
+    found, wrong = divided(case, part), []
+    if dist.get_rank() == 0:
+        options = [name for name in DIFFERENTIABLE if isinstance(case.options.get(name), Tensor)]
+        names = ["out", "lse", *(f"gradient of {name}" for name in ("q", "k", "v", *options))]
+        for name, a, b in zip(names, found, whole(case), strict=True):
+            try:
+                tolerance = TOLERANCE[case.q.dtype] * terms(name, case, b) ** 0.5
+                testing.close(f"{name} of {part.n} processes", a, b.double(), tolerance, case)
+            except AssertionError as error:
+                wrong.append(str(error))
+    return wrong
+
+
+def terms(name: str, case: Case, result: Tensor) -> int:
+    """How many rounded terms a sum has that may cancel: those of all queries or edges."""
+    if name == "gradient of scale":
+        return case.q.shape[:-1].numel() // result.numel()
+    if name == "gradient of relation_bias":
+        edges = int(case.hood.counts.sum()) * case.q.shape[0] * case.q.shape[-2]
+        return max(1, edges // result.numel())
+    return 1
+
+
+# ---------------------------------------------------------------- jobs
+
+
+def random_cut(rng: np.random.Generator, hood: Any, n: int) -> Cut | None:
+    """None, owners without any order, or pieces of uneven sizes, of which some are empty."""
+    kind = rng.integers(3)
+    if kind == 0:
+        return None
+    grids = tuple({hood.query_grid: None, hood.key_grid: None})
+    owners = []
+    for grid in grids:
+        if kind == 1:
+            owner = rng.integers(n, size=grid.size)
+        else:
+            owner = np.searchsorted(np.sort(rng.integers(grid.size, size=n - 1)), np.arange(grid.size))
+            owner = np.where(owner == rng.integers(n), (owner + 1) % n, owner)
+        owners.append(owner.astype(np.int16))
+    return Cut(n, grids, tuple(owners))
+
+
+def matrix(n: int, seed: int, count: int, relations: float) -> None:
+    """Random problems on n processes, and what they need of others as estimated."""
+    group = group_of(n)
+    if group is None:
+        return
+    rng, wrong = np.random.default_rng(seed), []
+    for case in testing.cases(seed, count, tuple(TOLERANCE), relations=relations):
+        wrong += compare(case, ga.parallel.partition(case.hood, group, random_cut(rng, case.hood, n)))
+    assert not wrong, "\n".join(wrong)
+
+
+def one(n: int, hood: Any, options: dict[str, Any], cut: Cut | None = None) -> str | None:
+    """One problem of given sizes in float64; says which exchange it took."""
+    group = group_of(n)
+    if group is None:
+        return None
+    part = ga.parallel.partition(hood, group, cut)
+    case = problem(hood, **options)
+    wrong = compare(case, part)
+    assert not wrong, "\n".join(wrong)
+    return ", ".join(sorted({kept for p in (part, *part.parts) for kept in p._exchanges.values()}))
+
+
+def problem(
+    hood: Any,
+    heads: int = 2,
+    kv_heads: int | None = None,
+    batch: int = 2,
+    dim: int = 8,
+    dim_v: int = 4,
+    key_bias: bool = False,
+    scale: bool = False,
+    relation: bool = False,
+    dtype: torch.dtype = torch.float64,
+) -> Case:
+    torch.manual_seed(1)
+    queries, keys = hood.query_grid.shape, hood.key_grid.shape
+    kv_heads = kv_heads or heads
+    options: dict[str, Any] = {}
+    if key_bias:
+        options["key_bias"] = torch.randn(batch, *keys, dtype=dtype)
+    if scale:
+        options["scale"] = torch.rand(heads, dtype=dtype)
+    if relation:
+        options["relation"] = ga.relations.edges(hood)
+        options["relation_bias"] = torch.randn(heads, options["relation"].count, dtype=dtype)
+    return Case(
+        hood,
+        torch.randn(batch, *queries, heads, dim, dtype=dtype),
+        torch.randn(batch, *keys, kv_heads, dim, dtype=dtype),
+        torch.randn(batch, *keys, kv_heads, dim_v, dtype=dtype),
+        options,
+        torch.randn(batch, *queries, heads, dim_v, dtype=dtype),
+        torch.randn(batch, *queries, heads, dtype=dtype),
+    )
+
+
+def counted(n: int, hood: Any, sizes: dict[str, Any]) -> tuple[int, int, int] | None:
+    """Bytes that come from others to this process, forward and backward, and those of the estimate."""
+    group = group_of(n)
+    if group is None:
+        return None
+    part, case = ga.parallel.partition(hood, group), problem(hood, **sizes)
+    leaves = Leaves.of(case)
+    q, k, v, options = leaves.local(part)
+    came: list[int] = []
+    actual = exchange.all_to_all
+
+    def counting(x: Tensor, received: list[int], sent: list[int], name: str) -> Tensor:
+        found = actual(x, received, sent, name)
+        rows = sum(received) - received[dist.get_rank()]
+        came.append(rows * found[:1].numel() * x.element_size())
+        return found
+
+    exchange.all_to_all = counting
+    try:
+        out = ga.parallel.attention(q, k, v, part, **options)
+        forward = sum(came)
+        out.sum().backward()
+    finally:
+        exchange.all_to_all = actual
+    (batch, _, heads, dim), (kv_heads, dim_v) = q.shape, v.shape[2:]
+    terms = batch if "key_bias" in options else 0
+    told = part.estimate(batch, heads, kv_heads, dim, dim_v, q.dtype, terms)
+    return forward, sum(came) - forward, int(told.received[part.rank])
+
+
+def repeated(n: int, hood: Any) -> bool | None:
+    """Whether outputs and gradients are the same bits when all is done again."""
+    group = group_of(n)
+    if group is None:
+        return None
+    part, case = ga.parallel.partition(hood, group), problem(hood, dtype=torch.float32, key_bias=True)
+    first, second = divided(case, part), divided(case, part)
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def second_derivatives(n: int, hood: Any, heads: int) -> float | None:
+    """Error of the gradient of a function of all first gradients, beside the largest number."""
+    group = group_of(n)
+    if group is None:
+        return None
+    part, case = ga.parallel.partition(hood, group), problem(hood, heads=heads, key_bias=True, scale=True)
+
+    def of(leaves: Leaves, attend: Callable[[], tuple[Tensor, Tensor]]) -> list[Tensor]:
+        out, lse = attend()
+        first = torch.autograd.grad(out.pow(3).sum() + lse.sin().sum(), leaves.all, create_graph=True)
+        return first
+
+    here, there = Leaves.of(case), Leaves.of(case)
+    q, k, v, options = here.local(part)
+    gradients = of(here, lambda: ga.parallel.attention(q, k, v, part, **options, return_lse=True))
+    # each process holds a part of the sum over all of them: the whole gradient, on every process
+    total = [Everywhere.apply(x, group) for x in gradients]
+    found = torch.autograd.grad(sum(x.pow(2).sum() for x in total) / n, here.all)
+    for x in found:
+        dist.all_reduce(x, group=group)
+    args = there.q, there.k, there.v, hood
+    true = of(there, lambda: ga.attention(*args, **there.options, return_lse=True))
+    wanted = torch.autograd.grad(sum(x.pow(2).sum() for x in true), there.all)
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, wanted, strict=True))
+
+
+class Everywhere(torch.autograd.Function):
+    """The sum over all processes, on each of them; its adjoint is itself."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        ctx.group, total = group, x.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return Everywhere.apply(gradient, ctx.group), None
+
+
+def gathered(n: int, hood: Any) -> None:
+    """Shards and gathers are inverse, and adjoint."""
+    group = group_of(n)
+    if group is None:
+        return
+    part = ga.parallel.partition(hood, group)
+    torch.manual_seed(0)
+    x = torch.randn(2, *hood.key_grid.shape, 3, dtype=torch.float64)
+    local = part.shard_keys(x).requires_grad_()
+    full = part.gather_keys(local)
+    assert torch.equal(full, x)
+    (full * x * (part.rank + 1)).sum().backward()
+    assert torch.allclose(local.grad, part.shard_keys(x) * n * (n + 1) / 2)
+
+
+def refused(name: str) -> str:
+    """What each process is told; ``odd`` differs on the last one."""
+    rank, n, group = dist.get_rank(), dist.get_world_size(), dist.group.WORLD
+    odd = rank == n - 1
+    grid, other = ga.grids.gaussian(6, 12), ga.grids.gaussian(8, 12)
+    hood, skewed = ga.geodesic(grid, radius=40.0), Cut(n, (grid,), (np.zeros(grid.size, np.int16),))
+    part = ga.parallel.partition(hood, group)
+    attend = functools.partial(ga.parallel.attention, part=part)
+    held = part.held(grid)
+    q = torch.randn(1, held, 2, 4)
+    jobs: dict[str, Callable[[], object]] = {
+        "radius": lambda: ga.parallel.partition(ga.geodesic(grid, radius=41.0 if odd else 40.0), group),
+        "grid": lambda: ga.parallel.partition(ga.geodesic(other if odd else grid, radius=40.0), group),
+        "cut": lambda: ga.parallel.partition(hood, group, None if odd else skewed),
+        "kind": lambda: ga.parallel.partition(grid if odd else hood, group),
+        "size": lambda: ga.parallel.partition(hood, group, ga.parallel.cut(hood, n + 1)),
+        "foreign cut": lambda: ga.parallel.partition(
+            hood, group, ga.parallel.cut(ga.geodesic(other, radius=40.0), n)
+        ),
+        "dtype": lambda: attend(*[q.double() if odd else q] * 3),
+        "heads": lambda: attend(*[q[:, :, :1] if odd else q] * 3),
+        "gradient": lambda: attend(*[q.requires_grad_(odd)] * 3),
+        "local": lambda: attend(*[q[:, 1:] if odd else q] * 3),
+        "whole": lambda: attend(*[torch.randn(1, *grid.shape, 2, 4)] * 3),
+        "mask": lambda: attend(q, q, q, key_mask=torch.ones(held + odd, dtype=torch.bool)),
+        "mesh": lambda: ga.parallel.partition(hood, mesh()),
+        "member": lambda: ga.parallel.partition(hood, dist.new_group([0])) if odd else dist.new_group([0]),
+        "no group": lambda: ga.parallel.partition(hood, "WORLD"),
+        "gather": lambda: part.gather_queries(q[:, 1:]),
+        "shard": lambda: part.shard_queries(q),
+    }
+    try:
+        jobs[name]()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def mesh() -> DeviceMesh:
+    return init_device_mesh("cpu", (dist.get_world_size() // 2, 2), mesh_dim_names=("data", "domain"))
+
+
+def along_a_mesh(hood: Any) -> None:
+    """Two groups of two processes, each with a problem of its own."""
+    both = mesh()
+    part = ga.parallel.partition(hood, both["domain"])
+    assert (part.n, part.rank) == (2, dist.get_rank() % 2)
+    case = problem(hood)
+    for found, true in zip(divided(case, part), whole(case), strict=True):
+        testing.close("along a mesh", found, true, 1e-12, case)

@@ -1,0 +1,149 @@
+"""One attention over several processes gives what one process gives; four stay for all tests here."""
+
+from __future__ import annotations
+
+import numpy as np
+import parallel_jobs as jobs
+import pytest
+import torch.distributed as dist
+from crew import Crew
+
+import geoattn as ga
+
+pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
+
+SPHERE = ga.grids.gaussian(8, 16)
+PLANE = ga.grids.cartesian((6, 10))
+DISC = ga.geodesic(SPHERE, radius=30.0)
+
+
+@pytest.fixture(scope="module")
+def crew():
+    crew = Crew(4)
+    yield crew
+    crew.close()
+
+
+@pytest.mark.parametrize(("n", "seed"), [(2, 0), (3, 1), (4, 2), (4, 3)])
+def test_the_random_matrix(crew, n, seed):
+    """Every pattern and option, cut well, cut at random, and with processes that hold nothing."""
+    crew(jobs.matrix, n, seed, 10, 0.3)
+
+
+def test_everything_takes_the_exchange_that_moves_less(crew):
+    everything = ga.everything(SPHERE)
+    assert crew(jobs.one, 4, everything, {"heads": 4, "key_bias": True, "scale": True})[0] == "heads"
+    assert crew(jobs.one, 4, everything, {"heads": 8, "kv_heads": 4, "relation": True})[0] == "heads"
+    of_few = ga.everything(ga.grids.healpix(1), SPHERE)
+    assert crew(jobs.one, 4, of_few, {"heads": 8, "kv_heads": 2, "key_bias": True})[0] == "heads"
+    assert crew(jobs.one, 4, everything, {"heads": 4, "kv_heads": 1})[0] == "halo"
+    assert crew(jobs.one, 2, everything, {"heads": 3})[0] == "halo"
+
+
+@pytest.mark.parametrize(
+    "hood",
+    [
+        ga.heads(DISC, ga.geodesic(SPHERE, radius=60.0)),
+        ga.heads(ga.everything(SPHERE), DISC),
+        ga.product(ga.window(ga.grids.cartesian(4), 3, causal=True), DISC),
+        ga.nearest(SPHERE, ga.grids.healpix(4), k=5),
+        ga.window(PLANE, (3, 5)).without_keys(np.arange(60).reshape(6, 10) % 7 == 0),
+        ga.union(DISC, ga.nearest(SPHERE, k=20)),
+        ga.curve_window(ga.grids.healpix(4), 12),
+        ga.k_hop(ga.grids.icosahedral(2), 2),
+    ],
+    ids=lambda hood: hood.kind,
+)
+def test_patterns_beyond_the_matrix(crew, hood):
+    crew(jobs.one, 4, hood, {"heads": 4, "kv_heads": 2, "key_bias": True})
+
+
+def test_a_process_may_hold_no_query_and_another_no_key(crew):
+    fine, coarse = SPHERE, ga.grids.healpix(2)
+    hood = ga.nearest(fine, coarse, k=4)
+    queries = (np.arange(fine.size) % 3).astype(np.int16)
+    keys = (1 + np.arange(coarse.size) % 3).astype(np.int16)
+    cut = ga.parallel.Cut(4, (fine, coarse), (queries, keys))
+    crew(jobs.one, 4, hood, {"key_bias": True, "scale": True}, cut)
+
+
+@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize(
+    ("hood", "sizes"),
+    [
+        (DISC, {"heads": 4, "kv_heads": 2}),
+        (DISC, {"heads": 4, "key_bias": True}),
+        (ga.window(PLANE, (3, 5)), {"heads": 2, "batch": 3}),
+        (ga.everything(SPHERE), {"heads": 8, "key_bias": True}),
+        (ga.heads(DISC, ga.everything(SPHERE)), {"heads": 8}),
+    ],
+    ids=["grouped heads", "a bias", "batch", "everything", "heads"],
+)
+def test_the_bytes_that_move_are_those_of_the_estimate(crew, n, hood, sizes):
+    found = np.array(crew(jobs.counted, n, hood, sizes)[:n])
+    forward, backward, told = found.T
+    assert (forward == told).all()
+    assert backward.sum() == told.sum() > 0
+
+
+def test_results_repeat_bit_for_bit(crew):
+    assert crew(jobs.repeated, 4, DISC) == [True] * 4
+
+
+@pytest.mark.parametrize(("hood", "heads"), [(DISC, 2), (ga.everything(ga.grids.gaussian(4, 8)), 4)])
+def test_second_derivatives_are_right(crew, hood, heads):
+    assert max(crew(jobs.second_derivatives, 4, hood, heads)) < 1e-12
+
+
+def test_shards_and_gathers_are_inverse_and_adjoint(crew):
+    crew(jobs.gathered, 4, DISC)
+    crew(jobs.gathered, 3, ga.nearest(SPHERE, ga.grids.healpix(4), k=5))
+
+
+def test_groups_along_one_dimension_of_a_mesh(crew):
+    crew(jobs.along_a_mesh, DISC)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("radius", "disagree about the neighborhood"),
+        ("grid", "disagree about the neighborhood"),
+        ("cut", "disagree about the neighborhood"),
+        ("kind", "a partition is of a neighborhood"),
+        ("size", "is not for 4 processes"),
+        ("foreign cut", "and not of"),
+        ("dtype", "disagree about a call of geoattn.parallel.attention"),
+        ("heads", "disagree about a call of geoattn.parallel.attention"),
+        ("gradient", "disagree about a call of geoattn.parallel.attention"),
+        ("local", "of a whole tensor take part.shard_queries(q)"),
+        ("whole", "of a whole tensor take part.shard_queries(q)"),
+        ("mask", "key_mask must be"),
+        ("mesh", "take one by its name, mesh['domain']"),
+        ("gather", "a local tensor on"),
+        ("shard", "a tensor on"),
+    ],
+)
+def test_every_process_learns_what_is_wrong(crew, name, told):
+    for words in crew(jobs.refused, name):
+        assert told in words
+
+
+def test_a_process_outside_of_the_group_is_told(crew):
+    *_others, last = crew(jobs.refused, "member")
+    assert "no member of the group" in last
+
+
+def test_what_the_refusals_name_is_what_all_tests_here_do(crew, refused_by):
+    def told(name):
+        raise RuntimeError(crew(jobs.refused, name)[-1])
+
+    with refused_by("parallel/attention.py", "of a whole tensor take") as said:
+        told("local")
+    said.says("part.shard_queries(q)")
+    with refused_by("parallel/partition.py", "take one by its name") as said:
+        told("mesh")
+    said.says("mesh['domain']")
+    with refused_by("parallel/partition.py", "the group of all processes is") as said:
+        told("no group")
+    said.says("torch.distributed.group.WORLD")
