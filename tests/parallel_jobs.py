@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 import geoattn as ga
-from geoattn import testing
+from geoattn import backends, testing
 from geoattn.parallel import Cut, Partition, exchange
 from geoattn.testing import Case
 
@@ -355,3 +355,52 @@ def along_a_mesh(hood: Any) -> None:
     case = problem(hood)
     for found, true in zip(divided(case, part), whole(case), strict=True):
         testing.close("along a mesh", found, true, 1e-12, case)
+
+
+def order_of_steps(n: int, hood: Any) -> tuple[list[str], list[str]] | None:
+    """What happens one after the other, forward and backward."""
+    group = group_of(n)
+    if group is None:
+        return None
+    part, case, steps = ga.parallel.partition(hood, group), problem(hood, dtype=torch.float32), []
+    leaves = Leaves.of(case)
+    q, k, v, _ = leaves.local(part)
+    backend = backends.get("reference")
+    patched = [(exchange, "all_to_all"), (exchange, "wait"), (backend, "forward"), (backend, "backward")]
+    actual = [getattr(owner, name) for owner, name in patched]
+
+    def noting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments: (steps.append(name), function(*arguments))[1]
+
+    for (owner, name), function in zip(patched, actual, strict=True):
+        setattr(owner, name, noting(name, function))
+    try:
+        out = ga.parallel.attention(q, k, v, part, backend="reference")
+        forward = list(steps)
+        out.sum().backward()
+    finally:
+        for (owner, name), function in zip(patched, actual, strict=True):
+            setattr(owner, name, function)
+    return forward, steps[len(forward) :]
+
+
+def compiled(n: int, hood: Any) -> str | None:
+    """The same without a break of the graph, by the exchange that it says."""
+    group = group_of(n)
+    if group is None:
+        return None
+    part, case = ga.parallel.partition(hood, group), problem(hood, heads=4, key_bias=True)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        return ga.parallel.attention(q, k, v, part, key_bias=bias)
+
+    found = []
+    for function in (attend, torch.compile(attend, fullgraph=True, backend="aot_eager")):
+        leaves = Leaves.of(case)
+        q, k, v, options = leaves.local(part)
+        out = function(q, k, v, options["key_bias"])
+        out.pow(2).sum().backward()
+        found.append([out.detach(), *(x.grad for x in leaves.all)])
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+    return ", ".join(set(part._exchanges.values()))

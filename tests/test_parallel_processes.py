@@ -86,6 +86,18 @@ def test_the_bytes_that_move_are_those_of_the_estimate(crew, n, hood, sizes):
     assert backward.sum() == told.sum() > 0
 
 
+def test_what_needs_nothing_of_others_is_computed_while_the_rest_travels(crew):
+    for forward, backward in crew(jobs.order_of_steps, 4, DISC):
+        assert forward == ["all_to_all", "forward", "wait", "forward"]
+        assert backward == ["backward", "all_to_all", "backward", "wait"]
+
+
+@pytest.mark.parametrize("exchange", ["halo", "heads"])
+def test_compiled_programs_have_no_breaks(crew, exchange):
+    hood = DISC if exchange == "halo" else ga.everything(ga.grids.healpix(1), SPHERE)
+    assert crew(jobs.compiled, 2, hood)[0] == exchange
+
+
 def test_results_repeat_bit_for_bit(crew):
     assert crew(jobs.repeated, 4, DISC) == [True] * 4
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from geoattn.grids.base import Grid
 from geoattn.parallel.call import Call, Result
-from geoattn.parallel.cut import Cut
 from geoattn.parallel.estimate import kv_heads_of_each
 from geoattn.parallel.exchange import swap
 
@@ -27,7 +24,7 @@ def by_heads(call: Call, return_lse: bool, backend: str | None) -> Callable[[], 
     own = kv_heads_of_each(heads, kv_heads, n)
     assert own is not None
     assert group is not None
-    queries, keys = (_Order(part.cut, grid, q.device) for grid in (part.hood.query_grid, part.hood.key_grid))
+    queries, keys = part.orders(q.device)
     if kv_heads < n * own:  # several processes use one
         k, v = (x.unsqueeze(3).expand(-1, -1, -1, n // kv_heads, -1).flatten(2, 3) for x in (k, v))
     sent = [x.chunk(n, 2) for x in (q, k, v)]
@@ -60,14 +57,3 @@ def by_heads(call: Call, return_lse: bool, backend: str | None) -> Callable[[], 
         return found[0], found[1] if return_lse else lse
 
     return lambda: finish
-
-
-class _Order:
-    """Tokens of a grid, process after process, and as they are numbered."""
-
-    def __init__(self, cut: Cut, grid: Grid, device: torch.device) -> None:
-        owner = cut.owner(grid)
-        by_owner = np.argsort(owner, kind="stable")
-        self.counts: list[int] = np.bincount(owner, minlength=cut.n).tolist()
-        self.by_owner = torch.as_tensor(by_owner, device=device)
-        self.natural = torch.as_tensor(np.argsort(by_owner, kind="stable"), device=device)

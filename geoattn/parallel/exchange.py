@@ -27,7 +27,7 @@ class Route:
     sent: list[int]
     received: list[int]
 
-    @cached_property
+    @property
     def back(self) -> Route:
         return Route(self.group, self.received, self.sent)
 

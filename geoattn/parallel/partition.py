@@ -67,6 +67,7 @@ class Partition:
         self.settled: set[object] = set()
         self._exchanges: dict[object, str] = {}
         self._places: dict[torch.device, Places] = {}
+        self._orders: dict[torch.device, tuple[Order, Order]] = {}
 
     def _meet(self, group: dist.ProcessGroup) -> None:
         """Work out this process's share, and learn what the others need of it."""
@@ -173,8 +174,8 @@ class Partition:
     def _gather(self, x: Tensor, grid: Grid) -> Tensor:
         rank, group = self.here, self.group
         assert group is not None
-        owner = self.cut.owner(grid)
-        counts = np.bincount(owner, minlength=self.n).tolist()
+        order = self.orders(x.device)[0 if grid == self.hood.query_grid else 1]
+        counts = order.counts
         if x.ndim < 2 or x.shape[1] != counts[rank]:
             raise ValueError(
                 f"a local tensor on {grid!r} is [B, {counts[rank]}, …] on process {rank}, got shape "
@@ -183,9 +184,7 @@ class Partition:
         own = torch.arange(counts[rank], device=x.device)
         route = Route(group.group_name, [counts[rank]] * self.n, counts)
         (whole,) = travel((x,), Picked(counts[rank], (own,) * self.n), route)()
-        # from the order of the processes into that of the grid
-        place = np.argsort(np.argsort(owner, kind="stable"), kind="stable")
-        whole = whole.index_select(1, torch.as_tensor(place, device=x.device))
+        whole = whole.index_select(1, order.natural)
         return whole.view(x.shape[0], *grid.shape, *x.shape[2:])
 
     @property
@@ -272,6 +271,13 @@ class Partition:
         )
         return found
 
+    def orders(self, device: torch.device) -> tuple[Order, Order]:
+        """All queries and keys, process after process and as they are numbered, on a device."""
+        if device not in self._orders:
+            queries, keys = self.hood.query_grid, self.hood.key_grid
+            self._orders[device] = Order(self.cut, queries, device), Order(self.cut, keys, device)
+        return self._orders[device]
+
     def __repr__(self) -> str:
         here = "" if self.rank is None else f", this is {self.rank}"
         return f"{self.hood!r} among {self.n} processes{here}"
@@ -290,6 +296,17 @@ class Places:
     near: Tensor
     #: keys that others need
     picked: Picked
+
+
+class Order:
+    """Tokens of a grid, process after process, and as they are numbered."""
+
+    def __init__(self, cut: Cut, grid: Grid, device: torch.device) -> None:
+        owner = cut.owner(grid)
+        by_owner = np.argsort(owner, kind="stable")
+        self.counts: list[int] = np.bincount(owner, minlength=cut.n).tolist()
+        self.by_owner = torch.as_tensor(by_owner, device=device)
+        self.natural = torch.as_tensor(np.argsort(by_owner, kind="stable"), device=device)
 
 
 def partition(

@@ -1,0 +1,190 @@
+"""What moves when a neighborhood is divided among processes, and whether computing hides it.
+
+    python benchmarks/parallel.py              # estimates, some minutes on one core
+    python benchmarks/parallel.py --overlap    # two processes, a message that takes half of the time
+
+Estimates are counted edge by edge, without any process: halo keys beside all keys of others, the balance of
+the edges, and bytes in a forward pass for eight heads of 64 in float32. Writes
+``benchmarks/results/parallel.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+import geoattn as ga
+from geoattn._files import write_text
+from geoattn.neighborhoods import Neighborhood
+from geoattn.parallel import exchange
+
+RESULTS = Path(__file__).parent / "results" / "parallel.json"
+PROCESSES = (4, 16, 64, 512)
+CASES: dict[str, Callable[[], Neighborhood]] = {
+    "181×360, 7°": lambda: ga.geodesic(ga.grids.equiangular(181, 360), radius=7.0),
+    "721×1440, 3°": lambda: ga.geodesic(ga.grids.equiangular(721, 1440), radius=3.0),
+    "HEALPix 256, 7°": lambda: ga.geodesic(ga.grids.healpix(256), radius=7.0),
+    "icosahedral 7, 2 hops": lambda: ga.k_hop(ga.grids.icosahedral(7), 2),
+    "16×64×64, 5×7×7": lambda: ga.window(ga.grids.cartesian((16, 64, 64)), (5, 7, 7)),
+}
+
+
+def estimates(cases: list[str]) -> list[dict[str, Any]]:
+    table = []
+    print(
+        f"{'':24}{'ranks':>6}{'own':>9}{'halo mean':>11}{'max':>8}{'of others':>11}{'interior':>10}", end=""
+    )
+    print(f"{'balance':>9}{'MB received':>13}{'gathering':>11}{'seconds':>9}")
+    for case in cases:
+        hood = CASES[case]()
+        for n in PROCESSES:
+            start = time.perf_counter()
+            told = ga.parallel.partition(hood, n).estimate(heads=8, dim=64)
+            seconds = time.perf_counter() - start
+            gathering = (told.keys.sum() - told.keys) * 8 * 2 * 64 * 4
+            row = {
+                "case": case,
+                "processes": n,
+                "own": float(told.keys.mean()),
+                "halo": float(told.halo.mean()),
+                "halo_max": int(told.halo.max()),
+                "halo_share": told.share,
+                "interior": float(told.interior.sum() / told.queries.sum()),
+                "balance": told.balance,
+                "exchange": told.exchange,
+                "megabytes": float(told.bytes_by["halo"].mean() / 1e6),
+                "megabytes_gathering": float(gathering.mean() / 1e6),
+                "seconds": seconds,
+            }
+            table.append(row)
+            print(
+                f"{case:24}{n:6}{row['own']:9,.0f}{row['halo']:11,.0f}{row['halo_max']:8,}"
+                f"{row['halo_share']:11.1%}{row['interior']:10.0%}{row['balance']:9.3f}"
+                f"{row['megabytes']:13.1f}{row['megabytes_gathering']:11.1f}{seconds:9.1f}",
+                flush=True,
+            )
+    return table
+
+
+# ---------------------------------------------------------------- hiding the message
+
+
+def overlap(rounds: int) -> dict[str, Any]:
+    """Seconds of a forward and a backward pass, with and without a message that takes half of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "answer.json"
+        mp.spawn(_overlapped, (2, str(Path(folder) / "store"), str(file), rounds), 2)
+        return dict(json.loads(file.read_text()))
+
+
+def _overlapped(rank: int, n: int, store: str, file: str, rounds: int) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=n)
+    hood = ga.geodesic(ga.grids.healpix(64), radius=7.0)
+    part = ga.parallel.partition(hood, dist.group.WORLD)
+    told = part.estimate()
+    torch.manual_seed(rank)
+    q, k, v = (torch.randn(1, part.held(hood.query_grid), 2, 32, requires_grad=True) for _ in range(3))
+
+    def passes() -> tuple[float, float]:
+        dist.barrier()
+        start = time.perf_counter()
+        out = ga.parallel.attention(q, k, v, part)
+        middle = time.perf_counter()
+        out.backward(torch.ones_like(out))
+        return middle - start, time.perf_counter() - middle
+
+    for _ in range(2):
+        passes()
+    slow = _SlowNetwork()
+    found: dict[str, list[tuple[float, float]]] = {"without": [], "with": []}
+    plain = [statistics.median(side) for side in zip(*(passes() for _ in range(rounds)), strict=True)]
+    for _ in range(rounds):  # turn and turn about, in one process
+        slow.delay = 0.0
+        found["without"].append(passes())
+        slow.delay = 0.5 * plain[0]
+        forward, _ = passes()
+        slow.delay = 0.5 * plain[1]
+        _, backward = passes()
+        found["with"].append((forward, backward))
+    without, delayed = (
+        [statistics.median(side) for side in zip(*found[name], strict=True)] for name in ("without", "with")
+    )
+    if rank == 0:
+        inside = float(told.interior.sum() / told.queries.sum())
+        answer = {
+            "case": repr(hood),
+            "interior": inside,
+            "delay": [0.5 * seconds for seconds in plain],
+            "seconds": without,
+            "seconds_delayed": delayed,
+            "longer": [b / a - 1 for a, b in zip(without, delayed, strict=True)],
+        }
+        write_text(json.dumps(answer), Path(file))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+class _SlowNetwork:
+    """What departs arrives no earlier than ``delay`` seconds later; waiting sleeps."""
+
+    def __init__(self) -> None:
+        self.delay, self._due = 0.0, 0.0
+        send, wait = exchange.all_to_all, exchange.wait
+
+        def all_to_all(*arguments: Any) -> torch.Tensor:
+            self._due = time.perf_counter() + self.delay
+            return send(*arguments)
+
+        def waiting(x: torch.Tensor) -> torch.Tensor:
+            time.sleep(max(0.0, self._due - time.perf_counter()))
+            return wait(x)
+
+        exchange.all_to_all, exchange.wait = all_to_all, waiting  # type: ignore[assignment]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--overlap", action="store_true", help="measure how much of a message is hidden")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="cases of the table")
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    result = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    result["machine"] = {
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+        "date": datetime.date.today().isoformat(),
+    }
+    if options.overlap:
+        result["overlap"] = found = overlap(options.rounds)
+        for name, side in (("forward", 0), ("backward", 1)):
+            print(
+                f"{name}: {found['seconds'][side]:.3f} s, with a message of {found['delay'][side]:.3f} s "
+                f"{found['seconds_delayed'][side]:.3f} s, {found['longer'][side]:+.1%}"
+            )
+        print(f"{found['interior']:.0%} of the queries have all keys at home: {found['case']}")
+    else:
+        kept = [row for row in result.get("estimates", []) if row["case"] not in options.cases]
+        result["estimates"] = kept + estimates(options.cases)
+    RESULTS.parent.mkdir(exist_ok=True)
+    write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", RESULTS)
+    print(f"written to {RESULTS}")
+
+
+if __name__ == "__main__":
+    main()
