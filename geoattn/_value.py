@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import hashlib
+import inspect
 import time
+import weakref
 import zlib
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 from weakref import WeakValueDictionary
 
@@ -139,6 +143,12 @@ class Named(Value):
 
     _alive: ClassVar[WeakValueDictionary[str, Named]] = WeakValueDictionary()
 
+    def __init_subclass__(cls, kind: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(kind, **kwargs)
+        transpose = vars(cls).get("transpose")
+        if inspect.isfunction(transpose) and not getattr(transpose, "__isabstractmethod__", False):
+            cls.transpose = _kept(transpose)  # type: ignore[attr-defined]
+
     def __post_init__(self) -> None:
         super().__post_init__()
         first = Named._alive.setdefault(self.identity, self)
@@ -161,6 +171,28 @@ class Named(Value):
                 "for as long as programs compiled for it run"
             )
         return found
+
+
+def _kept(transpose: Callable[[Any], Named]) -> Callable[[Any], Named]:
+    """The method, which works a value's transpose out once: every backward pass asks for it.
+
+    A value holds its transpose, and that knows the value without holding it, unless it is made of it; so both
+    go when the value does.
+    """
+
+    @functools.wraps(transpose)
+    def kept(self: Named) -> Named:
+        found: Named | None = vars(self).get("_transpose")
+        if found is None and (origin := vars(self).get("_transpose_of")) is not None:
+            found = origin()
+        if found is None:
+            found = transpose(self)
+            if found is not self:
+                vars(self)["_transpose"] = found
+                vars(found).setdefault("_transpose_of", weakref.ref(self))
+        return found
+
+    return kept
 
 
 def _check_kind(name: str, part: Any) -> type[Value]:

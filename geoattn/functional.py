@@ -14,7 +14,7 @@ from torch.autograd.forward_ad import unpack_dual
 
 from geoattn import backends, derivatives, ops, programs
 from geoattn.backends.base import accumulation_dtype
-from geoattn.backends.torch_private import exporting
+from geoattn.backends.torch_private import dual_numbers, exporting
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.heads import Heads
@@ -439,7 +439,7 @@ def _hint(name: str, x: Tensor, grid: Grid) -> str:
 
 def _refuse_tangents(*tensors: Tensor | None) -> None:
     """An op without a forward-mode rule would drop tangents in silence."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not dual_numbers():
         return
     for x in tensors:
         if x is not None and unpack_dual(x).tangent is not None:  # type: ignore[no-untyped-call]

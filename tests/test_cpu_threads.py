@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 import geoattn as ga
+from geoattn.backends.cpu import compiled
 
 
 @pytest.fixture
@@ -86,6 +88,23 @@ def test_compilation_is_announced_and_kept(tmp_path):
     assert str(tmp_path) in runs[0].stderr
     assert "compiles" not in runs[1].stderr
     assert float(runs[1].stdout) < float(runs[0].stdout)
+
+
+def test_what_is_compiled_later_is_announced_again(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("GEOATTN_CACHE", str(tmp_path))
+    monkeypatch.setattr(compiled._Cache, "compiled", -math.inf)
+
+    @compiled.entry_point
+    def twice(x):
+        return x + x
+
+    for argument in (1, 1.0):  # at once: one message
+        twice(argument)
+    assert caplog.text.count("compiles its CPU kernels") == 1
+    monkeypatch.setattr(compiled._Cache, "compiled", compiled._Cache.compiled - 2 * compiled._PAUSE)
+    twice(1j)
+    twice(1j)
+    assert caplog.text.count("compiles its CPU kernels") == 2
 
 
 @pytest.mark.skipif(

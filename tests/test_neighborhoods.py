@@ -1,7 +1,9 @@
 """What every neighborhood promises, and the patterns that are neither window nor disc."""
 
+import gc
 import json
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -72,7 +74,23 @@ def hood(request):
 
 def test_transpose_reverses_every_edge_and_undoes_itself(hood):
     assert np.array_equal(dense(hood.transpose()), dense(hood).T)
-    assert hood.transpose().transpose() == hood
+    copy = pickle.loads(pickle.dumps(hood.transpose()))  # it does not know where it comes from
+    assert copy.transpose() == hood
+
+
+def test_a_transpose_is_worked_out_once_and_keeps_nothing_alive():
+    disc = ga.geodesic(ga.grids.gaussian(5, 10), radius=53.0)
+    for value in (ga.relations.edges(disc), disc, disc.without_keys(np.arange(50).reshape(5, 10) % 7 == 0)):
+        turned = value.transpose()
+        assert value.transpose() is turned
+        assert turned.transpose() is value
+    references = weakref.ref(value), weakref.ref(turned)
+    gc.disable()
+    try:
+        del value, turned
+        assert not any(reference() for reference in references)
+    finally:
+        gc.enable()
 
 
 def test_counts_are_the_lengths_of_the_rows(hood):

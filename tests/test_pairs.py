@@ -258,6 +258,20 @@ def test_the_cpu_backend_computes_the_same_bits_with_any_threads(name, batched):
         torch.testing.assert_close(one, true, rtol=2e-5, atol=2e-5 * float(true[true.isfinite()].abs().max()))
 
 
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("count", [5, 5000])  # biases in rows, and looked up
+def test_a_bias_that_is_not_learned_changes_no_other_gradient(shape, count):
+    relation = relation_on(ga.geodesic(ga.grids.gaussian(12, 24), radius=35.0), count)
+    shape = (2, 12, 24) if len(shape) == 3 else shape
+    leaves = [x.requires_grad_() for x in operands(relation.hood, dtype=torch.float32)]
+    table = table_for(relation, shape, dtype=torch.float32)
+    found = []
+    for learned in (table.clone().requires_grad_(), table):
+        out = ga.attention(*leaves, relation.hood, relation=relation, relation_bias=learned, backend="cpu")
+        found.append(torch.autograd.grad(out.square().sum(), leaves))
+    assert all(map(torch.equal, *found))
+
+
 @pytest.mark.parametrize("lowest", [-1e4, -1e30, float(torch.finfo(torch.float32).min)])
 def test_finite_biases_count_however_large_they_are(lowest):
     relation = relation_on(DISC)

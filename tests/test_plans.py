@@ -283,6 +283,19 @@ def test_blocks_of_a_plane_become_one_tile_each() -> None:
     assert plans.statistics(dilated).visited_tiles == 64
 
 
+def test_an_estimate_counts_useful_lanes_one_by_one() -> None:
+    plan = plans.lane_plan(ga.geodesic(ga.grids.gaussian(12, 24), radius=30.0))
+    found = plans.statistics(plan).useful_lanes
+    for size in (8, 16):
+        useful = busy = 0
+        for label in plan.tile_class:
+            for word in plan.lanes[plan.indptr[label] : plan.indptr[label + 1]].tolist():
+                for bits in (f"{word:032b}"[at : at + size] for at in range(0, 32, size)):
+                    useful += bits.count("1")
+                    busy += size if "1" in bits else 0
+        assert found[size] == useful / busy
+
+
 def test_an_estimate_prints_its_figures() -> None:
     text = str(plans.estimate(on_plane((64, 64), 7)))
     assert "200,704" in text  # 64 · 64 · 7 · 7 pairs

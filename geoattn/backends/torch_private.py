@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
+from torch.autograd import forward_ad
 
 
 def below_autograd() -> AbstractContextManager[Any]:
@@ -28,6 +29,11 @@ def with_autograd() -> AbstractContextManager[Any]:
 def in_functorch() -> bool:
     """Whether a transform of ``torch.func`` is active."""
     return bool(torch._C._are_functorch_transforms_active())
+
+
+def dual_numbers() -> bool:
+    """Whether tensors may carry tangents: a level of forward-mode differentiation is open."""
+    return forward_ad._current_level >= 0
 
 
 def exporting() -> bool:

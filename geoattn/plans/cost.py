@@ -35,6 +35,8 @@ class Statistics:
     masks: int
     classes: int
     nbytes: int
+    #: with gathered keys: of the lanes that work on a key in groups of 8 or 16 queries, the share that see it
+    useful_lanes: dict[int, float] = dataclasses.field(default_factory=dict)
 
     @property
     def partial_tiles(self) -> int:
@@ -62,7 +64,7 @@ class Statistics:
         return self.dense_tiles * per_tile / max(1, self.visited_groups)
 
     def __str__(self) -> str:
-        rows = (
+        rows = [
             ("useful pairs", f"{self.useful_pairs:,}"),
             ("tile pairs", f"{self.visited_tiles:,} of {self.dense_tiles:,}, {self.full_tiles:,} full"),
             ("groups of {}×{}".format(*self.group), f"{self.visited_groups:,}"),
@@ -70,7 +72,12 @@ class Statistics:
             ("tiles per query tile", f"{self.mean_list:.1f} on average, {self.max_list} at most"),
             ("stored", f"{self.classes:,} lists, {self.masks:,} masks, {self.nbytes / 1e6:.1f} MB"),
             ("gain over dense", f"{self.tile_speedup:.1f}× by tiles, {self.group_speedup:.1f}× by groups"),
-        )
+        ]
+        if self.useful_lanes:
+            told = ", ".join(
+                f"{share:.1%} of groups of {group}" for group, share in self.useful_lanes.items()
+            )
+            rows.insert(4, ("useful lanes", told))
         return "\n".join(
             [f"tiles of {self.query_tile}×{self.key_tile}"] + [f"  {name:22}{text}" for name, text in rows]
         )
@@ -82,6 +89,7 @@ def statistics(laid_out: LanePlan | TilePlan) -> Statistics:
     n_tiles = np.bincount(laid_out.tile_class, minlength=len(lengths))
     repeats = np.repeat(n_tiles, lengths)  # the tile pairs that an entry stands for
     visited = int(repeats.sum())
+    useful_lanes = {}
     if isinstance(laid_out, TilePlan):
         ids, group, n_masks = laid_out.mask_ids, (16, 8), len(laid_out.masks)
         # the last number is that of full tiles, whose mask is −1
@@ -91,6 +99,11 @@ def statistics(laid_out: LanePlan | TilePlan) -> Statistics:
         group, n_masks = (laid_out.query_tile, laid_out.key_tile), 0
         pairs = kernels.count_bits(laid_out.lanes[:, None].astype(np.uint64))
         groups = np.ones_like(pairs)
+        for size in (8, 16):
+            shifts = np.arange(0, laid_out.query_tile, size, dtype=np.uint32)
+            words = laid_out.lanes[:, None] >> shifts & np.uint32((1 << size) - 1)
+            busy = int(((words != 0).sum(1) * repeats).sum()) * size
+            useful_lanes[size] = int((pairs * repeats).sum()) / max(1, busy)
     n_queries, n_keys = (int((order >= 0).sum()) for order in (laid_out.query_order, laid_out.key_order))
     return Statistics(
         query_tile=laid_out.query_tile,
@@ -106,6 +119,7 @@ def statistics(laid_out: LanePlan | TilePlan) -> Statistics:
         masks=n_masks,
         classes=len(lengths),
         nbytes=laid_out.nbytes,
+        useful_lanes=useful_lanes,
     )
 
 

@@ -80,7 +80,7 @@ class Cpu:
     ) -> Forward:
         operands = q, k, v, key_bias, hood, scale, pairs
         dtype = q.dtype
-        q, k, v = (_readable(x) for x in (q, k, v))
+        q, k, v = map(_readable, (q, k, v))
         work = _schedule(hood, pairs)
         batch, n_queries, heads, depth = q.shape
         value_width = _whole_vectors(v.shape[3], q.dtype)
@@ -132,24 +132,25 @@ class Cpu:
         needs_table: bool = False,
     ) -> Gradients:
         dtype = q.dtype
-        grad_out, q, k, v, out = (_readable(x) for x in (grad_out, q, k, v, out))
+        grad_out, q, k, v, out = map(_readable, (grad_out, q, k, v, out))
         work = _schedule(hood, pairs)
         batch, n_queries, heads, depth = q.shape
         n_keys, key_heads, value_depth = v.shape[1:]
         sizes = (batch, heads, key_heads, depth, value_depth)
-        grad_q = q.new_empty(q.shape)
-        grad_k, grad_v = q.new_empty(k.shape), q.new_empty(v.shape)
-        n_threads = _threads(5 * work.work * batch * heads * max(depth, value_depth))
-        runs = work.chunks(_runs(batch * key_heads, n_threads))
+        grad_q, grad_k, grad_v = q.new_empty(q.shape), q.new_empty(k.shape), q.new_empty(v.shape)
+        multiply_adds = 5 * work.work * batch * heads * max(depth, value_depth)
+        n_threads = _threads(multiply_adds)
+        runs = work.chunks(_runs(batch * key_heads, multiply_adds, n_threads))
         widths = [_whole_vectors(n, q.dtype) for n in (depth, value_depth, int(needs_key_bias))]
         table = q.new_empty(batch, key_heads, len(runs.keys), sum(widths))
-        own_bias = q.new_zeros(batch, key_heads, n_keys if needs_key_bias else 0)
+        own_bias = q.new_zeros(batch, key_heads, n_keys) if needs_key_bias else None
         own_scale = q.new_empty(batch, n_queries, heads) if needs_scale else None
         related = _related(pairs, batch)
-        own_tables = None if pairs is None else _gradient_tables(pairs, len(runs.tiles) - 1, batch)
+        learned = pairs if needs_table else None
+        own_tables = None if learned is None else _gradient_tables(learned, len(runs.tiles) - 1, batch)
         like, bias, tickets = _like(q.dtype), _bias(key_bias, q.dtype), np.zeros(2, np.int64)
         shares = (
-            tickets.ctypes.data,
+            tickets,
             _block(work, sum(widths)),
             _together(key_heads, batch * (len(runs.tiles) - 1), n_threads),
             n_keys,
@@ -163,32 +164,34 @@ class Cpu:
         )
         outputs = (
             *map(_operand, (grad_q, grad_k, grad_v)),
-            own_bias.data_ptr(),
+            0 if own_bias is None else own_bias.data_ptr(),
             (0, 0, 0, 0) if own_scale is None else _operand(own_scale),
             (table.data_ptr(), *widths),
             _table_operand(None if own_tables is None else own_tables[0]),
             0 if own_tables is None or len(own_tables) == 1 else own_tables.stride(0),
         )
         scales = _scales(scale, heads, q.dtype)
+        added = (None, None) if learned is None else related[:2]
         task = functools.partial(
-            backward, like, work.lists, runs, shares, inputs, scales, outputs, sizes, *related[:2]
+            backward, like, work.lists, runs, shares, inputs, scales, outputs, sizes, *related[:2], *added
         )
         threads.run(task, n_threads)
         if len(runs.keys):  # that several runs touch
-            ticket = shares[0] + tickets.itemsize
-            threads.run(functools.partial(add_runs, like, ticket, runs, n_keys, outputs, sizes), n_threads)
+            threads.run(
+                functools.partial(add_runs, like, tickets[1:], runs, n_keys, outputs, sizes), n_threads
+            )
         grad_bias = None
-        if needs_key_bias and key_bias is not None:
+        if own_bias is not None and key_bias is not None:
             grad_bias = _bias_gradient(own_bias, table[..., -widths[2]], runs, key_bias)
         grad_scale = None
         if own_scale is not None and isinstance(scale, Tensor):
             grad_scale = own_scale.sum((0, 1)).unsqueeze(0) if scale.shape[0] == 1 else own_scale.sum(1)
         grad_table = None
-        if needs_table and own_tables is not None and pairs is not None:
-            grad_table = _table_gradient(own_tables, pairs.table)
-        return Gradients(
-            grad_q.to(dtype), grad_k.to(dtype), grad_v.to(dtype), grad_bias, grad_scale, grad_table
-        )
+        if own_tables is not None and learned is not None:
+            grad_table = _table_gradient(own_tables, learned.table)
+        if q.dtype is not dtype:
+            grad_q, grad_k, grad_v = grad_q.to(dtype), grad_k.to(dtype), grad_v.to(dtype)
+        return Gradients(grad_q, grad_k, grad_v, grad_bias, grad_scale, grad_table)
 
 
 def _whole_vectors(depth: int, dtype: torch.dtype) -> int:
@@ -209,12 +212,14 @@ def _together(key_heads: int, items: int, n_threads: int) -> int:
     return max(1, min(_HEADS_AT_ONCE, key_heads // parts))
 
 
-def _runs(independent: int, n_threads: int) -> int:
+def _runs(independent: int, multiply_adds: int, n_threads: int) -> int:
     """Runs of tiles for each of so many key heads.
 
-    At least 16 items in all: what is summed in which order then depends on the number of threads
-    only beyond 16 of them.
+    One where the work is too little for a second thread, else at least 16 items in all: what is summed in
+    which order then depends on the number of threads only beyond 16 of them.
     """
+    if multiply_adds < _WORTH_A_THREAD:
+        return 1
     items = max(16, 1 << (2 * n_threads - 1).bit_length() if n_threads > 16 else 0)
     return -(-items // max(1, independent))
 
@@ -335,8 +340,8 @@ def _readable(x: Tensor) -> Tensor:
 
 def _operand(x: Tensor) -> tuple[int, int, int, int]:
     """(address, batch stride, token stride, head stride), in elements."""
-    batch, token, head, *_ = x.stride()
-    return x.data_ptr(), batch, token, head
+    strides = x.stride()
+    return x.data_ptr(), strides[0], strides[1], strides[2]
 
 
 def _bias(key_bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:

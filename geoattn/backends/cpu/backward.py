@@ -70,8 +70,8 @@ class Work(NamedTuple):
     lists: Lists
     #: tiles and keys of each run
     runs: Chunks
-    #: address of the number of the next item: an item is a run for some key heads of a batch entry
-    ticket: int
+    #: the number of the next item first: an item is a run for some key heads of a batch entry
+    tickets: NDArray[np.int64]
     #: most keys to work on at once
     block: int
     #: key heads that one item takes
@@ -188,7 +188,9 @@ class Item(NamedTuple):
 
 
 @entry_point
-def backward(like, lists, runs, shares, inputs, scales, outputs, sizes, numbers, rows):  # type: ignore[no-untyped-def]
+def backward(  # type: ignore[no-untyped-def]
+    like, lists, runs, shares, inputs, scales, outputs, sizes, numbers, rows, added, added_rows
+):
     """Take runs of tiles until none is left: all that one thread does.
 
     Parameters
@@ -204,6 +206,8 @@ def backward(like, lists, runs, shares, inputs, scales, outputs, sizes, numbers,
         Of each pair in a relation, see :class:`geoattn.plans.NumberedLanePlan`; None without one.
     rows
         None where biases are looked up in a table by number; else any value.
+    added, added_rows
+        The same where the table needs a gradient; None where it does not.
     """
     work, sizes = Work(lists, runs, *shares), Sizes(*sizes)
     inputs, outputs = named_inputs(inputs, scales), named_outputs(outputs)
@@ -214,7 +218,7 @@ def backward(like, lists, runs, shares, inputs, scales, outputs, sizes, numbers,
     state = TILE * (2 * table.key_width + sizes.depth + table.value_width + sizes.value_depth + 2)
     per_key = table.key_width + sizes.value_depth + row_of(table)
     buffer = aligned(work.together * shared * state + 4 * capacity * LANES + work.block * per_key, like)
-    per_head = 0 if rows is None else len(numbers) * TILE
+    per_head = 0 if added_rows is None else len(added) * TILE
     pair_gradients = np.zeros(work.together * shared * per_head, type(like))
     room = furnished(
         like, buffer, pair_gradients.ctypes.data, capacity, work.together * shared, state, work, table
@@ -222,7 +226,7 @@ def backward(like, lists, runs, shares, inputs, scales, outputs, sizes, numbers,
     n_runs = len(work.runs.tiles) - 1
     parts = (sizes.key_heads + work.together - 1) // work.together
     while True:
-        number = micro.take_ticket(work.ticket)
+        number = micro.take_ticket(work.tickets.ctypes.data)
         if number >= sizes.batch * parts * n_runs:
             break
         first = number // n_runs % parts * work.together
@@ -240,14 +244,29 @@ def backward(like, lists, runs, shares, inputs, scales, outputs, sizes, numbers,
             end = lists.indptr[label + 1]
             for start in range(lists.indptr[label], end, work.block):
                 stop = min(end, start + work.block)
-                multiply(like, item, tile, start, stop, work, inputs, outputs, sizes, room, numbers, rows)
+                multiply(
+                    like,
+                    item,
+                    tile,
+                    start,
+                    stop,
+                    work,
+                    inputs,
+                    outputs,
+                    sizes,
+                    room,
+                    numbers,
+                    rows,
+                    added,
+                    added_rows,
+                )
             for head in range(item.first_head, item.last_head):
                 store(like, item, head, tile, lists, inputs, outputs, sizes, room)
-        if rows is not None:
+        if added_rows is not None:
             for head in range(item.first_head, item.last_head):
                 source = room.pair_gradients + (head - item.first_head) * per_head * buffer.itemsize
                 add_rows(
-                    like, lists, numbers, room.touched, source, pair_gradients_at(like, item, head, outputs)
+                    like, lists, added, room.touched, source, pair_gradients_at(like, item, head, outputs)
                 )
         for label in range(len(room.touched)):
             room.touched[label] = False
@@ -422,7 +441,22 @@ def load(like, item, head, tile, lists, inputs, table, sizes, room):  # type: ig
 
 
 @kernel
-def multiply(like, item, tile, first, last, work, inputs, outputs, sizes, room, numbers, rows):  # type: ignore[no-untyped-def]
+def multiply(  # type: ignore[no-untyped-def]
+    like,
+    item,
+    tile,
+    first,
+    last,
+    work,
+    inputs,
+    outputs,
+    sizes,
+    room,
+    numbers,
+    rows,
+    added,
+    added_rows,
+):
     """Entries ``first`` to ``last`` of a tile's list, in all heads of an item."""
     table, width, b = outputs.table, micro.size_of(like), item.batch
     shared = sizes.heads // sizes.key_heads
@@ -454,14 +488,14 @@ def multiply(like, item, tile, first, last, work, inputs, outputs, sizes, room, 
             state = state_of(like, item, head, room, table, sizes)
             biases = rows_at(like, inputs.pair_bias, b, head)
             gradients = pair_gradients_at(like, item, head, outputs)
-            if rows is not None:
-                own = (head - item.first_head) * len(numbers) * TILE * width
+            if added_rows is not None:
+                own = (head - item.first_head) * len(added) * TILE * width
                 gradients = room.pair_gradients + own
             for group in range(GROUPS):
                 pairs = pairs_at(like, numbers, rows, first, group, room.entries, room.offsets, biases)
                 score(like, group, state, table, sizes, room, pairs)
                 pairs = pairs_at(
-                    like, numbers, rows, first, group, room.entries, room.gradient_offsets, gradients
+                    like, added, added_rows, first, group, room.entries, room.gradient_offsets, gradients
                 )
                 collect(like, group, state, table, room, pairs)
         spread(like, item, key_head, n_keys, work, outputs, sizes, room)
@@ -659,13 +693,13 @@ def add_bias(like, score_gradients, count, keys, group, base, stride):  # type: 
 
 
 @entry_point
-def add_runs(like, ticket, runs, n_keys, outputs, sizes):  # type: ignore[no-untyped-def]
+def add_runs(like, tickets, runs, n_keys, outputs, sizes):  # type: ignore[no-untyped-def]
     """Sum the tables of all runs into dk and dv of the shared keys, a range of keys at a time."""
     outputs, sizes = named_outputs(outputs), Sizes(*sizes)
     table, width = outputs.table, micro.size_of(like)
     ranges = (n_keys + KEYS_AT_ONCE - 1) // KEYS_AT_ONCE
     while True:
-        number = micro.take_ticket(ticket)
+        number = micro.take_ticket(tickets.ctypes.data)
         if number >= sizes.batch * sizes.key_heads * ranges:
             break
         first = number % ranges * KEYS_AT_ONCE

@@ -6,8 +6,10 @@ import contextlib
 import functools
 import hashlib
 import logging
+import math
 import pickle
 import platform
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,9 @@ from geoattn._files import Refused, cache_folder, lock, read_checked, write_chec
 from geoattn.backends.cpu.numba_private import CompileResult, dumps, global_compiler_lock
 
 logger = logging.getLogger("geoattn")
+
+#: seconds without compiling after which the next function that is compiled is announced again
+_PAUSE = 10.0
 
 
 @functools.cache
@@ -45,7 +50,8 @@ class _Cache:
     Numba's own files have no checksum, and its index is rewritten by all processes.
     """
 
-    announced = False
+    #: when the process last compiled something, on the monotonic clock
+    compiled = -math.inf
 
     def __init__(self, function: Callable[..., Any]) -> None:
         code, cells = function.__code__, function.__closure__ or ()
@@ -94,16 +100,18 @@ class _Cache:
         if found is not None and found.startswith(key):
             content = pickle.loads(found[len(key) :])
             return CompileResult._rebuild(target, *content)  # type: ignore[no-untyped-call]
-        if not _Cache.announced:
-            _Cache.announced = True
+        # said once for all that a call compiles, and again for operands of another kind
+        if time.monotonic() - _Cache.compiled > _PAUSE:
             logger.warning(
                 "geoattn compiles its CPU kernels for this machine, which takes some seconds; "
                 "they are kept in %s and load at once from then on",
                 cache_folder("cpu"),
             )
+        _Cache.compiled = time.monotonic()
         return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
+        _Cache.compiled = time.monotonic()
         if compiled.lifted or compiled.library.has_dynamic_globals:
             return  # holds addresses of this process
         try:
