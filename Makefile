@@ -39,9 +39,10 @@ gpu:
 ablation: $(READY)
 	$(BIN)/python benchmarks/ablation.py $(ARGS)
 
-# Every CUDA kernel, compiled for every architecture without a GPU, against the table of the repository.
+# The kernels, compiled for every architecture without a GPU, against the tables of the repository.
 kernels: $(READY)
 	$(BIN)/python benchmarks/cuda_variants.py --check
+	$(BIN)/python benchmarks/triton_variants.py --check
 
 # Environments of their own, some gigabytes each: not part of the tests. ARGS="--cells oldest" runs one.
 matrix:

@@ -34,6 +34,10 @@ def ours(case: Case, hood: Neighborhood) -> Call:
     return lambda q, k, v: ga.attention(q, k, v, hood, backend="cuda")
 
 
+def ours_in_triton(case: Case, hood: Neighborhood) -> Call:
+    return lambda q, k, v: ga.attention(q, k, v, hood, backend="triton")
+
+
 def flex_in_our_order(case: Case, hood: Neighborhood) -> Call:
     return lambda q, k, v: ga.attention(q, k, v, hood, backend="flex")
 
@@ -137,6 +141,7 @@ def heads_first(x: Tensor) -> Tensor:
 #: what computes the same function as ours
 SAME = {
     "geoattn": ours,
+    "geoattn in Triton": ours_in_triton,
     "FlexAttention, our order": flex_in_our_order,
     "FlexAttention": flex,
     "torch-harmonics": torch_harmonics,

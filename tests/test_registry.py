@@ -236,7 +236,7 @@ def test_a_backend_is_registered_where_it_is_said_to_be_tried():
         assert backends.AUTOMATIC["cpu"] == ("sdpa", "mine", "cpu", "reference")
         assert backends.AUTOMATIC["xpu"] == ("mine", "reference")
         assert "mine" not in backends.AUTOMATIC["cuda"]
-        assert "mps" not in backends.AUTOMATIC
+        assert "hpu" not in backends.AUTOMATIC
         x = torch.randn(1, 4, 8, 1, 4)
         disc = ga.geodesic(q, radius=40.0)
         ga.attention(x, x, x, disc)

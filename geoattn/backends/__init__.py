@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 
 from geoattn._registry import BrokenPart, Registry
+from geoattn.backends import defaults
 from geoattn.backends.base import Backend, Forward, Gradients, knows_relations
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.relations.base import Relation
@@ -61,17 +62,12 @@ _OWN = {
     "sdpa": "geoattn.backends.sdpa:FusedDense",
     "cpu": "geoattn.backends.cpu.backend:Cpu",
     "cuda": "geoattn.backends.cuda.backend:Cuda",
+    "triton": "geoattn.backends.triton.backend:Triton",
     "flex": "geoattn.backends.flex:Flex",
     "reference": "geoattn.backends.reference:Reference",
 }
 #: name → backend; its module is imported when it is first asked for
 KNOWN: Registry[Backend] = Registry("backend", _OWN, groups=("geoattn.backends",), check=_checked)
-
-#: device type → our backends in the order in which ``backend=None`` tries them; other devices: the reference
-_OWN_ORDER: dict[str, tuple[str, ...]] = {
-    "cpu": ("sdpa", "cpu", "reference"),
-    "cuda": ("sdpa", "cuda", "flex", "reference"),
-}
 
 
 class _Place(NamedTuple):
@@ -133,13 +129,13 @@ def register(
 class _Automatic(Mapping[str, tuple[str, ...]]):
     def __getitem__(self, device: str) -> tuple[str, ...]:
         order = _order(device)
-        if order == ("reference",) and device not in _OWN_ORDER:
+        if order == ("reference",) and defaults.default(device) is None:
             raise KeyError(device)
         return order
 
     def __iter__(self) -> Iterator[str]:
         others = (device for name in KNOWN.foreign() for device in _place_of(name)[0])
-        return iter(dict.fromkeys((*_OWN_ORDER, *others)))
+        return iter(dict.fromkeys((*defaults.devices(), *others)))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -148,14 +144,16 @@ class _Automatic(Mapping[str, tuple[str, ...]]):
         return repr(dict(self))
 
 
-#: device type → the names that ``backend=None`` tries, in order; other devices: the reference
+#: device type → the names that ``backend=None`` tries, in order (ours: :mod:`geoattn.backends.defaults`);
+#: other devices: the reference
 AUTOMATIC: Mapping[str, tuple[str, ...]] = _Automatic()
 
 
 def _order(device: str) -> tuple[str, ...]:
     order = _orders.get(device)
     if order is None:
-        names = list(_OWN_ORDER.get(device, ("reference",)))
+        own = defaults.default(device)
+        names = ["reference"] if own is None else list(own.order)
         for name in KNOWN.foreign():
             devices, before = _place_of(name)
             if device in devices:

@@ -9,7 +9,9 @@ import numpy as np
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.plans import kernels
 from geoattn.plans.base import LanePlan, TilePlan
+from geoattn.plans.blocks import in_blocks
 from geoattn.plans.cache import plan
+from geoattn.plans.choice import Choice, choice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Statistics:
     nbytes: int
     #: with gathered keys: of the lanes that work on a key in groups of 8 or 16 queries, the share that see it
     useful_lanes: dict[int, float] = dataclasses.field(default_factory=dict)
+    #: of tiles for tensor cores: what the Triton kernels make of them, in blocks of 128 queries
+    blocks: Choice | None = None
 
     @property
     def partial_tiles(self) -> int:
@@ -78,6 +82,8 @@ class Statistics:
                 f"{share:.1%} of groups of {group}" for group, share in self.useful_lanes.items()
             )
             rows.insert(4, ("useful lanes", told))
+        if self.blocks is not None:
+            rows.append(("in blocks of 128 rows", str(self.blocks)))
         return "\n".join(
             [f"tiles of {self.query_tile}×{self.key_tile}"] + [f"  {name:22}{text}" for name, text in rows]
         )
@@ -120,6 +126,7 @@ def statistics(laid_out: LanePlan | TilePlan) -> Statistics:
         classes=len(lengths),
         nbytes=laid_out.nbytes,
         useful_lanes=useful_lanes,
+        blocks=choice(in_blocks(laid_out)) if isinstance(laid_out, TilePlan) else None,
     )
 
 

@@ -1,0 +1,388 @@
+"""The Triton kernels, compiled for five architectures without a GPU: registers, spills, instructions.
+
+    python benchmarks/triton_variants.py            # compiles all of them (some minutes), writes the table
+    python benchmarks/triton_variants.py --check    # compiles all of them, fails where the table differs
+    python benchmarks/triton_variants.py --model    # what the table lets expect of an H200, by arithmetic
+
+The table is ``benchmarks/results/triton_variants.csv``, a row per variant and architecture. Its head names
+the version of Triton, and the kernels by a digest; the tests compile a part of it anew. ``partial`` and
+``full`` are the instructions of a warp in the loop over steps that need a mask, and over those that need
+none; ``products`` names the instruction that multiplies, and how many of it there are in the full loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import importlib.util
+import io
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import geoattn as ga
+from geoattn._files import write_text
+from geoattn.backends.triton import variants
+from geoattn.backends.triton.backend import Triton, kernel
+from geoattn.backends.triton.variants import Variant
+from geoattn.neighborhoods.base import Neighborhood
+from geoattn.plans import choice
+from geoattn.plans.choice import block_plan
+
+RESULTS = Path(__file__).parent / "results" / "triton_variants.csv"
+KERNELS = Path(variants.__file__).parent
+TARGETS = {
+    "sm_80": ("cuda", 80, 32),
+    "sm_90": ("cuda", 90, 32),
+    "sm_100": ("cuda", 100, 32),
+    "sm_120": ("cuda", 120, 32),
+    "gfx942": ("hip", "gfx942", 64),
+}
+ELEMENTS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+#: names of instructions that multiply matrices, in order of preference
+PRODUCTS = ("UTCHMMA", "HGMMA", "HMMA", "v_mfma")
+#: those that 16-bit elements should take
+UNITS = {"sm_80": "HMMA", "sm_90": "HGMMA", "sm_100": "UTCHMMA", "sm_120": "HMMA", "gfx942": "v_mfma"}
+COLUMNS = (
+    "architecture", "kernel", "element", "score_dim", "value_dim", "shared_by", "gathered", "rows", "columns",
+    "warps", "stages", "slices", "shared_bytes", "registers", "spills", "partial", "full", "products",
+)  # fmt: skip
+#: of a multiprocessor of Hopper: operations of bfloat16 on its matrix units, and exponents
+PRODUCTS_PER_CLOCK, EXPONENTS_PER_CLOCK = 4096, 16
+Row = dict[str, str]
+
+
+#: element type, head dim, query heads that share a key head, whether keys are gathered
+CASES = tuple((torch.bfloat16, dim, 1, True) for dim in (64, 128))
+Work = tuple[str, torch.dtype, int, int, bool]
+
+
+def works() -> list[Work]:
+    """All that the table holds: cases on each architecture."""
+    return [(target, *case) for target in TARGETS for case in CASES]
+
+
+class Device:
+    """As much of a GPU as Triton asks for before it compiles."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget(*TARGETS[self.target])
+
+    def get_current_device(self) -> int:
+        return list(TARGETS).index(self.target)
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+class Compiling(Triton):
+    """The backend itself, whose launches compile for some architecture, and note what comes of it."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.made: list[tuple[Variant, Any]] = []
+
+    def architecture(self, device: torch.device) -> str:
+        return self.target
+
+    def launch(
+        self, variant: Variant, programs: int, arguments: tuple[Any, ...], device: torch.device
+    ) -> None:
+        from triton.runtime import driver
+
+        driver.set_active(Device(self.target))
+        compile = kernel(variant.kernel).warmup
+        made = compile(*arguments, grid=(programs,), **variant.constants, **variant.options)
+        self.made.append((variant, made))
+
+
+def launched(work: Work) -> list[tuple[Variant, Any]]:
+    """What the forward and backward pass of a small problem launch: variants, compiled."""
+    target, dtype, dim, shared, gathered = work
+    grid = ga.grids.cartesian((300,))
+    hood = ga.window(grid, 9) if gathered else ga.everything(grid)
+    q = torch.zeros(2, 300, 2 * shared, dim, dtype=dtype)
+    k = v = torch.zeros(2, 300, 2, dim, dtype=dtype)
+    bias = torch.zeros(1, 300)
+    backend = Compiling(target)
+    out, lse = backend.forward(q, k, v, bias, hood, 0.3)
+    backend.backward(out, None, q, k, v, bias, out, lse, hood, 0.3, True)
+    return backend.made
+
+
+def described(work: Work, variant: Variant) -> Row:
+    """What is known before it is compiled."""
+    target, dtype, *_ = work
+    given, name = variant.constants, variant.kernel
+    if name == "key_gradients":
+        sides = (side for side in ("score", "value") if given[f"{side.upper()}_SIDE"])
+        name += f" ({' and '.join(sides)})"
+    rows = 64 * given["TILES"] * given.get("PACK", 1) if "TILES" in given else ""
+    known = {
+        "architecture": target,
+        "kernel": name,
+        "element": ELEMENTS[dtype],
+        "score_dim": given.get("SCORE_DIM", ""),
+        "value_dim": given["VALUE_DIM"],
+        "shared_by": given.get("SHARED", ""),
+        "gathered": given.get("GATHERED", ""),
+        "rows": rows,
+        "columns": given["N"],
+        "warps": variant.warps,
+        "stages": variant.stages,
+        "slices": variant.slices,
+    }
+    return {name: str(value) for name, value in known.items()}
+
+
+def compiled(work: Work) -> list[Row]:
+    """The rows of a case on an architecture, compiled anew."""
+    rows = []
+    for variant, made in launched(work):
+        read = of_cubin(made.asm["cubin"]) if "cubin" in made.asm else of_listing(made.asm["amdgcn"])
+        row = described(work, variant) | {"shared_bytes": str(made.metadata.shared)} | read
+        rows.append({column: row[column] for column in COLUMNS})
+    return rows
+
+
+def of_cubin(cubin: bytes) -> Row:
+    """Registers, accesses of local memory and loops of a kernel of NVIDIA."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [disassembler(), "-c", file.name]
+        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    instructions: list[str] = []
+    places: dict[str, int] = {}
+    for line in listing.splitlines():
+        if label := re.match(r"\s*(\.L\w+):", line):
+            places[label[1]] = len(instructions)
+        elif instruction := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ +)?(.*?);", line):
+            instructions.append(instruction[1])
+    branch = re.compile(r"BRA.*`\((\.L\w+)\)")
+    spills = sum(i.startswith(("STL", "LDL")) for i in instructions)
+    # in the section .nv.info: format 4, attribute 0x2f (REGCOUNT), size 8, the kernel's symbol, the number
+    registers = re.search(rb"\x04\x2f\x08\0.{4}(.{4})", cubin, re.DOTALL)
+    assert registers is not None
+    row = {"registers": str(int.from_bytes(registers[1], "little")), "spills": str(spills)}
+    return row | loops(instructions, places, branch)
+
+
+def of_listing(listing: str) -> Row:
+    """The same of a kernel of AMD."""
+    instructions: list[str] = []
+    places: dict[str, int] = {}
+    for line in listing.splitlines():
+        if label := re.match(r"(\.LBB\w+):", line):
+            places[label[1]] = len(instructions)
+        elif instruction := re.match(r"\t([a-z]\w+.*)", line):
+            instructions.append(instruction[1])
+    branch = re.compile(r"s_c?branch\w* (\.LBB\w+)")
+    registers, spills = (re.search(rf"\.vgpr_{name}:\s+(\d+)", listing) for name in ("count", "spill_count"))
+    assert registers is not None
+    assert spills is not None
+    return {"registers": registers[1], "spills": spills[1]} | loops(instructions, places, branch)
+
+
+def loops(instructions: list[str], places: dict[str, int], branch: re.Pattern[str]) -> Row:
+    """Instructions of the innermost loops that multiply: with a mask, and without."""
+    bodies = []
+    for end, instruction in enumerate(instructions):
+        target = branch.match(instruction)
+        start = places.get(target[1], end) if target else end
+        if start < end:
+            bodies.append((start, end + 1))
+    inner = [a for a in bodies if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in bodies)]
+    multiplying = []
+    for start, end in inner:
+        body = instructions[start:end]
+        name = next((name for name in PRODUCTS if any(i.startswith(name) for i in body)), None)
+        if name is not None:
+            multiplying.append((body, name))
+    if not multiplying:
+        return {"partial": "", "full": "", "products": ""}
+    (partial, _), (full, name) = multiplying[0], multiplying[-1]
+    count = sum(i.startswith(name) for i in full)
+    return {"partial": str(len(partial)), "full": str(len(full)), "products": f"{count} {name}"}
+
+
+@cache
+def disassembler() -> str:
+    """nvdisasm on the path, or of the package nvidia-cuda-nvdisasm.
+
+    Raises
+    ------
+    RuntimeError
+        If there is none.
+    """
+    found = shutil.which("nvdisasm")
+    package = importlib.util.find_spec("nvidia")
+    for folder in package.submodule_search_locations or () if package else ():
+        found = found or next(map(str, Path(folder).glob("*/bin/nvdisasm")), None)
+    if found is None:
+        raise RuntimeError("nvdisasm is missing; pip install nvidia-cuda-nvdisasm")
+    return found
+
+
+def head() -> dict[str, str]:
+    """What a row depends on beside its own columns: the compiler and the kernels."""
+    import triton
+
+    digest = hashlib.sha256()
+    for name in ("forward", "gradients", "walk"):
+        text = (KERNELS / f"{name}.py").read_text()
+        digest.update(re.sub(r'"""[\s\S]*?"""|#.*', "", text).encode())
+    return {"triton": triton.__version__, "kernels": digest.hexdigest()[:16]}
+
+
+def written(known: dict[str, str], rows: list[Row]) -> str:
+    """The table as text."""
+    file = io.StringIO()
+    file.writelines(f"# {name}: {value}\n" for name, value in known.items())
+    table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return file.getvalue()
+
+
+def read(path: Path = RESULTS) -> tuple[dict[str, str], list[Row]]:
+    """Head and rows of the table."""
+    lines = path.read_text().splitlines()
+    notes = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    known = dict(line.removeprefix("# ").split(": ", 1) for line in notes)
+    return known, list(csv.DictReader(lines[len(known) :]))
+
+
+def differences(rows: list[Row], table: list[Row]) -> list[str]:
+    """Where rows and the table's rows of the same variants differ."""
+    described = COLUMNS[: COLUMNS.index("rows")]
+    kept = {tuple(row[c] for c in described): row for row in table}
+    found = []
+    for row in rows:
+        key = tuple(row[c] for c in described)
+        if key not in kept:
+            found.append(f"{' '.join(key)}: not in the table")
+            continue
+        changes = [
+            f"{c} {kept[key][c]} in the table, {row[c]} now" for c in COLUMNS if row[c] != kept[key][c]
+        ]
+        if changes:
+            found.append(f"{' '.join(key)}: {', '.join(changes)}")
+    return found
+
+
+def faults(row: Row) -> list[str]:
+    """What is wrong with a row: spills, too much shared memory, products on no matrix unit."""
+    found = []
+    if row["spills"] != "0":
+        found.append(f"{row['spills']} accesses of spilled registers")
+    if int(row["shared_bytes"]) > variants.shared_memory(row["architecture"]):
+        found.append(f"{row['shared_bytes']} bytes of shared memory")
+    expected = UNITS[row["architecture"]]
+    if row["kernel"] != "note" and row["element"] != "fp32" and expected not in row["products"]:
+        found.append(f"products are {row['products'] or 'none'}, not {expected}")
+    return found
+
+
+def neighborhoods() -> dict[str, Neighborhood]:
+    """What the model is asked about."""
+    line, plane, box = (ga.grids.cartesian(n) for n in ((32768,), (256, 256), (30, 48, 80)))
+    return {
+        "sphere 181×360, all": ga.everything(ga.grids.equiangular(181, 360)),
+        "sphere 361×720, 7°": ga.geodesic(ga.grids.equiangular(361, 720), radius=7.0),
+        "sphere 721×1440, 3°": ga.geodesic(ga.grids.equiangular(721, 1440), radius=3.0),
+        "HEALPix 64, 7°": ga.geodesic(ga.grids.healpix(64), radius=7.0),
+        "plane 256², 13²": ga.window(plane, 13),
+        "plane 256², 33²": ga.window(plane, 33),
+        "plane 256², 80²": ga.window(plane, 80),
+        "line 32k, 2k": ga.window(line, 2048),
+        "box 30×48×80, 18×24×24": ga.window(box, (18, 24, 24)),
+    }
+
+
+def clocks(row: Row, masked: int, unmasked: int) -> dict[str, float]:
+    """Clocks of a multiprocessor for these steps, by what bounds them."""
+    channels, columns = int(row["score_dim"]) + int(row["value_dim"]), int(row["columns"])
+    parts = 64 / columns
+    instructions = parts * (masked * int(row["partial"]) + unmasked * int(row["full"]))
+    pairs = (masked + unmasked) * int(row["rows"]) * 64
+    return {
+        "issue": instructions * int(row["warps"]) / choice.ISSUED,
+        "cache": (masked + unmasked) * 64 * channels * 2 / choice.FROM_CACHE,
+        "products": pairs * 2 * channels / PRODUCTS_PER_CLOCK,
+        "exponents": pairs / EXPONENTS_PER_CLOCK,
+    }
+
+
+def model(rows: list[Row]) -> None:
+    """Print bounds on the speed of the forward pass that follow from instructions and bytes alone."""
+    print(
+        "A model, not a measurement: useful TFLOP/s of an H200 (132 multiprocessors at 1.755 GHz), forward in"
+    )
+    print(
+        "bfloat16, by what bounds it: instructions issued, bytes of the second cache at 6 TB/s, matrix units,"
+    )
+    print("exponents. The smallest bounds all; what is measured will lie below it.")
+    names = ("issue", "cache", "products", "exponents")
+    print(f"{'':24} {'D':>4} {'steps':>9} {'useful':>7}" + "".join(f"{name:>10}" for name in names))
+    for title, hood in neighborhoods().items():
+        plan = block_plan(hood)
+        counted = choice.steps(plan.bounds, plan.block_class)
+        useful = int(hood.counts.sum())
+        for dim in (64, 128):
+            row = next(
+                row
+                for row in rows
+                if (row["architecture"], row["kernel"], row["element"]) == ("sm_90", "attend", "bf16")
+                and (row["score_dim"], row["shared_by"]) == (str(dim), "1")
+            )
+            seconds = {
+                name: n / 132 / 1.755e9 for name, n in clocks(row, counted.masked, counted.unmasked).items()
+            }
+            rates = (f"{useful * 4 * dim / seconds[name] / 1e12:10.0f}" for name in names)
+            share = useful / (counted.count * 128 * 64)
+            print(f"{title:24} {dim:4} {counted.count:9,} {share:7.0%}" + "".join(rates), flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare with the table instead of writing it")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="compilers at a time")
+    parser.add_argument("--model", action="store_true", help="print what the table lets expect")
+    arguments = parser.parse_args()
+    if arguments.model:
+        model(read()[1])
+        return 0
+    known, rows = head(), []
+    with ProcessPoolExecutor(arguments.processes) as pool:
+        for row in itertools.chain.from_iterable(pool.map(compiled, works())):
+            rows.append(row)
+            if faults(row):
+                print(" ".join(row[column] for column in COLUMNS), "; ".join(faults(row)), flush=True)
+    if arguments.check:
+        found = differences(rows, read()[1])
+        print("\n".join(found) or f"{len(rows)} rows as in {RESULTS}")
+        return bool(found)
+    write_text(written(known, rows), RESULTS)
+    print(f"{len(rows)} rows written to {RESULTS}")
+    return any(map(faults, rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
