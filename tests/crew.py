@@ -16,7 +16,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 #: seconds after which a process that waits in vain gives up
-PATIENCE = 60
+PATIENCE = 180
 
 
 class Crew:
@@ -35,14 +35,14 @@ class Crew:
         for process in self._processes:
             process.start()
 
-    def __call__(self, function: Any, *arguments: Any) -> list[Any]:
+    def __call__(self, function: Any, *arguments: Any, patience: float = 2 * PATIENCE) -> list[Any]:
         """What each process returns; an error of any of them is raised here with its trace."""
         for ours, _ in self._ends:
             ours.send((function.__module__, function.__name__, arguments))
         said = []
         for rank, (ours, _) in enumerate(self._ends):
             ended = self._processes[rank].sentinel
-            ready = wait([ours, ended], 2 * PATIENCE)
+            ready = wait([ours, ended], patience)
             assert ours in ready, f"process {rank} {'ended' if ended in ready else 'does not answer'}"
             said.append(ours.recv())
         wrong = [f"process {rank}:\n{answer}" for rank, (good, answer) in enumerate(said) if not good]

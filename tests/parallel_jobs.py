@@ -1,7 +1,11 @@
-"""What the processes of ``test_parallel_processes.py`` run together, each in every process."""
+"""What the processes of ``test_parallel_processes.py`` run together, each in every process.
+
+python tests/parallel_jobs.py --processes 8 --problems 60   # the random matrix, on as many as you like
+"""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -15,11 +19,14 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 import geoattn as ga
 from geoattn import backends, testing
+from geoattn.backends.base import accumulation_dtype
 from geoattn.parallel import Cut, Partition, exchange
 from geoattn.testing import Case
 
 #: largest error beside the largest true magnitude, where that is above 1
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6}
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}
+#: what the random matrix is held to
+DTYPES = (torch.float64, torch.float32)
 DIFFERENTIABLE = ("scale", "key_weights", "key_bias", "relation_bias")
 
 _groups: dict[int, dist.ProcessGroup] = {}
@@ -159,7 +166,7 @@ def matrix(n: int, seed: int, count: int, relations: float) -> None:
     if group is None:
         return
     rng, wrong = np.random.default_rng(seed), []
-    for case in testing.cases(seed, count, tuple(TOLERANCE), relations=relations):
+    for case in testing.cases(seed, count, DTYPES, relations=relations):
         wrong += compare(case, ga.parallel.partition(case.hood, group, random_cut(rng, case.hood, n)))
     assert not wrong, "\n".join(wrong)
 
@@ -190,15 +197,15 @@ def problem(
 ) -> Case:
     torch.manual_seed(1)
     queries, keys = hood.query_grid.shape, hood.key_grid.shape
-    kv_heads = kv_heads or heads
+    kv_heads, accumulated = kv_heads or heads, accumulation_dtype(dtype)
     options: dict[str, Any] = {}
     if key_bias:
-        options["key_bias"] = torch.randn(batch, *keys, dtype=dtype)
+        options["key_bias"] = torch.randn(batch, *keys, dtype=accumulated)
     if scale:
-        options["scale"] = torch.rand(heads, dtype=dtype)
+        options["scale"] = torch.rand(heads, dtype=accumulated)
     if relation:
         options["relation"] = ga.relations.edges(hood)
-        options["relation_bias"] = torch.randn(heads, options["relation"].count, dtype=dtype)
+        options["relation_bias"] = torch.randn(heads, options["relation"].count, dtype=accumulated)
     return Case(
         hood,
         torch.randn(batch, *queries, heads, dim, dtype=dtype),
@@ -206,7 +213,7 @@ def problem(
         torch.randn(batch, *keys, kv_heads, dim_v, dtype=dtype),
         options,
         torch.randn(batch, *queries, heads, dim_v, dtype=dtype),
-        torch.randn(batch, *queries, heads, dtype=dtype),
+        torch.randn(batch, *queries, heads, dtype=accumulated),
     )
 
 
@@ -389,18 +396,39 @@ def compiled(n: int, hood: Any) -> str | None:
     group = group_of(n)
     if group is None:
         return None
-    part, case = ga.parallel.partition(hood, group), problem(hood, heads=4, key_bias=True)
+    part, case = ga.parallel.partition(hood, group), problem(hood, heads=4, key_bias=True, relation=True)
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        return ga.parallel.attention(q, k, v, part, key_bias=bias)
+    def attend(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
+        return ga.parallel.attention(q, k, v, part, **options)
 
     found = []
     for function in (attend, torch.compile(attend, fullgraph=True, backend="aot_eager")):
         leaves = Leaves.of(case)
         q, k, v, options = leaves.local(part)
-        out = function(q, k, v, options["key_bias"])
+        out = function(q, k, v, options)
         out.pow(2).sum().backward()
         found.append([out.detach(), *(x.grad for x in leaves.all)])
     for a, b in zip(*found, strict=True):
         assert torch.equal(a, b)
     return ", ".join(set(part._exchanges.values()))
+
+
+def main() -> None:
+    import parallel_jobs  # by the name that the processes know
+    from crew import Crew
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--processes", type=int, default=8)
+    parser.add_argument("--problems", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    crew = Crew(options.processes)
+    try:
+        crew(parallel_jobs.matrix, options.processes, options.seed, options.problems, 0.3, patience=3600)
+        print(f"{options.problems} problems on {options.processes} processes agree with one process")
+    finally:
+        crew.close()
+
+
+if __name__ == "__main__":
+    main()

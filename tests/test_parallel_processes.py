@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import parallel_jobs as jobs
 import pytest
+import torch
 import torch.distributed as dist
 from crew import Crew
 
@@ -56,6 +57,12 @@ def test_everything_takes_the_exchange_that_moves_less(crew):
 )
 def test_patterns_beyond_the_matrix(crew, hood):
     crew(jobs.one, 4, hood, {"heads": 4, "kv_heads": 2, "key_bias": True})
+
+
+@pytest.mark.parametrize("hood", [DISC, ga.everything(SPHERE)], ids=["halo", "heads"])
+def test_half_precision_travels_as_it_is_and_what_is_added_in_full(crew, hood):
+    options = {"heads": 8, "key_bias": True, "scale": True, "relation": True, "dtype": torch.bfloat16}
+    crew(jobs.one, 4, hood, options)
 
 
 def test_a_process_may_hold_no_query_and_another_no_key(crew):

@@ -107,7 +107,8 @@ def attention(
         As :func:`geoattn.attention`.
     RuntimeError
         If the partition has no process group; on every process, if one refuses its arguments, or they differ
-        in dtype, heads or options. That is compared when a call is the first of its kind.
+        in dtype, heads or options. That is compared when a call is the first of its kind; what one process
+        refuses after its first call is raised there alone.
 
     Notes
     -----
@@ -195,6 +196,8 @@ def _calls(
 def _settle(part: Partition, calls: list[Call], return_lse: bool, failure: Exception | None) -> None:
     """Compare a call with those of the other processes, where it is the first of its kind."""
     said = (*(call.words for call in calls), return_lse)
+    if failure is not None and part.settled:
+        raise failure  # the others may be in a call that they know, and would never answer
     if failure is None and said in part.settled:
         return
     assert part.group is not None

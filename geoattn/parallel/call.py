@@ -11,10 +11,8 @@ from torch import Tensor
 from geoattn.backends.base import accumulation_dtype
 from geoattn.functional import attention
 from geoattn.neighborhoods.base import Neighborhood
-from geoattn.neighborhoods.selected import Selected
 from geoattn.parallel.partition import Partition
 from geoattn.relations.base import Relation
-from geoattn.relations.selected import Selected as SelectedRelation
 
 Result = tuple[Tensor, Tensor]
 
@@ -83,9 +81,7 @@ class Call:
         """
         if not hood.key_grid.size:
             return self.unseen(q, keys)
-        relation = self.relation
-        if relation is not None and isinstance(hood, Selected):
-            relation = SelectedRelation(hood, relation)
+        relation = self.relation and self.part.related(self.relation, hood)
         if table is not None and table.ndim == 4:
             table = torch.unflatten(table, 1, hood.query_grid.shape)
         k, v, *bias = (torch.unflatten(x, 1, hood.key_grid.shape) for x in keys)

@@ -24,6 +24,8 @@ from geoattn.parallel.cut import cut as make_cut
 from geoattn.parallel.estimate import Estimate
 from geoattn.parallel.exchange import Picked, Route, travel
 from geoattn.parallel.share import Share, share
+from geoattn.relations.base import Relation
+from geoattn.relations.selected import Selected as SelectedRelation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Partition:
         self.settled: set[object] = set()
         self._exchanges: dict[object, str] = {}
         self._places: dict[torch.device, Places] = {}
+        self._related: dict[tuple[str, str], Relation] = {}
         self._orders: dict[torch.device, tuple[Order, Order]] = {}
 
     def _meet(self, group: dist.ProcessGroup) -> None:
@@ -270,6 +273,18 @@ class Partition:
             Picked(len(own.keys), picked),
         )
         return found
+
+    def related(self, relation: Relation, hood: Neighborhood) -> Relation:
+        """A relation of the whole on the edges of :attr:`inner` or :attr:`outer`.
+
+        It is kept, because compiled programs name it.
+        """
+        if not isinstance(hood, Selected):
+            return relation
+        key = relation.identity, hood.identity
+        if key not in self._related:
+            self._related[key] = SelectedRelation(hood, relation)
+        return self._related[key]
 
     def orders(self, device: torch.device) -> tuple[Order, Order]:
         """All queries and keys, process after process and as they are numbered, on a device."""
