@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import geoattn as ga
+from geoattn.grids.sphere import lat_lon
 
 xr = pytest.importorskip("xarray", reason="the bridge needs xarray")
 
@@ -313,14 +314,61 @@ def refuses(ds, match, **options):
         ga.grids.recognise(ds, **options)
 
 
-def test_regions_are_refused():
-    refuses(axes(np.arange(60, 29, -1.0), globe(360)), r"'lat' covers a region, 60° to 30°.*ga.grids.points")
-    refuses(axes(np.arange(60, -61, -1.0), globe(360)), r"'lat' covers a region, 60° to -60°")
-    refuses(axes([10.0], globe(360)), r"'lat' covers a region, 10° to 10°")
+@pytest.mark.parametrize(
+    ("lat", "lon", "extent"),
+    [
+        (np.arange(60, 29, -1.0), globe(360), (60.5, 29.5, 360)),
+        (np.arange(-60, 61, 1.0), globe(360), (60.5, -60.5, 360)),
+        (equal_steps(19), np.arange(0, 90, 10.0), (90, -90, 90)),
+        (equal_steps(19), np.arange(-20, 21, 10.0), (90, -90, 50)),
+        (np.arange(20.0, 30.0), np.array([350.0, 355.0, 0.0, 5.0]), (29.5, 19.5, 20)),
+        (np.arange(20.0, 30.0), np.array([1.0, 2.0, 4.0, 7.0, 9.0]), (29.5, 19.5, 9.5)),
+    ],
+)
+def test_slices_are_regions_weighed_by_their_own_cells(lat, lon, extent):
+    report = ga.grids.recognise(axes(lat, lon))
+    north, south, across = extent
+    area = np.radians(across) * (np.sin(np.radians(north)) - np.sin(np.radians(south)))
+    assert report.grid.weights.sum() == pytest.approx(area, rel=1e-12)
+    assert "halfway" in report.weights
+    assert report.dims == ("lat", "lon")
+    assert "region" in repr(report)
+
+
+def test_one_row_of_a_region_is_refused():
     refuses(
-        axes(equal_steps(19), np.arange(0, 90, 10.0)), r"'lon' covers a region, 0° to 80° in steps of 10°"
+        axes([10.0], globe(360)), r"'lat' covers a region, 10° to 10°, and nothing tells.*ga.grids.points"
     )
-    refuses(axes(equal_steps(19), np.arange(-20, 21, 10.0)), r"'lon' covers a region")
+
+
+def test_arrays_of_points_are_regions():
+    lat, lon = np.meshgrid(np.linspace(40.0, 50.0, 12), np.linspace(0.0, 15.0, 18), indexing="ij")
+    lat, lon = lat + 0.05 * lon, lon + 0.04 * lat
+    report = ga.grids.recognise(points(lat, lon, ("y", "x")))
+    assert report.grid == ga.grids.regional(lat, lon)
+    assert report.dims == ("y", "x")
+    corners = lat_lon(report.grid.corners)
+    ds = points(lat, lon, ("y", "x"))
+    for name, values in zip(("lat", "lon"), corners, strict=True):
+        ds[f"{name}_bnds"] = (("y", "x", "nv"), values)
+        ds[name].attrs["bounds"] = f"{name}_bnds"
+    bounded = ga.grids.recognise(ds)
+    assert "within the bounds 'lat_bnds'" in bounded.weights
+    np.testing.assert_allclose(bounded.grid.weights, report.grid.weights, rtol=1e-9)
+    flat = ga.grids.recognise(
+        ds.stack(cell=("y", "x")).reset_index("cell", drop=True).transpose("cell", "nv")
+    )
+    assert flat.grid.kind == "cells"
+    np.testing.assert_allclose(flat.grid.weights, report.grid.weights.ravel(), rtol=1e-9)
+    ds["areacella"] = (("y", "x"), 1.02 * report.grid.weights * 6.371e6**2, {"units": "m2"})
+    given = ga.grids.recognise(ds)
+    np.testing.assert_allclose(given.grid.weights, 1.02 * report.grid.weights)
+    assert "'areacella'" in given.weights
+    assert ga.grids.recognise(ds, use_areas=False).grid == report.grid
+    assert float(ga.xarray.weights(ds).sum()) == pytest.approx(given.grid.weights.sum())
+
+
+def test_lists_of_points_of_a_region_need_more():
     lat, lon = fibonacci(2000)
     north = lat > 20
     refuses(
@@ -329,6 +377,9 @@ def test_regions_are_refused():
     )
     ocean = points(lat, lon).isel(cell=np.abs(lat) < 65)
     refuses(ocean, r"none lies within 2\d° of ")
+    areas = np.full(north.sum(), 4 * np.pi / 2000)
+    ds = points(lat[north], lon[north]).assign(cell_area=("cell", areas, {"units": "sr"}))
+    assert ga.grids.from_xarray(ds) == ga.grids.points(lat[north], lon[north], areas=areas)
 
 
 @pytest.mark.parametrize("empty", [{"lat": []}, {"lon": []}, {"lat": [], "lon": []}])

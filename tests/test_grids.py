@@ -576,3 +576,24 @@ def test_the_mean_is_the_integral_over_the_measure(grid):
     np.testing.assert_allclose(learned.grad[0], grid.shares)
     with pytest.raises(ValueError, match="does not end with the grid's shape"):
         grid.mean(field[..., :-1])
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=repr)
+def test_cells_cover_what_the_weights_do(grid):
+    assert grid.cell_areas.shape == grid.shape
+    assert (grid.cell_areas > 0).all()
+    np.testing.assert_allclose(grid.cell_areas.sum(), grid.weights.sum(), rtol=1e-9)
+
+
+def test_cells_of_rows_end_halfway_to_the_next():
+    gaussian, reduced = ga.grids.gaussian(32, 64), ga.grids.reduced_gaussian("O16")
+    rows = np.bincount(np.repeat(np.arange(32), reduced.points_per_row), reduced.cell_areas)
+    np.testing.assert_allclose(rows, gaussian.cell_areas.sum(1), rtol=1e-12)
+    middle = np.radians(0.5 * (gaussian.lat_axis[3] + gaussian.lat_axis[4]))
+    np.testing.assert_allclose(gaussian.cell_areas[:4].sum(), 2 * np.pi * (1 - np.sin(middle)), rtol=1e-12)
+    coarse = ga.grids.patches(gaussian, 4).grid
+    np.testing.assert_allclose(coarse.cell_areas[0].sum(), gaussian.cell_areas[:4].sum(), rtol=1e-12)
+    levels = ga.grids.product(ga.grids.cartesian(3), gaussian)
+    np.testing.assert_allclose(levels.cell_areas[1], gaussian.cell_areas)
+    given = ga.grids.latlon([-60.0, 0.0, 60.0], [0.0, 180.0], areas=[1.0, 2.0, 1.0])
+    np.testing.assert_array_equal(given.cell_areas, given.weights)

@@ -91,7 +91,7 @@ def test_errors_are_those_of_weatherbench2(case):
     for score, values in expected.items():
         found = score(forecast, truth)
         assert found.temperature.dims == ("prediction_timedelta", "level")
-        assert found.temperature.attrs == {"units": "SI"}
+        assert found.temperature.attrs == {"units": "SI", "weights": "quadrature"}
         np.testing.assert_allclose(found.temperature, values, rtol=1e-12, atol=1e-14)
         np.testing.assert_array_equal(found.level, [500, 850])
         np.testing.assert_array_equal(found.prediction_timedelta, forecast.prediction_timedelta)
@@ -436,3 +436,26 @@ def test_other_mistakes_name_the_remedy(case):
         metrics.climatology(truth.isel(time=slice(1, None)))
     with pytest.raises(ValueError, match="needs dates along 'time'"):
         metrics.climatology(truth.isel(time=0))
+
+
+def test_scores_are_weighed_by_the_area_of_cells_where_asked():
+    grid = ga.grids.equiangular(7, 12)
+    coords = {"latitude": grid.lat_axis, "longitude": grid.lon_axis}
+    truth = xr.Dataset({"t": (("latitude", "longitude"), np.zeros(grid.shape))}, coords)
+    forecast = truth + abs(truth["latitude"]) / 90
+    edges = np.radians([90, 75, 45, 15, -15, -45, -75, -90])  # of the zones of WeatherBench 2
+    zones = np.sin(edges[:-1]) - np.sin(edges[1:])
+    np.testing.assert_allclose(grid.cell_areas, np.outer(zones, np.full(12, 2 * np.pi / 12)), rtol=1e-12)
+    error = np.abs(grid.lat_axis) / 90
+    for weights, rows in (("area", zones), ("quadrature", grid.lat_weights), (None, grid.lat_weights)):
+        score = metrics.mae(forecast, truth, weights=weights)
+        np.testing.assert_allclose(score["t"], (rows * error).sum() / rows.sum())
+        assert score["t"].attrs["weights"] == score.attrs["weights"] == (weights or "quadrature")
+    given = ga.xarray.weights(truth, by="area")
+    score = metrics.rmse(forecast["t"], truth["t"], weights=given)
+    np.testing.assert_allclose(score, np.sqrt((zones * error**2).sum() / 2))
+    assert score.attrs["weights"] == "given"
+    with pytest.raises(ValueError, match="weights must be 'quadrature', 'area' or a DataArray, got 'cells'"):
+        metrics.rmse(forecast, truth, weights="cells")
+    with pytest.raises(ValueError, match=r"by must be one of \['area', 'quadrature'\], got 'cells'"):
+        ga.xarray.weights(truth, by="cells")

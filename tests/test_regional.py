@@ -411,7 +411,7 @@ def test_areas_of_the_wrong_sign_or_sum(refused_by):
     said.says("areas=areas / 6.371e6**2")
     assert regional(LAT, LON, areas=steradians["areas"]).weights.sum() == pytest.approx(AREA, rel=1e-4)
     with refused_by("grids/regional.py", "are they in other units, or of other cells?") as said:
-        regional(LAT, LON, areas=0.5 * REGIONS["corners"].weights)
+        regional(LAT, LON, areas=1.2 * REGIONS["corners"].weights)
     said.says("areas=…")
     with pytest.raises(ValueError, match=r"areas at index \(0, 0\) is -"):
         regional(LAT, LON, areas=-REGIONS["corners"].weights)

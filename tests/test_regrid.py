@@ -268,3 +268,40 @@ def test_maps_show_every_grid(grid):
         ds.t.geoattn.plot()
     with pytest.raises(TypeError, match="one variable is plotted"):
         ds.geoattn.plot()
+
+
+def test_a_region_is_no_source_of_what_lies_outside(refused_by):
+    globe = ga.grids.equiangular(37, 72)
+    fine = ga.grids.regional(np.arange(30.0, 71.0), np.arange(0.0, 81.0))
+    with refused_by("xarray/regrid.py", "lie outside of the {source}") as said:
+        Regridder(fine, globe)
+    rows, columns = (globe.lat_axis <= 70) & (globe.lat_axis >= 30), globe.lon_axis <= 80
+    within = said.run("ga.grids.regional(", target=globe, rows=rows, columns=columns)
+    plane = fine.xyz @ [1.0, -2.0, 0.5]
+    for method in ("interpolation", "average"):
+        moved = Regridder(fine, within, method)(plane)
+        np.testing.assert_allclose(moved, within.xyz @ [1.0, -2.0, 0.5], atol=0.05)
+    onto = Regridder(globe, fine)(globe.xyz @ [1.0, -2.0, 0.5])  # from the globe a region is any grid
+    np.testing.assert_allclose(onto, plane, atol=5e-3)
+    ds = xr.Dataset({"t": (("lat", "lon"), plane)}, {"lat": fine.lat_axis, "lon": fine.lon_path})
+    moved = ga.xarray.regrid(ds, within)
+    assert ga.grids.from_xarray(moved).shape == within.shape
+
+
+BENT = np.arange(10.0, 16.0)[:, None] + 0.1 * np.arange(6)
+REGIONS = [
+    G.regional(np.arange(30.0, 41.0), np.arange(350.0, 371.0)),
+    G.regional(np.arange(30.0, 90.5), np.arange(0.0, 360.0, 10.0)),
+    G.regional(BENT, BENT.T),
+    G.patches(G.regional(BENT, BENT.T), 2).grid,
+    G.regional([10.0, 11.0], [5.0, 7.0], ([[9.0, 9, 11], [10, 12, 12]], [[4.0, 6, 5], [7, 8, 6]])),
+]
+
+
+@pytest.mark.parametrize("region", REGIONS, ids=repr)
+def test_regions_are_written_as_they_are_recognised(region):
+    found = G.from_xarray(ga.xarray.coordinates(region))
+    assert type(found) is type(region)
+    assert found.shape == region.shape
+    for name in ("lat", "lon", "weights", "corners"):
+        np.testing.assert_allclose(getattr(found, name), getattr(region, name), rtol=1e-12, atol=1e-12)

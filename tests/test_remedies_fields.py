@@ -392,6 +392,17 @@ def test_means_and_maps(refused_by):
     )
 
 
+def test_the_mean_over_the_globe_of_a_region(refused_by):
+    region = GOOD.isel(latitude=slice(1, 5))
+    with refused_by("xarray/fields.py", "the mean over the globe is asked for") as said:
+        ga.xarray.mean(region)
+    own = said.run("ds.weighted(", ds=region)["t"]
+    area = np.cos(np.radians(region["latitude"]))  # bands of equal height
+    np.testing.assert_allclose(
+        own, (region["t"] * area).mean(("latitude", "longitude")) / area.mean(), rtol=1e-5
+    )
+
+
 def test_regridding(refused_by):
     target = ga.grids.healpix(2)
     operator = ga.xarray.Regridder(SCHEMA.grid, target)

@@ -110,13 +110,30 @@ def test_coordinates_that_are_text(refused_by):
 
 
 def test_axes_of_a_region(refused_by):
-    rows, columns = axes(lat=LAT[2:6]), axes(lat=LAT[1:-1], lon=LON[:9])
+    rows, columns = axes(lat=LAT[2:3]), axes(lat=LAT[2:3], lon=LON[:9])
     with refused_by("grids/from_axes.py", "latitude {lats.name} covers a region") as said:
         ga.grids.recognise(rows)
-    assert said.run("ga.grids.points(", "areas", **every_point(rows)).size == 4 * 36
+    assert said.run("ga.grids.points(", "areas", **every_point(rows)).size == 36
     with refused_by("grids/from_axes.py", "longitude {lons.name} covers a region") as said:
         ga.grids.recognise(columns)
-    assert said.run("ga.grids.points(", "areas", **every_point(columns)).size == 17 * 9
+    assert said.run("ga.grids.points(", "areas", **every_point(columns)).size == 9
+
+
+def test_areas_and_bounds_of_a_region(refused_by):
+    ds = axes(lat=LAT[2:6], lon=LON[:9])
+    cells = ga.grids.regional(LAT[2:6], LON[:9]).weights
+    ds["areacella"] = (("lat", "lon"), cells * 6.371e6**2, {"units": "hectares"})
+    with refused_by("grids/from_region.py", "state those that they are in") as said:
+        ga.grids.recognise(ds)
+    stated = ds.copy()
+    said.run("ds['areacella']", ds=stated)
+    np.testing.assert_allclose(ga.grids.from_xarray(stated).weights, cells)
+    assert said.run("ga.grids.recognise(", ds=ds).grid == ga.grids.regional(LAT[2:6], LON[:9])
+    ds["areacella"] = 1.5 * stated["areacella"]
+    ds["areacella"].attrs["units"] = "m2"
+    with refused_by("grids/from_region.py", "in the file; to go by the points") as said:
+        ga.grids.recognise(ds)
+    assert said.run("ga.grids.recognise(", ds=ds).grid == ga.grids.regional(LAT[2:6], LON[:9])
 
 
 def test_axes_that_fit_nearly(refused_by):

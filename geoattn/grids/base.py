@@ -57,6 +57,15 @@ class Grid(Value):
         """Quadrature weights, ``[*shape]``, read-only: cell areas, or steradians on a sphere."""
 
     @property
+    def cell_areas(self) -> Floats:
+        """Areas of the cells around the points, ``[*shape]``; the weights, where no rule gives others.
+
+        Of rows of latitude these are the zones that end halfway to the next, which models report as
+        ``areacella`` and WeatherBench 2 weighs by.
+        """
+        return self.weights
+
+    @property
     @abstractmethod
     def positions(self) -> Floats:
         """Points in a Euclidean space where near points are near, ``[*shape, dimensions]``."""

@@ -92,7 +92,8 @@ def describe(grid: SphericalGrid) -> str:
 
 def span(lat: Floats, lon: Floats) -> str:
     """Latitudes and longitudes that points reach over, the latter from behind their widest gap."""
-    east = np.sort(lon, axis=None)
+    east = np.unique(lon)
     gaps = np.diff(np.append(east, east[0] + 360.0))
     start, end = east[(gaps.argmax() + 1) % east.size], east[gaps.argmax()]
-    return f"lat {lat.min():g}° to {lat.max():g}°, lon {start:g}° to {end:g}°"
+    turn = f"lon {start:g}° to {end:g}°" if gaps.max() > 1.5 * 360.0 / east.size else "all longitudes"
+    return f"lat {lat.min():g}° to {lat.max():g}°, {turn}"

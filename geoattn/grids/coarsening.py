@@ -40,6 +40,11 @@ class CoarseLatLon(LatLonGrid, kind="coarse_latlon"):
         return read_only(self.fine.lat_weights.reshape(-1, self.rows).sum(-1))
 
     @cached_property
+    def cell_areas(self) -> Floats:
+        rows = self.fine.cell_areas.sum(-1).reshape(-1, self.rows).sum(-1) / self.nlon
+        return np.broadcast_to(read_only(rows)[:, None], self.shape)
+
+    @cached_property
     def lat_axis(self) -> Floats:
         weights = self.fine.lat_weights.reshape(-1, self.rows)
         z = np.sin(np.radians(self.fine.lat_axis)).reshape(-1, self.rows)

@@ -33,6 +33,12 @@ AREA_NAMES = ("cell_area", "areacella", "areacello")
 POINTS_CALL = "ga.grids.points(lat, lon, areas=…)"
 
 _EARTH_AREA = 4.0 * np.pi * 6.371e6**2  # square metres
+#: units of areas, and how many of them the globe has
+EARTH_AREAS = {
+    **dict.fromkeys(("m2", "m^2", "m**2"), _EARTH_AREA),
+    **dict.fromkeys(("km2", "km^2"), _EARTH_AREA * 1e-6),
+    **dict.fromkeys(("sr", "steradian", "steradians"), 4.0 * np.pi),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,12 +125,16 @@ class Source:
         return None
 
     def bounds(self, coordinate: Coordinate) -> tuple[str, Floats] | None:
-        """Name and values ``[n, 2]`` of the bounds that an axis refers to, if they are there."""
+        """Name and values of the bounds that a coordinate refers to, if they are there, in degrees.
+
+        Of an axis ``[n, 2]``, of points ``[*shape, k]``, the corners of their cells.
+        """
         attrs, encoding = (getattr(self.variables[coordinate.name], kind) for kind in ("attrs", "encoding"))
         name = attrs.get("bounds", encoding.get("bounds"))
-        if name not in self.variables or self.variables[name].shape != (coordinate.values.size, 2):
+        if name not in self.variables or self.variables[name].shape[:-1] != coordinate.values.shape:
             return None
-        return name, np.asarray(self.variables[name].values, dtype=np.float64)
+        values = np.asarray(self.variables[name].values, dtype=np.float64)
+        return name, np.degrees(values) if coordinate.in_radians else values
 
     def healpix(self) -> tuple[str, dict[str, Any]] | None:
         """The variable that declares a HEALPix grid, and its attributes."""
@@ -283,9 +293,7 @@ def check_areas(name: str, areas: Floats, units: str) -> None:
             f"{len(bad)} cell areas in {name!r} are missing or not positive, the first is "
             f"{areas.flat[bad[0]]}. To leave the areas out: ga.grids.recognise(ds, use_areas=False)"
         )
-    whole = {"m2": _EARTH_AREA, "m^2": _EARTH_AREA, "m**2": _EARTH_AREA, "km2": _EARTH_AREA * 1e-6}
-    whole |= {"sr": 4.0 * np.pi, "steradian": 4.0 * np.pi}
-    share = areas.sum() / whole.get(units, areas.sum())
+    share = areas.sum() / EARTH_AREAS.get(units, areas.sum())
     if abs(share - 1.0) > 0.02:
         raise ValueError(
             f"the cell areas in {name!r} sum to {areas.sum():.3g} {units}, {share:.0%} of the globe: "

@@ -26,7 +26,7 @@ def from_axes(source: Source, lats: Coordinate, lons: Coordinate, tolerance: flo
     ]
     near = [(deviation, grid) for deviation, grid in fits if deviation <= accepted]
     dims = (*lats.dims, *lons.dims)
-    if not near and use_areas and (bounds := source.bounds(lats)):
+    if not near and use_areas and (bounds := source.bounds(lats)) and bounds[1].shape == (nlat, 2):
         zones = _zones(lats, bounds[1])
         if zones is not None:
             own = latlon(lats.values, _columns(nlon, lon_start), areas=zones)
@@ -123,6 +123,12 @@ def _refuse_columns(lons: Coordinate, steps: Floats, deviation: float, accepted:
     lon, n = lons.values, lons.values.size
     step = float(np.median(steps))
     first, last = f"{lon[0]:g}°", f"{lon[-1]:g}°"
+    beyond = 360.0 - float(steps.sum())  # from the last column to the first
+    if beyond > 1.6 * float(np.abs(steps).max()):
+        raise RegionError(
+            f"longitude {lons.name!r} covers a region, {first} to {last}, and nothing tells the cells of it: "
+            f"give every point and its area, {POINTS_CALL}"
+        )
     if np.abs(steps - step).max() > max(0.01 * abs(step), lons.rounding):
         i = int(np.abs(steps - step).argmax())
         raise ValueError(
@@ -139,15 +145,10 @@ def _refuse_columns(lons: Coordinate, steps: Floats, deviation: float, accepted:
             f"longitude {lons.name!r} closes the circle: its last {columns} again. Drop "
             f"{'it' if again == 1 else 'them'}: ds.isel({lons.dims[0]}=slice(None, -{again}))"
         )
-    if abs(step * n - 360.0) < 0.5 * step:
-        raise ValueError(
-            f"longitude {lons.name!r} drifts {deviation:.2g}° away from {n} equal steps around the globe, "
-            f"more than the tolerance of {accepted:.2g}°. {_accept(deviation * n / 360.0)}"
-            f"For other columns give every point and its area: {POINTS_CALL}"
-        )
-    raise RegionError(
-        f"longitude {lons.name!r} covers a region, {first} to {last} in steps of {step:g}°, not the "
-        f"globe. For a region give every point and its area: {POINTS_CALL}"
+    raise ValueError(
+        f"longitude {lons.name!r} drifts {deviation:.2g}° away from {n} equal steps around the globe, "
+        f"more than the tolerance of {accepted:.2g}°. {_accept(deviation * n / 360.0)}"
+        f"For other columns give every point and its area: {POINTS_CALL}"
     )
 
 
@@ -164,8 +165,8 @@ def _refuse_rows(lats: Coordinate, deviation: float, nearest: LatLonGrid, accept
     gap = 90.0 - min(abs(float(lat[0])), abs(float(lat[-1])))  # the wider of both polar gaps
     if n == 1 or lat[0] * lat[-1] > 0 or gap > 1.6 * max(steps[0], steps[-1]):
         raise RegionError(
-            f"latitude {lats.name!r} covers a region, {lat[0]:g}° to {lat[-1]:g}°, not the globe. "
-            f"For a region give every point and its area: {POINTS_CALL}"
+            f"latitude {lats.name!r} covers a region, {lat[0]:g}° to {lat[-1]:g}°, and nothing tells the "
+            f"cells of it: give every point and its area, {POINTS_CALL}"
         )
     i = int(np.abs(nearest.lat_axis - lat).argmax())
     raise ValueError(

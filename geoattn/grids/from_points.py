@@ -10,11 +10,12 @@ from scipy.spatial import cKDTree
 from geoattn._shipped import shipped
 from geoattn.grids.base import SphericalGrid
 from geoattn.grids.coordinates import POINTS_CALL, Coordinate, Match, Source, check_areas, rounded_up
-from geoattn.grids.coverage import RegionError, hole
+from geoattn.grids.coverage import Hole, RegionError, hole
 from geoattn.grids.cube import cubed_sphere
 from geoattn.grids.healpix import healpix
 from geoattn.grids.icosahedral import icosahedral
 from geoattn.grids.points import Points
+from geoattn.grids.polygons import signed_areas
 from geoattn.grids.reduced import reduced_gaussian
 from geoattn.grids.repeats import distinct
 from geoattn.grids.sphere import Floats, Ints, unit_vectors, wrap_longitude
@@ -43,7 +44,7 @@ def from_points(
             )
     _check_not_flattened(lats, lons)
     _check_not_repeated(lats, lons)
-    _check_covers_the_globe(lats, lons)
+    _check_covers_the_globe(source, lats, lons, use_areas)
     areas, rule = np.empty(0), "spherical Voronoi areas"
     for grid in structured:
         if (tokens := _permutation(grid, lats.values.ravel(), lons.values.ravel(), accepted)) is not None:
@@ -142,10 +143,27 @@ def _check_not_repeated(lats: Coordinate, lons: Coordinate) -> None:
     )
 
 
-def _check_covers_the_globe(lats: Coordinate, lons: Coordinate) -> None:
-    found = hole(unit_vectors(lats.values.ravel(), lons.values.ravel()))
+def _check_covers_the_globe(source: Source, lats: Coordinate, lons: Coordinate, use_areas: bool) -> None:
+    found = _what_makes_it_a_region(source, lats, lons, use_areas)
     if found is not None:
         raise RegionError(
             f"the {lats.values.size} points of {lats.name!r} and {lons.name!r} cover a region: {found}. "
             f"For a region give the area of every point: {POINTS_CALL}"
         )
+
+
+def _what_makes_it_a_region(
+    source: Source, lats: Coordinate, lons: Coordinate, use_areas: bool
+) -> Hole | str | None:
+    """A hole between the points, the extent of their cells, or that an array of few points lies together."""
+    xyz = unit_vectors(lats.values, lons.values).reshape(-1, 3)
+    if (found := hole(xyz)) is not None:
+        return found
+    if use_areas and (north := source.bounds(lats)) and (east := source.bounds(lons)):
+        share = np.abs(signed_areas(unit_vectors(north[1], east[1]))).sum() / (4.0 * np.pi)
+        if share < 0.98:
+            return f"its cells are {share:.0%} of the globe"
+    centre = xyz.sum(0)
+    if lats.values.ndim == 2 and (xyz @ centre).min() > 0.5 * np.linalg.norm(centre):
+        return "all lie within 60° of their middle"
+    return None

@@ -64,6 +64,11 @@ class LatLonGrid(SphericalGrid):
     def weights(self) -> Floats:
         return np.broadcast_to(self.lat_weights[:, None] / self.nlon, self.shape)
 
+    @cached_property
+    def cell_areas(self) -> Floats:
+        rows = quadrature.midpoint_cells(self.lat_axis) * (2.0 * np.pi / self.nlon)
+        return np.broadcast_to(read_only(rows)[:, None], self.shape)
+
     def _origin(self) -> str:
         return f", from {self.lon_start:g}°E" if self.lon_start else ""
 
@@ -182,6 +187,10 @@ class LatLon(LatLonGrid, kind="latlon"):
         if len(self.areas):
             return read_only(self.areas * (4.0 * np.pi / self.areas.sum()))
         return read_only(quadrature.midpoint_cells(self.latitudes) * (2.0 * np.pi))
+
+    @property
+    def cell_areas(self) -> Floats:
+        return self.weights
 
     def __repr__(self) -> str:
         lat = self.latitudes

@@ -45,6 +45,10 @@ class ProductGrid(Grid, kind="product_grid"):
         return read_only(reduce(np.multiply.outer, [factor.weights for factor in self.factors]))
 
     @cached_property
+    def cell_areas(self) -> Floats:
+        return read_only(reduce(np.multiply.outer, [factor.cell_areas for factor in self.factors]))
+
+    @cached_property
     def positions(self) -> Floats:
         spread = [self._spread(i, factor.positions) for i, factor in enumerate(self.factors)]
         return read_only(np.concatenate(spread, axis=-1))

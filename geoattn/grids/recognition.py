@@ -10,9 +10,11 @@ import numpy as np
 from geoattn.grids.base import SphericalGrid
 from geoattn.grids.catalogue import name_of
 from geoattn.grids.coordinates import Match, Source, axes, check_finite, check_fixed, check_not_radians
+from geoattn.grids.coverage import RegionError
 from geoattn.grids.from_axes import from_axes
 from geoattn.grids.from_declaration import from_declaration
 from geoattn.grids.from_points import from_points
+from geoattn.grids.from_region import from_region
 from geoattn.grids.recognisers import Recognition, ask
 
 
@@ -46,13 +48,16 @@ def recognise(
     points in this order, else :func:`~geoattn.grids.points`, flattened: with the weights of such a
     grid if they are its points in another order, else with their Voronoi areas.
 
+    What covers a part of the globe is :func:`~geoattn.grids.regional`, weighed by its own cells: those within
+    CF bounds, else those between the middles of neighboring points. Lists of points need bounds or areas.
+
     Other packages' grids come first, each by the recogniser that its package offers (see
     :func:`~geoattn.grids.register_recogniser`), unless ``lat`` or ``lon`` is given.
 
     Parameters
     ----------
     ds
-        xarray Dataset or DataArray of a global domain.
+        xarray Dataset or DataArray.
     lat, lon
         Names of the coordinates, where the conventions leave them open.
     tolerance
@@ -60,15 +65,15 @@ def recognise(
         floating-point type is accepted in any case.
     use_areas
         Whether cell areas in the file (standard name ``cell_area``, or a variable ``cell_area``,
-        ``areacella`` or ``areacello``) give the weights of lat-lon grids and of points, and whether the
-        bounds of latitudes (CF attribute ``bounds``) do so where rows follow no rule. Reduced Gaussian,
-        HEALPix, icosahedral and cubed-sphere grids keep their own weights.
+        ``areacella`` or ``areacello``) give the weights of lat-lon grids, of points and of regions, and
+        whether bounds (CF attribute ``bounds``) do so where rows follow no rule, and in regions. Reduced
+        Gaussian, HEALPix, icosahedral and cubed-sphere grids keep their own weights.
 
     Raises
     ------
     ValueError
-        If coordinates are missing, repeated, unsorted or not finite, cover only a region, fit
-        several grids, or miss one narrowly. The message names the call that settles it.
+        If coordinates are missing, repeated, unsorted or not finite, cover a region whose cells nothing
+        tells, fit several grids, or miss one narrowly. The message names the call that settles it.
     """
     source = Source(ds)
     if lat is None and lon is None:
@@ -93,7 +98,10 @@ def recognise(
             "other units? Say which variables are meant: ga.grids.recognise(ds, lat='…', lon='…')"
         )
     check_not_radians(lats, lons)
-    match = (from_points if of_points else from_axes)(source, lats, lons, tolerance, use_areas)
+    try:
+        match = (from_points if of_points else from_axes)(source, lats, lons, tolerance, use_areas)
+    except RegionError as refusal:
+        match = from_region(source, lats, lons, use_areas, refusal)
     return _report(match, f"coordinates {lats.name!r} and {lons.name!r}")
 
 

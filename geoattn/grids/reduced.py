@@ -51,6 +51,11 @@ class ReducedGaussian(PointSet, kind="reduced_gaussian"):
         per_point = self._rows[1] * (2.0 * np.pi) / self.points_per_row
         return read_only(np.repeat(per_point, self.points_per_row))
 
+    @cached_property
+    def cell_areas(self) -> Floats:
+        rows = quadrature.midpoint_cells(self._rows[0]) * (2.0 * np.pi) / self.points_per_row
+        return read_only(np.repeat(rows, self.points_per_row))
+
     def __repr__(self) -> str:
         return f"reduced Gaussian grid {self.name}, {len(self.points_per_row)} rows, {self.size} points"
 

@@ -7,29 +7,36 @@ from typing import Any
 import numpy as np
 import xarray
 
-from geoattn.grids import Recognition, recognise
+from geoattn.grids import Recognition, RegionError, recognise
 from geoattn.plot import lat_lon_map
 from geoattn.xarray.schema.fit import fit_mask, fit_variables
 from geoattn.xarray.schema.schema import on_grid
 from geoattn.xarray.schema.values import check_numbers, refuse_labels
 
+#: what fields are weighed by → the grid's attribute, and its name in a file
+_WEIGHTS = {"quadrature": ("weights", "quadrature weight"), "area": ("cell_areas", "area of the cell")}
 
-def weights(ds: Any, **recognition: Any) -> xarray.DataArray:
-    """The quadrature weights of a data set's grid, in steradians, over its own dimensions.
+
+def weights(ds: Any, *, by: str = "quadrature", **recognition: Any) -> xarray.DataArray:
+    """The weights of a data set's grid, in steradians, over its own dimensions.
 
     Parameters
     ----------
     ds
         xarray Dataset or DataArray.
+    by
+        ``"quadrature"``: the grid's weights, ``grid.weights``; ``"area"``: its cells, ``grid.cell_areas``.
     **recognition
         Options of :func:`geoattn.grids.recognise`.
 
     Raises
     ------
     ValueError
-        If the grid is not recognised.
+        If the grid is not recognised, or there are no such weights.
     """
-    return _weights(ds, recognise(ds, **recognition))
+    if by not in _WEIGHTS:
+        raise ValueError(f"by must be one of {sorted(_WEIGHTS)}, got {by!r}")
+    return _weights(ds, recognise(ds, **recognition), by)
 
 
 def mean(ds: Any, *, mask: Any = None, **recognition: Any) -> Any:
@@ -48,9 +55,15 @@ def mean(ds: Any, *, mask: Any = None, **recognition: Any) -> Any:
     Raises
     ------
     ValueError
-        If the mask is none, or lies elsewhere, if a point that counts has no value, or if no point counts.
+        If the grid is a region, the mask is none, or lies elsewhere, if a point that counts has no value, or
+        if no point counts.
     """
     report = recognise(ds, **recognition)
+    if not report.grid.is_global:
+        raise RegionError(
+            f"the mean over the globe is asked for on a {report.grid!r}; that of the region itself is "
+            f"ds.weighted(ga.xarray.weights(ds)).mean({report.dims})"
+        )
     area = _weights(ds, report)
     if isinstance(ds, xarray.DataArray):
         return _mean(ds, area, mask, "field", "mask")
@@ -143,11 +156,12 @@ def area_mean(values: xarray.DataArray, area: xarray.DataArray, mask: Any, name:
     return averaged
 
 
-def _weights(ds: Any, report: Recognition) -> xarray.DataArray:
+def _weights(ds: Any, report: Recognition, by: str = "quadrature") -> xarray.DataArray:
     sizes = [int(ds.sizes[dim]) for dim in report.dims]
-    values = np.array(report.grid.weights).reshape(sizes)
+    attribute, long_name = _WEIGHTS[by]
+    values = np.array(getattr(report.grid, attribute)).reshape(sizes)
     coords = {n: c for n, c in ds.coords.items() if c.dims and set(c.dims) <= set(report.dims)}
-    attrs = {"long_name": "quadrature weight", "units": "sr", "grid": repr(report.grid)}
+    attrs = {"long_name": long_name, "units": "sr", "grid": repr(report.grid)}
     return xarray.DataArray(values, coords, report.dims, "weights", attrs)
 
 

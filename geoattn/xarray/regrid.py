@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 
-from geoattn.grids import SphericalGrid, named, recognise
+from geoattn.grids import RegionError, SphericalGrid, named, recognise
 from geoattn.grids.interpolation import interpolation
 from geoattn.nn.resampling import WeightedSum
 from geoattn.xarray.schema.coordinates import coordinates
 from geoattn.xarray.schema.schema import describes_grid, on_grid
 from geoattn.xarray.schema.values import check_numbers, refuse_labels
 
+#: points further from the nearest of a region than so many sides of its cell lie outside of the region
+REACH = 1.5
 METHODS = ("auto", "average", "interpolation", "nearest", "majority")
 #: methods that give values of the source only, as labels need
 OF_LABELS = ("nearest", "majority")
@@ -52,7 +54,7 @@ class Regridder:
     TypeError
         If a grid is not one of the sphere.
     ValueError
-        If there is no such method.
+        If there is no such method, or the source is a region and points of the target lie outside.
     """
 
     def __init__(self, source: SphericalGrid, target: SphericalGrid, method: str = "auto") -> None:
@@ -61,6 +63,8 @@ class Regridder:
                 raise TypeError(f"{name} must be a grid of the sphere, got {grid!r}")
         if method not in METHODS:
             raise ValueError(f"method must be one of {METHODS}, got {method!r}")
+        if not source.is_global:
+            _check_within(source, target)
         if method == "auto":
             method = "average" if 4 * target.size <= source.size else "interpolation"
         self.source, self.target, self.method = source, target, method
@@ -178,6 +182,18 @@ class Regridder:
         return (
             f"{self.method} from {self.source!r} to {self.target!r}; the global mean of fields in [0, 1] "
             f"changes by at most {self.conservation_error:.2g}"
+        )
+
+
+def _check_within(source: SphericalGrid, target: SphericalGrid) -> None:
+    """Refuse targets that a region does not reach: what is said of them would be made up."""
+    distance, nearest = cKDTree(source.xyz.reshape(-1, 3)).query(target.xyz.reshape(-1, 3))
+    outside = int((distance > REACH * np.sqrt(source.weights.reshape(-1)[nearest])).sum())
+    if outside:
+        raise RegionError(
+            f"{outside} of the {target.size} points of the {target!r} lie outside of the {source!r}: take a "
+            "target within it, such as a slice of the grid, "
+            "ga.grids.regional(target.lat_axis[rows], target.lon_axis[columns])"
         )
 
 

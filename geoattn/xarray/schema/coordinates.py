@@ -8,7 +8,9 @@ import numpy as np
 import xarray
 
 from geoattn.grids import (
+    Cells,
     CubedSphere,
+    Curvilinear,
     Equiangular,
     Gaussian,
     HEALPix,
@@ -16,8 +18,10 @@ from geoattn.grids import (
     LatLonGrid,
     Lobatto,
     ReducedGaussian,
+    RegionalLatLon,
     SphericalGrid,
 )
+from geoattn.grids.sphere import lat_lon
 
 LATITUDE = {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north"}
 LONGITUDE = {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east"}
@@ -28,10 +32,10 @@ AREA = {"standard_name": "cell_area", "long_name": "area of the cell on the unit
 def coordinates(grid: SphericalGrid) -> xarray.Dataset:
     """Coordinates of a grid with CF attributes; its dimensions are in the order of ``grid.shape``.
 
-    Lat-lon grids get the axes ``latitude`` and ``longitude``, HEALPix grids ``cell`` and a grid
-    mapping, others a latitude and a longitude of every point. Recognition gives the grid back, or points
-    with its weights where it is another package's; that package can say how its grid is written, for
-    recognition to find it: ``@ga.xarray.coordinates.register`` on a function of its class.
+    Lat-lon grids get the axes ``latitude`` and ``longitude``, HEALPix grids ``cell`` and a grid mapping,
+    regions the bounds of their cells, others a latitude and a longitude of every point. Recognition gives the
+    grid back, or points with its weights where it is another package's; that package can say how its grid is
+    written, for recognition to find it: ``@ga.xarray.coordinates.register`` on a function of its class.
     """
     dims = ("values",) if len(grid.shape) == 1 else ("face", "y", "x")[-len(grid.shape) :]
     found = xarray.Dataset(
@@ -56,6 +60,38 @@ def _(grid: LatLonGrid) -> xarray.Dataset:
     )
     if not isinstance(grid, Equiangular | Gaussian | Lobatto):  # no rule of the rows gives the weights
         found = found.assign_coords(cell_area=(("latitude", "longitude"), np.array(grid.weights), AREA))
+    return found
+
+
+@coordinates.register
+def _(grid: RegionalLatLon) -> xarray.Dataset:
+    axes = {"latitude": (grid.lat_axis, grid.lat_edges, LATITUDE)}
+    axes |= {"longitude": (grid.lon_path, grid.lon_edges, LONGITUDE)}
+    found = xarray.Dataset()
+    for name, (values, edges, attrs) in axes.items():
+        bounds = np.stack((edges[:-1], edges[1:]), axis=-1)
+        found = found.assign_coords({name: (name, np.array(values), {**attrs, "bounds": f"{name}_bounds"})})
+        found = found.assign_coords({f"{name}_bounds": ((name, "bnds"), bounds)})
+    if grid.areas.size:
+        found = found.assign_coords(cell_area=(tuple(axes), np.array(grid.areas), AREA))
+    return found
+
+
+@coordinates.register(Curvilinear)
+@coordinates.register(Cells)
+def _(grid: Curvilinear | Cells) -> xarray.Dataset:
+    dims = ("cell",) if len(grid.shape) == 1 else ("y", "x")
+    found = xarray.Dataset()
+    bounds = lat_lon(grid.corners) if grid.corner_latitudes.size else None
+    for i, (name, values, attrs) in enumerate(
+        (("latitude", grid.lat, LATITUDE), ("longitude", grid.lon, LONGITUDE))
+    ):
+        told = {} if bounds is None else {"bounds": f"{name}_bounds"}
+        found = found.assign_coords({name: (dims, np.array(values), attrs | told)})
+        if bounds is not None:
+            found = found.assign_coords({f"{name}_bounds": ((*dims, "corner"), bounds[i])})
+    if grid.areas.size:
+        found = found.assign_coords(cell_area=(dims, np.array(grid.areas), AREA))
     return found
 
 

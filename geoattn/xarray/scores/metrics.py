@@ -17,7 +17,9 @@ its points are then weighted by their own cells, between the midpoints of the ro
 Parameters that all of them share:
 
 weights
-    DataArray over the grid's dimensions that replaces the recognised grid's, as for a region.
+    ``"quadrature"``, those of the recognised grid, the default; ``"area"``, the areas of its cells, as
+    WeatherBench 2 takes them; or a DataArray over the grid's dimensions. Results say which they took, in the
+    attribute ``weights``.
 mask
     True at the points that count: a DataArray, or a Dataset with one per variable, static or with the
     truth's times. ``"truth"``: those where the truth has a value. A mean is over the points that count.
@@ -28,7 +30,8 @@ over
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import xarray
@@ -41,8 +44,24 @@ from geoattn.xarray.scores.lead_times import LEAD, TIME, decoded, initial_time, 
 from geoattn.xarray.scores.pairs import Pair, Pairing, at_times
 
 Averages = Callable[[xarray.Dataset, Pair], xarray.Dataset]
+Score = TypeVar("Score", bound=Callable[..., Any])
 
 
+def _says_its_weights(score: Score) -> Score:
+    """The score, whose results carry what they are weighed by in the attribute ``weights``."""
+
+    @wraps(score)
+    def weighed(*arguments: Any, **options: Any) -> Any:
+        result, by = score(*arguments, **options), options.get("weights")
+        note = {"weights": (by or "quadrature") if by is None or isinstance(by, str) else "given"}
+        if isinstance(result, xarray.Dataset):
+            result = result.assign({name: array.assign_attrs(note) for name, array in result.items()})
+        return result.assign_attrs(note)
+
+    return cast(Score, weighed)
+
+
+@_says_its_weights
 def rmse(forecast: Any, truth: Any, *, weights: Any = None, mask: Any = None, over: Any = None) -> Any:
     """Root-mean-square error: the root is taken after the mean over area and initial times.
 
@@ -56,6 +75,7 @@ def rmse(forecast: Any, truth: Any, *, weights: Any = None, mask: Any = None, ov
     return _keep_units(np.sqrt(mean), forecast)
 
 
+@_says_its_weights
 def mae(forecast: Any, truth: Any, *, weights: Any = None, mask: Any = None, over: Any = None) -> Any:
     """Mean absolute error. See :mod:`geoattn.xarray.metrics` for the parameters."""
 
@@ -65,6 +85,7 @@ def mae(forecast: Any, truth: Any, *, weights: Any = None, mask: Any = None, ove
     return _keep_units(_score("the error", absolute, forecast, truth, weights, mask, over), forecast)
 
 
+@_says_its_weights
 def bias(forecast: Any, truth: Any, *, weights: Any = None, mask: Any = None, over: Any = None) -> Any:
     """Mean of forecast minus truth. See :mod:`geoattn.xarray.metrics` for the parameters."""
 
@@ -74,6 +95,7 @@ def bias(forecast: Any, truth: Any, *, weights: Any = None, mask: Any = None, ov
     return _keep_units(_score("the error", difference, forecast, truth, weights, mask, over), forecast)
 
 
+@_says_its_weights
 def relative_l2(forecast: Any, truth: Any, *, weights: Any = None, mask: Any = None, over: Any = None) -> Any:
     """Norm of the error over that of the truth, ‖f − t‖ / ‖t‖, of each initial time, averaged over them.
 
@@ -89,6 +111,7 @@ def relative_l2(forecast: Any, truth: Any, *, weights: Any = None, mask: Any = N
     return _score("the squared error", ratio, forecast, truth, weights, mask, over)
 
 
+@_says_its_weights
 def acc(
     forecast: Any, truth: Any, climatology: Any, *, weights: Any = None, mask: Any = None, over: Any = None
 ) -> Any:
@@ -119,6 +142,7 @@ def acc(
     return _score("the anomaly", correlation, forecast, truth, weights, mask, over, climatology=climatology)
 
 
+@_says_its_weights
 def wind_vector_rmse(
     forecast: xarray.Dataset,
     truth: xarray.Dataset,
@@ -158,6 +182,7 @@ def wind_vector_rmse(
     return result.assign_attrs({k: x for k, x in forecast[u].attrs.items() if k == "units"})
 
 
+@_says_its_weights
 def crps(
     forecast: Any,
     truth: Any,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray
 
-from geoattn.grids import RegionError, recognise
+from geoattn.grids import recognise
 from geoattn.xarray.fields import weights
 from geoattn.xarray.schema.dimensions import SAMPLES, is_level
 from geoattn.xarray.schema.fit import (
@@ -34,7 +34,6 @@ from geoattn.xarray.scores.lead_times import (
     time_of,
     valid_times,
 )
-from geoattn.xarray.scores.region import slice_weights
 
 #: about how many bytes of a forecast are compared at once
 BLOCK_BYTES = 64 * 2**20
@@ -81,7 +80,7 @@ class Pairing:
         forecast: xarray.Dataset,
         truth: xarray.Dataset,
         *,
-        area: xarray.DataArray | None = None,
+        area: xarray.DataArray | str | None = None,
         mask: Any = None,
         climatology: xarray.Dataset | None = None,
         ensemble_dim: str = "",
@@ -89,27 +88,24 @@ class Pairing:
     ) -> None:
         self.arrays = {*arrays, *(["mask"] if isinstance(mask, xarray.DataArray) else [])}
         _refuse_empty(forecast, "forecast")
-        by_name = area is not None
+        by = area if isinstance(area, str) else "quadrature"
+        if by not in ("quadrature", "area"):
+            raise ValueError(f"weights must be 'quadrature', 'area' or a DataArray, got {by!r}")
+        by_name = area is not None and not isinstance(area, str)
         if by_name and not isinstance(area, xarray.DataArray):
             raise TypeError(
                 f"weights must be an xarray DataArray, got {type(area).__name__}: those of a data set are "
                 "ga.xarray.weights(ds)"
             )
-        if area is None:
-            try:
-                area = weights(forecast)
-            except RegionError:
-                by_name, area = True, slice_weights(forecast)
-                if area is None:
-                    raise
-        dims = tuple(map(str, area.dims))
+        taken = area if isinstance(area, xarray.DataArray) else weights(forecast, by=by)
+        dims = tuple(map(str, taken.dims))
         self.names = on_grid(forecast, dims)
         if not self.names:
             kinds = ", ".join(
                 f"{name!r} of {v.dtype} over {v.dims}" for name, v in forecast.data_vars.items()
             )
             raise ValueError(f"no variable of the forecast holds real numbers over {dims}: there is {kinds}")
-        self.area = _given_weights(area, forecast[self.names[0]]) if by_name else area
+        self.area = _given_weights(taken, forecast[self.names[0]]) if by_name else taken
         for name in self.names:
             check_numbers(forecast[name], "forecast" if "forecast" in arrays else f"forecast[{name!r}]")
         self.ensemble_dim = ensemble_dim

@@ -1,0 +1,68 @@
+"""Regions recognised from the coordinates of a data set, and what it says of their cells."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from geoattn.grids.coordinates import EARTH_AREAS, Coordinate, Match, Source
+from geoattn.grids.coverage import RegionError
+from geoattn.grids.regional import regional
+from geoattn.grids.sphere import Floats
+
+
+def from_region(
+    source: Source, lats: Coordinate, lons: Coordinate, use_areas: bool, refusal: RegionError
+) -> Match:
+    """The region with these axes, arrays or lists of points; ``refusal`` where nothing tells its cells.
+
+    Bounds are the corners of cells, and without them the middle between neighboring points is. Areas in the
+    file are the weights.
+    """
+    is_list = lats.dims == lons.dims
+    dims = lats.dims if is_list else (*lats.dims, *lons.dims)
+    north, east = (source.bounds(axis) if use_areas else None for axis in (lats, lons))
+    corners = (north[1], east[1]) if north and east else None
+    given = source.areas(dims) if use_areas else None
+    alone = min(lats.values.size, lons.values.size) < 2 if not is_list else min(lats.values.shape) < 2
+    if corners is None and (alone or (is_list and len(dims) == 1 and given is None)):
+        raise refusal
+    if not is_list and corners is None and given is None:
+        for axis in (lats, lons):
+            _check_neighbors(axis)
+    rule = "areas of the cells, which end halfway to neighboring points"
+    if north and east:
+        rule = f"areas of the cells within the bounds {north[0]!r} and {east[0]!r}"
+    steradians = None
+    if given is not None:
+        name, values, units = given
+        if units not in EARTH_AREAS:
+            raise ValueError(
+                f"the cell areas in {name!r} have the units {units!r}: state those that they are in, "
+                f"ds[{name!r}].attrs['units'] = 'm2', or leave them out, "
+                "ga.grids.recognise(ds, use_areas=False)"
+            )
+        steradians, rule = values * (4.0 * np.pi / EARTH_AREAS[units]), f"cell areas in {name!r}"
+    try:
+        grid = regional(lats.values, lons.values, corners, steradians)
+    except ValueError as error:
+        if corners is not None or steradians is not None:
+            error.add_note(
+                f"said of {'bounds' if corners is not None else 'areas'} in the file; to go by the points "
+                "alone: ga.grids.recognise(ds, use_areas=False)"
+            )
+        raise
+    return Match(grid, dims, rule, 0.0, max(lats.rounding, lons.rounding))
+
+
+def _check_neighbors(axis: Coordinate) -> None:
+    """Refuse rows or columns that are no neighbors: the cells between them are no part of the region."""
+    steps: Floats = (np.diff(axis.values) + 180.0) % 360.0 - 180.0
+    wrong = np.flatnonzero(steps / np.median(steps) > 1.5) if (steps * steps[0] > 0).all() else [0]
+    if len(wrong):
+        before, after = axis.values[wrong[0] : wrong[0] + 2]
+        (dim,) = axis.dims
+        raise ValueError(
+            f"{axis.name!r} jumps from {before:g} to {after:g}, or turns: such rows are no slice of a grid, "
+            "whose cells are known. Take the areas of the whole with them, "
+            f"ds.assign_coords(cell_area=ga.xarray.weights(whole).sel({dim}=ds[{dim!r}]))"
+        )
