@@ -13,7 +13,6 @@ digest of a relation on the neighborhood, ``relation_bias`` its table (see
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from geoattn import backends, programs
 from geoattn.backends.base import Pairs, accumulation_dtype, knows_relations, reaches_too_far
-from geoattn.backends.resident import Resident, uploaded
+from geoattn.backends.weights import log_weights
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
 
@@ -44,18 +43,6 @@ library.define(  # type: ignore[no-untyped-call]
 
 #: by identity of a grid
 _zero_weights: dict[str, bool] = {}
-_log_weights: Resident[Tensor] = Resident(max_bytes=2**28, size=lambda x: x.nbytes)
-
-
-def log_weights(grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Logarithm of the grid's quadrature weights ``[1, size]``; −inf where a weight is zero."""
-
-    def prepare() -> Callable[[], Tensor]:
-        with np.errstate(divide="ignore"):
-            values = np.log(np.asarray(grid.weights, dtype=np.float64).reshape(1, -1))
-        return lambda: uploaded(values, device, dtype)
-
-    return _log_weights.of(grid, device, prepare, dtype)
 
 
 def additive(q: Tensor, key_bias: Tensor | None, hood: Neighborhood, quadrature: bool) -> Tensor | None:

@@ -157,7 +157,7 @@ class Machine(types.ModuleType):
         self.structures.append(pointers[0])
         if self.context and self.functions[arguments[0]] != self.context:
             return (Result("CUDA_ERROR_INVALID_HANDLE"),)
-        return self.answer("launch", *arguments)
+        return self.answer("launch", *arguments)[:1]
 
     # -- torch -----------------------------------------------------------------------------------------------
 
@@ -245,6 +245,6 @@ def forget():
     """Nothing of a machine is remembered."""
     for cached in (our_device.unfit, our_device.unavailable, our_device.architecture):
         cached.cache_clear()
-    for cached in (our_driver.primary, our_driver.upload_stream):
+    for cached in (our_driver.bindings, our_driver.primary, our_driver.upload_stream):
         cached.cache_clear()
     our_device._functions.clear()

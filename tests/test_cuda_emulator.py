@@ -17,7 +17,7 @@ from emulator import Emulated, EmulationError
 import geoattn as ga
 from geoattn import testing
 from geoattn.backends.base import Pairs
-from geoattn.backends.cuda import backend, plans
+from geoattn.backends.cuda import backend, operands, plans
 from geoattn.backends.cuda.plans import DevicePlan, device_plan
 from geoattn.plans import numbered_tile_plan
 from geoattn.testing import oracle
@@ -572,8 +572,8 @@ def far_apart():
 def test_tokens_too_far_apart_for_32_bits_are_copied():
     """Strides between tokens are 32-bit numbers of bytes; nothing but the copy is ever read."""
     shape = (1, 2, 1, 4)
-    assert not backend._near(torch.empty_strided(shape, (1, 2**30, 4, 1), device="meta"))
-    assert backend._near(torch.empty_strided(shape, (1, 2**30 - 1, 4, 1), device="meta"))
+    assert not operands.near(torch.empty_strided(shape, (1, 2**30, 4, 1), device="meta"))
+    assert operands.near(torch.empty_strided(shape, (1, 2**30 - 1, 4, 1), device="meta"))
 
 
 @pytest.mark.parametrize("dtype", [BF16, F32])

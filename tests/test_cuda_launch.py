@@ -14,7 +14,7 @@ import torch
 import geoattn as ga
 from geoattn import backends
 from geoattn.backends import driver
-from geoattn.backends.cuda import arguments, device, variants
+from geoattn.backends.cuda import arguments, compiler, device, variants
 from geoattn.backends.cuda.backend import Cuda
 
 VARIANT = variants.forward(torch.bfloat16, 64, 64, True, 80)
@@ -51,7 +51,7 @@ def on_a_thread(call):
 def test_a_launch_loads_once_and_runs_on_the_current_stream(machine):
     notes = machine((8, 0))
     for _ in range(2):
-        launch(blocks=77, scale=arguments.Scale.of(0.25), batch=3)
+        launch(blocks=77)
     names = [note.name for note in notes.notes if note.name not in ("retain", "stream", "wait")]
     assert names == ["load", "function", "attribute", "launch", "launch"]
     assert notes.called("load")[0].arguments == (b"code for 80",)
@@ -64,7 +64,7 @@ def test_a_launch_loads_once_and_runs_on_the_current_stream(machine):
 
 def test_the_driver_is_given_the_address_of_the_arguments(machine):
     notes = machine((8, 0))
-    structure = arguments.Forward(scale=arguments.Scale.of(0.25), batch=3)
+    structure = arguments.Forward(scale=arguments.Scale(all=0.25), batch=3)
     device.launch(VARIANT, 1, structure, torch.device("cuda", 0))
     found = arguments.Forward.from_address(notes.structures[0])
     assert (found.scale.all, found.batch) == (0.25, 3)
@@ -141,6 +141,55 @@ def test_a_driver_that_loads_nothing_during_a_capture_is_told_with_the_way_out(m
     with notes.capture():
         launch()
     assert notes.broken_captures == 0
+
+
+#: struct of arguments → a variant that takes it
+KERNELS = {
+    arguments.Forward: variants.forward(torch.bfloat16, 16, 16, True, 80),
+    arguments.Gradients: variants.query_gradient(torch.bfloat16, 16, 16, True, 80),
+    arguments.Delta: variants.delta(torch.bfloat16),
+    arguments.Table: variants.table_gradient(torch.bfloat16, 16, 16, True, 80, 16),
+}
+
+
+def compiled_with_layout(structure, monkeypatch, nudge=0):
+    """Compile a kernel that states where each number of its arguments lies, as Python has it."""
+    try:
+        nvrtc = compiler.Nvrtc()
+    except Exception as error:
+        pytest.skip(f"NVRTC cannot be loaded: {error}")
+    name, variant = structure.__name__, KERNELS[structure]
+    stated = [f"static_assert(sizeof({name}) == {ctypes.sizeof(structure)});"]
+    for place, offset, kind in arguments.numbers_of(structure):
+        stated.append(
+            f"static_assert(__builtin_offsetof({name}, {place}) == {offset + nudge}"
+            f' && sizeof((({name}*)0)->{place}) == {ctypes.sizeof(kind)}, "{place}");'
+        )
+    texts = dict(compiler.sources())
+    texts[f"{variant.kernel}.cu"] += "\n".join(stated)
+    monkeypatch.setattr(compiler, "sources", lambda: texts)
+    nvrtc.compile(variant, 80)
+
+
+@pytest.mark.parametrize("structure", KERNELS)
+def test_arguments_lie_as_the_kernels_read_them(structure, monkeypatch):
+    compiled_with_layout(structure, monkeypatch)
+
+
+def test_arguments_that_lie_elsewhere_are_noticed(monkeypatch):
+    with pytest.raises(compiler.CompilationError, match="static assertion failed"):
+        compiled_with_layout(arguments.Delta, monkeypatch, nudge=8)
+
+
+@pytest.mark.parametrize("structure", KERNELS)
+def test_numbers_are_written_where_they_lie(structure):
+    places = list(arguments.numbers_of(structure))
+    block = structure.of(*range(1, len(places) + 1))
+    for number, (name, _, _) in enumerate(places, start=1):
+        found = block
+        for part in name.split("."):
+            found = getattr(found, part)
+        assert found == number, name
 
 
 def test_no_blocks_are_no_launch_and_too_many_are_refused(machine):

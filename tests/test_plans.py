@@ -283,17 +283,21 @@ def test_blocks_of_a_plane_become_one_tile_each() -> None:
     assert plans.statistics(dilated).visited_tiles == 64
 
 
-def test_an_estimate_counts_useful_lanes_one_by_one() -> None:
-    plan = plans.lane_plan(ga.geodesic(ga.grids.gaussian(12, 24), radius=30.0))
-    found = plans.statistics(plan).useful_lanes
-    for size in (8, 16):
-        useful = busy = 0
-        for label in plan.tile_class:
-            for word in plan.lanes[plan.indptr[label] : plan.indptr[label + 1]].tolist():
-                for bits in (f"{word:032b}"[at : at + size] for at in range(0, 32, size)):
-                    useful += bits.count("1")
-                    busy += size if "1" in bits else 0
-        assert found[size] == useful / busy
+@pytest.mark.parametrize(("size", "radius"), [((14, 36), 100.0), ((14, 63), 60.0), ((20, 80), 100.0)])
+def test_tiles_are_full_beside_padding_where_every_pair_of_tokens_is_visible(size, radius) -> None:
+    """Asked of every tile, not only of those whose list is stored."""
+    plan = ga.plans.tile_plan(ga.geodesic(ga.grids.equiangular(*size), radius=radius))
+    found = ga.plans.full_beside_padding(plan)
+    rows, keys = (order.reshape(-1, 64) >= 0 for order in (plan.query_order, plan.key_order))
+    everywhere = np.ones(len(found), dtype=bool)
+    for tile in range(len(plan.tile_class)):
+        entries, key_tiles = expand.visited(plan, tile)
+        seen = expand.masks(plan, entries)
+        full = (seen == (rows[tile][:, None] & keys[key_tiles][:, None, :])).all((1, 2)) | seen.all((1, 2))
+        everywhere[entries] &= full & seen.reshape(len(entries), 4, 16, 8, 8).any((2, 4)).all((1, 2))
+    assert np.array_equal(found < 0, everywhere)
+    assert np.array_equal(found[found >= 0], plan.mask_ids[found >= 0])
+    assert ((found < 0) & (plan.mask_ids >= 0)).any() == (size[0] == 14)
 
 
 def test_an_estimate_prints_its_figures() -> None:

@@ -11,10 +11,9 @@ import pytest
 import torch
 
 import geoattn as ga
-from geoattn import ops
-from geoattn.backends import resident
-from geoattn.backends.cuda import plans
-from geoattn.backends.cuda.plans import DevicePlan, device_plan
+from geoattn.backends import resident, weights
+from geoattn.backends.cuda import arguments, plans
+from geoattn.backends.cuda.plans import device_plan
 from geoattn.backends.resident import Resident, elsewhere
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -24,7 +23,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 def machine(monkeypatch):
     cuda_stand_in.forget()
     machine = cuda_stand_in.install(monkeypatch, (9, 0), (9, 0))
-    for module in (resident, plans, ops):
+    for module in (resident, plans, weights):
         monkeypatch.setattr(module, "uploaded", machine.allocate)
     yield machine
     ga.plans.clear()
@@ -48,9 +47,9 @@ def cache(max_bytes):
 def test_plans_and_log_weights_are_made_on_a_thread_and_a_stream_of_their_own(machine):
     hood = ga.geodesic(ga.grids.gaussian(8, 16), radius=30.0)
     device_plan(hood, CUDA)
-    ops.log_weights(hood.key_grid, CUDA, torch.float32)
+    weights.log_weights(hood.key_grid, CUDA, torch.float32)
     allocated = machine.called("allocate")
-    assert len(allocated) == len(DevicePlan.ARRAYS) + 1
+    assert len(allocated) == len(arguments.Plan.ARRAYS) + 1
     assert {note.arguments for note in allocated} == {(CUDA,)}
     assert threading.get_ident() not in {note.thread for note in allocated}
     assert {note.stream for note in allocated} == {5001}  # the one that was made for it
@@ -63,11 +62,11 @@ def test_cold_plans_and_log_weights_leave_a_capture_alone_and_outlive_it(machine
     hood = ga.geodesic(ga.grids.gaussian(8, 16), radius=30.0)
     with machine.capture():
         plan = device_plan(hood, CUDA)
-        weights = ops.log_weights(hood.key_grid, CUDA, torch.float32)
+        logs = weights.log_weights(hood.key_grid, CUDA, torch.float32)
     assert machine.broken_captures == 0
     assert machine.called("allocate")
     assert device_plan(hood, CUDA) is plan
-    assert ops.log_weights(hood.key_grid, CUDA, torch.float32) is weights
+    assert weights.log_weights(hood.key_grid, CUDA, torch.float32) is logs
 
 
 def test_allocations_on_the_captured_thread_would_break_a_capture(machine):
@@ -81,9 +80,9 @@ def test_what_is_kept_is_no_inference_tensor():
     hood = line(70)
     with torch.inference_mode():
         plan = device_plan(hood, CPU)
-        weights = ops.log_weights(ga.grids.gaussian(6, 12), CPU, torch.float32)
+        logs = weights.log_weights(ga.grids.gaussian(6, 12), CPU, torch.float32)
     assert not plan.entries.is_inference()
-    assert not weights.is_inference()
+    assert not logs.is_inference()
 
 
 def test_errors_of_the_other_thread_are_those_of_the_call():

@@ -12,6 +12,14 @@ class DriverError(RuntimeError):
     """The CUDA driver refuses a call."""
 
 
+@cache
+def bindings() -> Any:
+    """The module ``cuda.bindings.driver``."""
+    from cuda.bindings import driver
+
+    return driver
+
+
 def call(name: str, *arguments: Any, work: tuple[object, int] | None = None) -> Any:
     """``cu<name>(*arguments)`` without its status.
 
@@ -22,15 +30,20 @@ def call(name: str, *arguments: Any, work: tuple[object, int] | None = None) -> 
     DriverError
         With the name of the call and the driver's words.
     """
-    from cuda.bindings import driver
-
-    result, *values = getattr(driver, f"cu{name}")(*arguments)
-    if result != driver.CUresult.CUDA_SUCCESS:
-        _, text = driver.cuGetErrorString(result)
-        words = text.decode() if text else "no description"
-        where = "" if work is None else f" for {work[0]} on cuda:{work[1]}"
-        raise DriverError(f"cu{name} fails{where}: {result.name} ({words})")
+    result, *values = getattr(bindings(), f"cu{name}")(*arguments)
+    check(name, result, work)
     return values[0] if values else None
+
+
+def check(name: str, result: Any, work: tuple[object, int] | None = None) -> None:
+    """Raise what a call's status says if that is not success."""
+    driver = bindings()
+    if result is driver.CUresult.CUDA_SUCCESS or result == driver.CUresult.CUDA_SUCCESS:
+        return
+    _, text = driver.cuGetErrorString(result)
+    words = text.decode() if text else "no description"
+    where = "" if work is None else f" for {work[0]} on cuda:{work[1]}"
+    raise DriverError(f"cu{name} fails{where}: {result.name} ({words})")
 
 
 @cache
@@ -40,6 +53,11 @@ def primary(index: int) -> int:
     return int(call("DevicePrimaryCtxRetain", call("DeviceGet", index)))
 
 
+def is_current(index: int) -> bool:
+    """Whether a device's primary context is the calling thread's."""
+    return int(bindings().cuCtxGetCurrent()[1]) == primary(index)
+
+
 @contextmanager
 def current(index: int) -> Iterator[None]:
     """Within it, a device's primary context is the calling thread's.
@@ -47,13 +65,11 @@ def current(index: int) -> Iterator[None]:
     A thread that has started nothing on a device has none, such as those of autograd: torch makes it
     current with its own first call there, and the driver refuses all others before.
     """
-    from cuda.bindings import driver
-
     context = primary(index)
-    if int(call("CtxGetCurrent")) == context:
+    if is_current(index):
         yield
         return
-    call("CtxPushCurrent", driver.CUcontext(context))
+    call("CtxPushCurrent", bindings().CUcontext(context))
     try:
         yield
     finally:
@@ -62,17 +78,12 @@ def current(index: int) -> Iterator[None]:
 
 def tolerate_captures() -> None:
     """Let the calling thread allocate, copy and load while another captures a graph, which goes on."""
-    from cuda.bindings import driver
-
-    relaxed = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+    relaxed = bindings().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
     call("ThreadExchangeStreamCaptureMode", relaxed)
 
 
 @cache
 def upload_stream(index: int) -> int:
     """A stream of a device that nobody else has: torch's own go round, and one may be under capture."""
-    from cuda.bindings import driver
-
     with current(index):
-        flags = driver.CUstream_flags.CU_STREAM_NON_BLOCKING
-        return int(call("StreamCreate", flags))
+        return int(call("StreamCreate", bindings().CUstream_flags.CU_STREAM_NON_BLOCKING))

@@ -13,6 +13,7 @@ from geoattn.plans.cache import (
 )
 from geoattn.plans.cost import Statistics, estimate, statistics
 from geoattn.plans.expand import edges
+from geoattn.plans.padding import full_beside_padding
 
 __all__ = [
     "LanePlan",
@@ -26,6 +27,7 @@ __all__ = [
     "clears",
     "edges",
     "estimate",
+    "full_beside_padding",
     "lane_plan",
     "numbered_plan",
     "numbered_tile_plan",

@@ -214,6 +214,27 @@ def group_bits(masks: Any) -> Any:
 
 
 @numba.njit(cache=True, nogil=True)
+def full_beside_padding(mask_ids: Any, masks: Any, groups: Any, rows: Any, columns: Any) -> Any:
+    """Numbers of masks, with −1 for those that hide but padding and have no empty group.
+
+    ``rows`` and ``columns [n_entries]`` say by bits which positions of an entry's tiles hold tokens; 0 where
+    that is not the same for all that share the entry.
+    """
+    found = mask_ids.copy()
+    for e in range(len(mask_ids)):
+        mask = mask_ids[e]
+        if mask < 0 or groups[mask] != np.uint32(0xFFFFFFFF):
+            continue
+        full = True
+        for i in range(masks.shape[1]):
+            held = (rows[e] >> np.uint64(i)) & _ONE
+            full &= masks[mask, i] == columns[e] * held
+        if full:
+            found[e] = -1
+    return found
+
+
+@numba.njit(cache=True, nogil=True)
 def count_bits(words: Any) -> Any:
     """Number of bits set in each row of ``words [n, width]``, uint64, by adding ever wider fields."""
     counts = np.zeros(len(words), np.int64)

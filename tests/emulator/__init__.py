@@ -21,6 +21,7 @@ from torch import Tensor
 from geoattn import backends
 from geoattn._files import cache_folder, whole
 from geoattn._shipped import shipped
+from geoattn.backends.cuda.arguments import Block
 from geoattn.backends.cuda.backend import Cuda
 from geoattn.backends.cuda.variants import Variant
 
@@ -54,12 +55,10 @@ class Emulated(Cuda):
     def architecture(self, device: torch.device) -> int:
         return self.capability
 
-    def launch(
-        self, variant: Variant, blocks: int, structure: ctypes.Structure, tensors: Sequence[Tensor]
-    ) -> None:
+    def launch(self, variant: Variant, blocks: int, block: Block, tensors: Sequence[Tensor]) -> None:
         ranges = [address for x in tensors for address in extent(x)]
         message = kernel(variant, self.edits)(
-            ctypes.byref(structure),
+            ctypes.byref(block),
             ctypes.c_uint(blocks),
             variant.threads,
             variant.shared_bytes,

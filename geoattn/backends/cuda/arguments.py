@@ -1,16 +1,57 @@
-"""The kernels' arguments as they lie in memory: each class is the struct of that name in ``cuda/``."""
+"""The kernels' arguments as they lie in memory: each class is the struct of that name in ``cuda/``.
+
+A block of arguments is made of all its numbers at once, in the order in which they lie: a plan's are a tuple
+that it keeps, and :func:`view`, :func:`factor` and :func:`table` give those of tensors.
+"""
 
 from __future__ import annotations
 
 import ctypes
-from typing import ClassVar
+import struct
+from collections.abc import Iterator
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from geoattn.backends.cuda.plans import DevicePlan
-
 _pointer, _float = ctypes.c_void_p, ctypes.c_float
 _long, _int, _unsigned = ctypes.c_int64, ctypes.c_int32, ctypes.c_uint32
+
+#: how :mod:`struct` writes a number
+_CODES: dict[Any, str] = {_pointer: "Q", _float: "f", _long: "q", _int: "i", _unsigned: "I"}
+
+
+def numbers_of(structure: type[ctypes.Structure]) -> Iterator[tuple[str, int, Any]]:
+    """Name, offset and type of each number of a struct, those of structs in it too, as they lie."""
+    for name, kind, *_ in structure._fields_:
+        offset = getattr(structure, name).offset
+        if issubclass(kind, ctypes.Structure):
+            for inner, further, number in numbers_of(kind):
+                yield f"{name}.{inner}", offset + further, number
+        else:
+            yield name, offset, kind
+
+
+class Block(ctypes.Structure):
+    """What a kernel is launched with."""
+
+    _packing: ClassVar[struct.Struct]
+
+    @classmethod
+    def of(cls, *numbers: float) -> Self:
+        """A block of these numbers; a pointer of 0 is null."""
+        block = cls()
+        cls._packing.pack_into(block, 0, *numbers)
+        return block
+
+
+def _packed(structure: type[Block]) -> type[Block]:
+    """Let a class know how its numbers are written."""
+    text, end = "<", 0
+    for _, offset, kind in numbers_of(structure):
+        text += f"{offset - end}x{_CODES[kind]}"
+        end = offset + ctypes.sizeof(kind)
+    structure._packing = struct.Struct(text)
+    return structure
 
 
 class View(ctypes.Structure):
@@ -18,21 +59,20 @@ class View(ctypes.Structure):
 
     _fields_: ClassVar = [("data", _pointer), ("batch", _long), ("head", _long), ("token", _unsigned)]
 
-    @classmethod
-    def of(cls, x: Tensor) -> View:
-        batch, token, head = (stride * x.element_size() for stride in x.stride()[:3])
-        return cls(x.data_ptr(), batch, head, token)
+
+def view(x: Tensor) -> tuple[int, int, int, int]:
+    """The numbers of a :class:`View`."""
+    size, strides = x.element_size(), x.stride()
+    return x.data_ptr(), strides[0] * size, strides[2] * size, strides[1] * size
 
 
 class Plan(ctypes.Structure):
-    _fields_: ClassVar = [
-        *((name, _pointer) for name in DevicePlan.ARRAYS),
-        ("ring", _int),
-    ]
+    """A plan: see :class:`geoattn.backends.cuda.plans.DevicePlan`."""
 
-    @classmethod
-    def of(cls, plan: DevicePlan) -> Plan:
-        return cls(*(getattr(plan, name).data_ptr() for name in DevicePlan.ARRAYS), plan.ring)
+    ARRAYS: ClassVar = (
+        "row_order", "column_order", "schedule", "tile_class", "tile_shift", "starts", "entries", "masks",
+    )  # fmt: skip
+    _fields_: ClassVar = [*((name, _pointer) for name in ARRAYS), ("ring", _int)]
 
 
 class Scale(ctypes.Structure):
@@ -40,11 +80,12 @@ class Scale(ctypes.Structure):
 
     _fields_: ClassVar = [("each", _pointer), ("batch", _long), ("all", _float)]
 
-    @classmethod
-    def of(cls, scale: float | Tensor) -> Scale:
-        if isinstance(scale, Tensor):
-            return cls(scale.data_ptr(), 0 if scale.shape[0] == 1 else scale.shape[1], 0.0)
-        return cls(None, 0, scale)
+
+def factor(scale: float | Tensor) -> tuple[int, int, float]:
+    """The numbers of a :class:`Scale`."""
+    if isinstance(scale, Tensor):
+        return scale.data_ptr(), 0 if scale.shape[0] == 1 else scale.shape[1], 0.0
+    return 0, 0, scale
 
 
 class Relation(ctypes.Structure):
@@ -55,17 +96,20 @@ class Relation(ctypes.Structure):
         *((name, _long) for name in ("batch", "query", "head")),
     ]
 
-    @classmethod
-    def of(cls, plan: DevicePlan, table: Tensor | None) -> Relation:
-        """``table [batch or 1, head, number]``, or ``[batch, query, head, number]``, side by side."""
-        if table is None or plan.numbers is None or plan.number_ids is None:
-            return cls()
-        batch, *query, head, _ = table.stride()
-        strides = 0 if table.shape[0] == 1 else batch, *(query or [0]), head
-        return cls(*(x.data_ptr() for x in (plan.number_ids, plan.numbers, table)), *strides)
+
+def related(numbers: tuple[int, int] | None, table: Tensor | None) -> tuple[int, ...]:
+    """The numbers of a :class:`Relation`: those of a plan, and of a table whose entries lie side by side.
+
+    The table is ``[batch or 1, head, number]``, or ``[batch, query, head, number]``.
+    """
+    if numbers is None or table is None:
+        return 0, 0, 0, 0, 0, 0
+    batch, *query, head, _ = table.stride()
+    return *numbers, table.data_ptr(), 0 if table.shape[0] == 1 else batch, *(query or [0]), head
 
 
-class Forward(ctypes.Structure):
+@_packed
+class Forward(Block):
     _fields_: ClassVar = [
         ("plan", Plan),
         *((name, View) for name in ("q", "k", "v", "out", "lse")),
@@ -77,7 +121,8 @@ class Forward(ctypes.Structure):
     ]
 
 
-class Gradients(ctypes.Structure):
+@_packed
+class Gradients(Block):
     _fields_: ClassVar = [
         ("plan", Plan),
         *((name, View) for name in ("row_score", "row_value", "column_score", "column_value")),
@@ -92,7 +137,8 @@ class Gradients(ctypes.Structure):
     ]
 
 
-class Delta(ctypes.Structure):
+@_packed
+class Delta(Block):
     _fields_: ClassVar = [
         *((name, View) for name in ("out", "out_gradient", "lse", "lse_gradient")),
         ("statistics", _pointer),
@@ -101,7 +147,8 @@ class Delta(ctypes.Structure):
     ]
 
 
-class Table(ctypes.Structure):
+@_packed
+class Table(Block):
     _fields_: ClassVar = [
         ("plan", Plan),
         *((name, View) for name in ("q", "out_gradient", "k", "v")),

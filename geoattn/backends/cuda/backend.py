@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Sequence
 
@@ -13,19 +12,11 @@ from geoattn.backends.base import Forward, Gradients, Pairs
 from geoattn.backends.chunks import table_gradient
 from geoattn.backends.cuda import arguments, variants
 from geoattn.backends.cuda import device as cuda_device
-from geoattn.backends.cuda.arguments import View
+from geoattn.backends.cuda.arguments import factor, related, view
+from geoattn.backends.cuda.operands import KeyBias, exponents, key_bias_of, near, readable
 from geoattn.backends.cuda.plans import DevicePlan, device_plan
 from geoattn.backends.cuda.variants import Variant
 from geoattn.neighborhoods.base import Neighborhood
-
-#: rows start at multiples of this many bytes, and hold as many elements that their bytes are one too
-ALIGNMENT = 16
-#: and lie at most as many bytes apart from one token to the next
-MOST_TOKEN_STRIDE = 2**32 - 1
-
-LOG2_E = math.log2(math.e)
-#: exponents of 2 beyond this are bent back, so that all finite biases have finite ones, in their order
-BEND = 2.0**125
 
 #: side of a plan's tiles
 TILE = 64
@@ -71,10 +62,10 @@ class Cuda:
         return cuda_device.architecture(device.index)
 
     def launch(
-        self, variant: Variant, blocks: int, structure: ctypes.Structure, tensors: Sequence[Tensor]
+        self, variant: Variant, blocks: int, block: arguments.Block, tensors: Sequence[Tensor]
     ) -> None:
-        """Run ``blocks`` blocks of a kernel; ``tensors`` are those that the structure points into."""
-        cuda_device.launch(variant, blocks, structure, tensors[0].device)
+        """Run ``blocks`` blocks of a kernel; ``tensors`` are those that its arguments point into."""
+        cuda_device.launch(variant, blocks, block, tensors[0].device)
 
     def forward(
         self,
@@ -89,32 +80,31 @@ class Cuda:
         batch, queries, heads, score_dim = q.shape
         value_dim = v.shape[-1]
         plan = device_plan(hood if pairs is None else pairs.relation, q.device)
-        q, k, v = _readable(q), _readable(k), _readable(v)
+        q, k, v = readable(q), readable(k), readable(v)
         out = q.new_empty(batch, queries, heads, v.shape[-1])
         lse = q.new_empty(batch, queries, heads, dtype=torch.float32)
-        bias, table = _exponents(key_bias), _exponents(None if pairs is None else pairs.table)
-        structure = arguments.Forward(
-            arguments.Plan.of(plan),
-            View.of(q),
-            View.of(k),
-            View.of(v),
-            View.of(out),
-            View.of(lse),
-            *_bias(bias),
+        bias, table = key_bias_of(key_bias, hood.key_grid, q.device), _table(pairs)
+        block = arguments.Forward.of(
+            *plan.block,
+            *view(q),
+            *view(k),
+            *view(v),
+            *view(out),
+            *view(lse),
+            *bias.numbers,
             batch,
             heads,
             heads // k.shape[2],
             q.shape[-1],
             v.shape[-1],
-            arguments.Scale.of(scale),
-            arguments.Relation.of(plan, table),
+            *factor(scale),
+            *related(plan.numbered, table),
         )
         shape = q.dtype, score_dim, value_dim, plan.masked, self.architecture(q.device)
         variant = variants.forward(*shape, plan.number_bits)
-        more = (x for x in (bias, scale, table) if isinstance(x, Tensor))
-        tensors = (q, k, v, out, lse, *more, *plan.tensors)
-        self.launch(variant, plan.n_tiles * variant.parts * batch * heads, structure, tensors)
-        return Forward(out[..., :value_dim], lse)
+        tensors = (q, k, v, out, lse, *_tensors(bias.exponents, scale, table), *plan.tensors)
+        self.launch(variant, plan.n_tiles * variant.parts * batch * heads, block, tensors)
+        return Forward(_narrow(out, value_dim), lse)
 
     def backward(
         self,
@@ -138,20 +128,21 @@ class Cuda:
         of = hood if pairs is None else pairs.relation
         plan, transposed = device_plan(of, q.device), device_plan(of.transpose(), q.device)
         given = grad_out, grad_lse, q, k, v, key_bias, hood, scale
-        q, k, v, out, grad_out = (_readable(x) for x in (q, k, v, out, grad_out))
-        bias, table = _exponents(key_bias), _exponents(None if pairs is None else pairs.table)
+        q, k, v, out, grad_out = (readable(x) for x in (q, k, v, out, grad_out))
+        bias, table = key_bias_of(key_bias, hood.key_grid, q.device), _table(pairs)
         statistics = self._statistics(out, grad_out, lse, grad_lse)
         dq = torch.empty_like(q, memory_format=torch.contiguous_format)
+        more = _tensors(scale, table)
 
         def run(
             variant: Variant, plan: DevicePlan, row_heads: int, views: Sequence[Tensor], sums: Tensor | None
         ) -> None:
-            structure = arguments.Gradients(
-                arguments.Plan.of(plan),
-                *(View.of(x) for x in views),
+            block = arguments.Gradients.of(
+                *plan.block,
+                *(number for x in views for number in view(x)),
                 statistics.data_ptr(),
-                *_bias(bias),
-                None if sums is None else sums.data_ptr(),
+                *bias.numbers,
+                0 if sums is None else sums.data_ptr(),
                 batch,
                 heads,
                 shared_by,
@@ -159,12 +150,11 @@ class Cuda:
                 keys,
                 q.shape[-1],
                 v.shape[-1],
-                arguments.Scale.of(scale),
-                arguments.Relation.of(plan, table),
+                *factor(scale),
+                *related(plan.numbered, table),
             )
-            more = (x for x in (bias, sums, scale, table) if isinstance(x, Tensor))
-            tensors = (*views, statistics, *more, *plan.tensors)
-            self.launch(variant, plan.n_tiles * variant.parts * batch * row_heads, structure, tensors)
+            tensors = (*views, statistics, *_tensors(bias.exponents, sums), *more, *plan.tensors)
+            self.launch(variant, plan.n_tiles * variant.parts * batch * row_heads, block, tensors)
 
         shape = (q.dtype, score_dim, value_dim)
         architecture = self.architecture(q.device)
@@ -199,7 +189,8 @@ class Cuda:
             db = db.sum((0, 1)).unsqueeze(0) if key_bias.shape[0] == 1 else db.sum(1)
         if ds is not None and isinstance(scale, Tensor):
             ds = ds.sum((0, 1, 3)).unsqueeze(0) if scale.shape[0] == 1 else ds.sum((0, 3))
-        return Gradients(dq[..., :score_dim], dk[..., :score_dim], dv[..., :value_dim], db, ds, dtable)
+        dq, dk, dv = _narrow(dq, score_dim), _narrow(dk, score_dim), _narrow(dv, value_dim)
+        return Gradients(dq, dk, dv, db, ds, dtable)
 
     def _table_gradient(
         self,
@@ -207,7 +198,7 @@ class Cuda:
         plan: DevicePlan,
         views: tuple[Tensor, Tensor, Tensor, Tensor],
         statistics: Tensor,
-        bias: Tensor | None,
+        bias: KeyBias,
         table: Tensor,
         scale: float | Tensor,
     ) -> Tensor:
@@ -222,11 +213,11 @@ class Cuda:
         for first in range(0, len(plan.items), step):
             items = plan.items[first : first + step]
             sums = q.new_empty(batch * heads, len(items), TILE**2, dtype=torch.float32)
-            structure = arguments.Table(
-                arguments.Plan.of(plan),
-                *(View.of(x) for x in views),
+            block = arguments.Table.of(
+                *plan.block,
+                *(number for x in views for number in view(x)),
                 statistics.data_ptr(),
-                *_bias(bias),
+                *bias.numbers,
                 items.data_ptr(),
                 plan.class_tiles.data_ptr(),
                 sums.data_ptr(),
@@ -237,13 +228,12 @@ class Cuda:
                 queries,
                 q.shape[-1],
                 grad_out.shape[-1],
-                arguments.Scale.of(scale),
-                arguments.Relation.of(plan, table),
+                *factor(scale),
+                *related(plan.numbered, table),
             )
-            more = (x for x in (bias, scale) if isinstance(x, Tensor))
-            tensors = (*views, statistics, sums, table, *more, *plan.tensors)
+            tensors = (*views, statistics, sums, *_tensors(bias.exponents, scale, table), *plan.tensors)
             parts = variant.parts * (TILE // variant.columns)
-            self.launch(variant, len(items) * parts * batch * heads, structure, tensors)
+            self.launch(variant, len(items) * parts * batch * heads, block, tensors)
             numbers = plan.numbers.flatten(1).index_select(0, items[:, 3].long()).flatten()
             if plan.number_bits == 16:
                 numbers = numbers.int() & 0xFFFF
@@ -256,68 +246,54 @@ class Cuda:
         batch, queries, heads, value_dim = out.shape
         statistics = out.new_empty(batch, heads, queries, 2, dtype=torch.float32)
         rows = batch * heads * queries
-        if grad_lse is not None and not _near(grad_lse):
+        if grad_lse is not None and not near(grad_lse):
             grad_lse = grad_lse.contiguous()
-        structure = arguments.Delta(
-            View.of(out),
-            View.of(grad_out),
-            View.of(lse),
-            View() if grad_lse is None else View.of(grad_lse),
+        block = arguments.Delta.of(
+            *view(out),
+            *view(grad_out),
+            *view(lse),
+            *((0, 0, 0, 0) if grad_lse is None else view(grad_lse)),
             statistics.data_ptr(),
             rows,
             heads,
             queries,
             value_dim,
         )
-        tensors = (out, grad_out, lse, statistics, *(() if grad_lse is None else (grad_lse,)))
-        self.launch(variants.delta(out.dtype), math.ceil(rows / 16), structure, tensors)
+        tensors = (out, grad_out, lse, statistics, *_tensors(grad_lse))
+        self.launch(variants.delta(out.dtype), math.ceil(rows / 16), block, tensors)
         return statistics
 
 
+def _table(pairs: Pairs | None) -> Tensor | None:
+    """The table of a relation as exponents of 2, entries side by side."""
+    return None if pairs is None else exponents(pairs.table).contiguous()
+
+
+def _tensors(*arguments: float | Tensor | None) -> tuple[Tensor, ...]:
+    return tuple(x for x in arguments if isinstance(x, Tensor))
+
+
+def _narrow(x: Tensor, channels: int) -> Tensor:
+    """The first channels, where kernels wrote more."""
+    return x if x.shape[-1] == channels else x[..., :channels]
+
+
 def sum_by_number(values: Tensor, numbers: Tensor, count: int) -> Tensor:
-    """Sums ``[m, count]`` of the values ``[m, n]`` that have a number ``[n]`` in common, in a fixed order."""
-    values = values.index_select(1, numbers.argsort(stable=True))
-    lengths = numbers.bincount(minlength=count)
+    """Sums ``[m, count]`` of the values ``[m, n]`` that have a number ``[n]`` in common, in a fixed order.
+
+    Nothing is asked of the device, so that a graph can be captured meanwhile.
+    """
+    numbers, order = numbers.sort(stable=True)
+    every = torch.arange(count + 1, device=numbers.device, dtype=numbers.dtype)
+    lengths = torch.searchsorted(numbers, every).diff()
     runs = (lengths + RUN - 1) // RUN  # one after the other, and then these: many threads share a long sum
-    of_runs = lengths.new_full((int(runs.sum()),), RUN)
-    last = runs.cumsum(0) - 1
-    of_runs[last[lengths > 0]] = ((lengths - 1) % RUN + 1)[lengths > 0]
+    ends = runs.cumsum(0)
+    places = torch.arange(len(numbers) // RUN + count + 1, device=numbers.device)  # as many at most, and one
+    some = lengths > 0
+    last, rest = torch.where(some, ends - 1, len(places) - 1), torch.where(some, (lengths - 1) % RUN + 1, 0)
+    of_runs = torch.where(places < ends[-1], RUN, 0).scatter(0, last, rest)
+    values = values.index_select(1, order)
     for size in (of_runs, runs):
         each = size.expand(len(values), -1).contiguous()
         values = torch.segment_reduce(values, "sum", lengths=each, axis=1, unsafe=True, initial=0)
     return values
-
-
-def _readable(x: Tensor) -> Tensor:
-    """The tensor itself if kernels can read its rows in pieces of 16 bytes, else a padded copy.
-
-    Models meet the condition as soon as their head dims are multiples of 8 (of 4 in float32), and
-    their tokens lie less than 4 GiB apart.
-    """
-    size = x.element_size()
-    starts = (x.data_ptr(), *(stride * size for stride in x.stride()[:-1]), x.shape[-1] * size)
-    if _near(x) and x.stride(-1) == 1 and all(start % ALIGNMENT == 0 for start in starts):
-        return x
-    padding = -x.shape[-1] % (ALIGNMENT // size)
-    return torch.nn.functional.pad(x, (0, padding)).contiguous()
-
-
-def _near(x: Tensor) -> bool:
-    """Whether 32 bits hold the distance between tokens."""
-    return x.stride(1) * x.element_size() <= MOST_TOKEN_STRIDE
-
-
-def _exponents(key_bias: Tensor | None) -> Tensor | None:
-    """The additive key vector side by side, as exponents of 2: ``exponent`` of ``numbers.cuh``."""
-    if key_bias is None:
-        return None
-    size = key_bias.abs()
-    bent = (BEND + (size - BEND / LOG2_E) / 2).copysign(key_bias)
-    return torch.where(size > BEND / LOG2_E, bent, key_bias * LOG2_E).contiguous()
-
-
-def _bias(key_bias: Tensor | None) -> tuple[int | None, int]:
-    """Pointer and batch stride of the additive key vector."""
-    if key_bias is None:
-        return None, 0
-    return key_bias.data_ptr(), 0 if key_bias.shape[0] == 1 else key_bias.shape[1]

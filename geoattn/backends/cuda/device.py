@@ -82,8 +82,12 @@ def launch(variant: Variant, blocks: int, arguments: ctypes.Structure, device: t
     pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
     grid, block = (blocks, 1, 1), (variant.threads, 1, 1)
     settings = (*grid, *block, variant.shared_bytes, current_stream(index), ctypes.addressof(pointers), 0)
-    with driver.current(index):
-        driver.call("LaunchKernel", function, *settings, work=(variant, index))
+    if driver.is_current(index):
+        (result,) = driver.bindings().cuLaunchKernel(function, *settings)
+    else:
+        with driver.current(index):
+            (result,) = driver.bindings().cuLaunchKernel(function, *settings)
+    driver.check("LaunchKernel", result, (variant, index))
 
 
 #: kernels as loaded in the context of a device
@@ -107,13 +111,11 @@ def _function(variant: Variant, index: int) -> Any:
 
 
 def _loaded(variant: Variant, index: int) -> Any:
-    from cuda.bindings.driver import CUfunction_attribute
-
     work = variant, index
     with driver.current(index):
         module = driver.call("ModuleLoadData", cubin(variant, architecture(index)), work=work)
         function = driver.call("ModuleGetFunction", module, variant.kernel.encode(), work=work)
-        attribute = CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        attribute = driver.bindings().CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         driver.call("FuncSetAttribute", function, attribute, variant.shared_bytes, work=work)
     return function
 

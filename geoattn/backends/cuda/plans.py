@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
-from typing import ClassVar
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geoattn.backends.cuda.arguments import Plan as PlanBlock
 from geoattn.backends.resident import Resident, uploaded
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.plans import NumberedTilePlan, TilePlan, numbered_tile_plan, tile_plan
@@ -24,10 +24,6 @@ TILES_AT_ONCE = 32
 @dataclasses.dataclass(frozen=True, eq=False)
 class DevicePlan:
     """A plan of 64×64 tiles; see :class:`geoattn.plans.TilePlan` and ``cuda/walk.cuh``."""
-
-    ARRAYS: ClassVar = (
-        "row_order", "column_order", "schedule", "tile_class", "tile_shift", "starts", "entries", "masks",
-    )  # fmt: skip
 
     row_order: Tensor
     column_order: Tensor
@@ -83,17 +79,29 @@ class DevicePlan:
             **numbered,
         )
 
-    @property
+    @cached_property
     def tensors(self) -> tuple[Tensor, ...]:
         numbered = (self.number_ids, self.numbers, self.items, self.class_tiles)
-        return *(getattr(self, name) for name in self.ARRAYS), *(x for x in numbered if x is not None)
+        return *(getattr(self, name) for name in PlanBlock.ARRAYS), *(x for x in numbered if x is not None)
 
-    @property
+    @cached_property
+    def block(self) -> tuple[int, ...]:
+        """The numbers of the plan in a block of arguments."""
+        return *(getattr(self, name).data_ptr() for name in PlanBlock.ARRAYS), self.ring
+
+    @cached_property
+    def numbered(self) -> tuple[int, int] | None:
+        """Where its numbers are, for :func:`geoattn.backends.cuda.arguments.related`."""
+        if self.number_ids is None or self.numbers is None:
+            return None
+        return self.number_ids.data_ptr(), self.numbers.data_ptr()
+
+    @cached_property
     def number_bits(self) -> int:
         """Of a number in a relation; 0 without one."""
         return 0 if self.numbers is None else 8 * self.numbers.element_size()
 
-    @property
+    @cached_property
     def n_tiles(self) -> int:
         return len(self.schedule)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache, cached_property
 
 import torch
 
@@ -44,6 +45,13 @@ class Variant:
     #: blocks that a multiprocessor should hold at once
     blocks: int = 1
 
+    def __hash__(self) -> int:
+        return self._hash  # asked for at every launch
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.kernel, self.definitions))
+
     @property
     def most_registers(self) -> int:
         """Registers of a thread that let as many blocks share a multiprocessor."""
@@ -54,7 +62,7 @@ class Variant:
         """Columns of a tile that a block takes at once."""
         return int(dict(self.definitions)["STEP"])
 
-    @property
+    @cached_property
     def slices(self) -> int:
         """Blocks that share the channels of a sum."""
         return int(dict(self.definitions)["SLICES"])
@@ -77,6 +85,7 @@ def padded(head_dim: int) -> int:
     raise ValueError(f"head dim {head_dim} is above {HEAD_DIMS[-1]}, the widest of the CUDA kernels")
 
 
+@cache
 def forward(
     dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, architecture: int, number_bits: int = 0
 ) -> Variant:
@@ -107,6 +116,7 @@ def forward(
     )
 
 
+@cache
 def query_gradient(
     dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, architecture: int, number_bits: int = 0
 ) -> Variant:
@@ -115,6 +125,7 @@ def query_gradient(
     return _gradients(dtype, score, value, masked, architecture, number_bits, False, ("SCORE_SIDE",))
 
 
+@cache
 def key_gradients(
     dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, architecture: int, number_bits: int = 0
 ) -> tuple[Variant, ...]:
@@ -128,6 +139,7 @@ def key_gradients(
     return tuple(_gradients(*shape, True, side) for side in sides)
 
 
+@cache
 def table_gradient(
     dtype: torch.dtype, score_dim: int, value_dim: int, masked: bool, architecture: int, number_bits: int
 ) -> Variant:
@@ -151,6 +163,7 @@ def table_gradient(
     )
 
 
+@cache
 def delta(dtype: torch.dtype) -> Variant:
     """What the backward pass needs to know of each query."""
     return Variant("delta", (("ELEMENT", ELEMENTS[dtype]), ("BLOCKS", "8")), threads=128, blocks=8)
