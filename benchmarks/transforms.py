@@ -115,7 +115,7 @@ def main() -> None:
         errors = {
             n: float(np.abs(trip(given) - given).max() / np.abs(given).max()) for n, trip in trips.items()
         }
-        for _ in range(max(3, 20_000 // sizes[0] ** 2)):
+        for _ in range(max(8, 200_000 // sizes[0] ** 2)):
             for name, trip in trips.items():
                 for place, batch in enumerate((given[:1], given)):
                     best[name][place] = min(best[name][place], clock(partial(trip, batch)))

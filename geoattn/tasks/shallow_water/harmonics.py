@@ -1,4 +1,10 @@
-"""Spherical harmonic transforms of scalars and tangential vectors: a Fourier and a Legendre transform."""
+"""Spherical harmonic transforms of scalars and tangential vectors: a Fourier and a Legendre transform.
+
+Our own, since they run on tensors of any device and dtype and pin no release of torch.
+``benchmarks/transforms.py`` times them beside packages: many fields at once take less time than with
+torch-harmonics or, up to T85, pyshtools; of a single field pyshtools is faster from T42 on, and ducc0, whose
+licence is not ours, is many times faster.
+"""
 
 from __future__ import annotations
 
