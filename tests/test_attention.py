@@ -397,3 +397,9 @@ def test_registers_by_merging_and_sinks_by_the_lse_are_those_of_one_softmax():
         strict=True,
     ):
         torch.testing.assert_close(x, y)
+
+
+def test_a_softcap_is_refused_by_its_name():
+    x = torch.ones(1, 4, 1, 2)
+    with pytest.raises(TypeError, match="softcap"):
+        ga.attention(x, x, x, ga.everything(ga.grids.cartesian(4)), softcap=30.0)
