@@ -176,10 +176,18 @@ def test_structured_points_come_back_by_their_name(name):
     assert 0 < report.deviation <= report.tolerance
 
 
-def test_a_cubed_sphere_comes_back_from_its_six_faces():
-    grid = ga.grids.named("c48")
+@pytest.mark.parametrize("name", ["c48-equiangular", "c48-fv3"])
+def test_a_cubed_sphere_comes_back_from_its_six_faces(name):
+    grid = ga.grids.named(name)
     report = ga.grids.recognise(points(grid.lat, grid.lon, ("tile", "y", "x")))
-    assert (report.name, report.grid, report.dims) == ("c48", grid, ("tile", "y", "x"))
+    assert (report.name, report.grid, report.dims) == (name, grid, ("tile", "y", "x"))
+
+
+@pytest.mark.parametrize(
+    "grid", [ga.grids.cubed_sphere(n, "equal-edge", turn) for n in (1, 4) for turn in (0, -10)]
+)
+def test_small_and_unturned_cubes_of_fv3_are_told_from_equiangular_ones(grid):
+    assert ga.grids.from_xarray(points(grid.lat, grid.lon, ("tile", "y", "x"))) == grid
 
 
 @pytest.mark.parametrize(
@@ -217,7 +225,9 @@ def test_a_healpix_variable_without_its_grid_mapping_asks_for_the_data_set():
     refuses(ds.t, r"the grid mapping 'crs' is not among the coordinates: pass the Dataset")
 
 
-@pytest.mark.parametrize("name", ["o32", "n32", "healpix-32-nested", "icosahedral-4", "c48"])
+@pytest.mark.parametrize(
+    "name", ["o32", "n32", "healpix-32-nested", "icosahedral-4", "c48-equiangular", "c48-fv3"]
+)
 def test_structured_points_in_another_order_keep_the_weights_of_their_grid(name):
     """Such as reduced Gaussian grids from south to north, and HEALPix as twelve square faces."""
     grid = ga.grids.named(name)

@@ -98,7 +98,8 @@ def named(name: str) -> Grid:
     names = _names()
     found = names.get(name.casefold())
     if found is None:
-        near = difflib.get_close_matches(name.casefold(), names, n=5, cutoff=0.4)
+        longer = sorted(n for n in names if n.startswith(f"{name.casefold()}-"))
+        near = [*longer, *difflib.get_close_matches(name.casefold(), names.keys() - longer, n=5, cutoff=0.4)]
         hint = f"near it: {', '.join(near)}" if near else f"it has {len(names)} names, none of them near"
         raise ValueError(f"the catalogue has no grid named {name!r}; {hint}. ga.grids.catalogue() lists all")
     return _build(found)

@@ -163,7 +163,7 @@ def _(grid: HEALPix, sides: tuple[int, ...]) -> Grid:
 
 @coarsen.register
 def _(grid: CubedSphere, sides: tuple[int, ...]) -> Grid:
-    return CubedSphere(_divide(grid, grid.n, _square(grid, sides)))
+    return dataclasses.replace(grid, n=_divide(grid, grid.n, _square(grid, sides)))
 
 
 @coarsen.register

@@ -29,10 +29,9 @@ def from_points(
     spacing = float(np.degrees(np.sqrt(4.0 * np.pi / lats.values.size)))
     accepted = max(tolerance * spacing, lats.rounding, lons.rounding)
     structured = list(_candidates(lats.values.size))
-    for grid in structured:
-        if grid.shape != shape:
-            continue
-        deviation = _distance(grid, lats.values, lons.values)
+    near = [(_distance(g, lats.values, lons.values), g) for g in structured if g.shape == shape]
+    if near:
+        deviation, grid = min(near, key=lambda found: found[0])
         if deviation <= accepted:
             return Match(grid, lats.dims, "the grid's own", deviation, accepted)
         if deviation < 0.1 * spacing:
@@ -81,6 +80,8 @@ def _candidates(size: int) -> Iterator[SphericalGrid]:
     side = round(np.sqrt(size / 6.0))
     if side > 0 and 6 * side**2 == size:
         yield cubed_sphere(side)
+        yield cubed_sphere(side, "equal-edge")
+        yield cubed_sphere(side, "equal-edge", rotation=0.0)
 
 
 def _distance(grid: SphericalGrid, lat: Floats, lon: Floats) -> float:
