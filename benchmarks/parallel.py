@@ -2,10 +2,12 @@
 
     python benchmarks/parallel.py              # estimates, some minutes on one core
     python benchmarks/parallel.py --overlap    # two processes, a message that takes half of the time
+    python benchmarks/parallel.py --tokens 256 512 1024    # forward and backward of up to 12.6 million tokens
 
 Estimates are counted edge by edge, without any process: halo keys beside all keys of others, the balance of
-the edges, and bytes in a forward pass for eight heads of 64 in float32. Writes
-``benchmarks/results/parallel.json``.
+the edges, and bytes in a forward pass for eight heads of 64 in float32. ``--tokens`` attends from each
+point of HEALPix grids of those sides to its 25 nearest, one head of 16 in float32, by one process and by
+four, and compares sums over outputs and gradients. Writes ``benchmarks/results/parallel.json``.
 """
 
 from __future__ import annotations
@@ -156,11 +158,94 @@ class _SlowNetwork:
         exchange.all_to_all, exchange.wait = all_to_all, waiting  # type: ignore[assignment]
 
 
+# ---------------------------------------------------------------- many tokens
+
+
+def many(nside: int, processes: int) -> dict[str, Any]:
+    """One attention over a HEALPix grid, forward and backward: seconds, memory and sums of the results."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "answer.json"
+        mp.spawn(_attended, (processes, str(Path(folder) / "store"), str(file), nside), processes)
+        return dict(json.loads(file.read_text()))
+
+
+def _attended(rank: int, n: int, store: str, file: str, nside: int) -> None:
+    torch.set_num_threads(1)
+    patience = datetime.timedelta(hours=2)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=n, timeout=patience)
+    start, before = time.perf_counter(), _memory()["now"]
+    hood = ga.nearest(ga.grids.healpix(nside), k=25)
+    if n == 1:
+        part, tokens = None, np.arange(hood.query_grid.size)
+    else:
+        part = ga.parallel.partition(hood, dist.group.WORLD)
+        tokens = part.cut.tokens(hood.query_grid, rank)
+    seconds = [time.perf_counter() - start]
+    channels = torch.arange(16)
+    q, k, v = (
+        torch.sin(torch.as_tensor(tokens)[None, :, None, None] * pitch + channels).float().requires_grad_()
+        for pitch in (0.7, 1.1, 1.3)
+    )
+    for _ in range(2):  # the first makes plans
+        dist.barrier()
+        start = time.perf_counter()
+        out = ga.attention(q, k, v, hood) if part is None else ga.parallel.attention(q, k, v, part)
+        middle = time.perf_counter()
+        found = torch.autograd.grad(out.square().sum(), (q, k, v))
+        dist.barrier()
+        seconds += [middle - start, time.perf_counter() - middle]
+    sums = torch.stack([x.double().square().sum() for x in (out.detach(), *found)])
+    dist.all_reduce(sums)
+    told: list[Any] = [None] * n
+    dist.all_gather_object(told, (seconds, _memory()["most"] - before))
+    if rank == 0:
+        size = hood.query_grid.size
+        most = sum(memory for _, memory in told)
+        answer = {
+            "nside": nside,
+            "tokens": size,
+            "processes": n,
+            "seconds_partition": max(times[0] for times, _ in told),
+            "seconds_first": max(sum(times[1:3]) for times, _ in told),
+            "seconds_forward": max(times[3] for times, _ in told),
+            "seconds_backward": max(times[4] for times, _ in told),
+            "megabytes_of_each": [memory / 1e6 for _, memory in told],
+            "bytes_per_token": most / size,
+            "sums": sums.tolist(),
+        }
+        write_text(json.dumps(answer), Path(file))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _memory() -> dict[str, float]:
+    """Bytes of this process in memory, now and at most so far."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return {name: float(lines[key].split()[0]) * 1024 for name, key in (("now", "VmRSS"), ("most", "VmHWM"))}
+
+
+def table(rows: list[dict[str, Any]]) -> None:
+    print(f"{'tokens':>12}{'processes':>11}{'bytes per token':>17}{'partition':>11}{'first':>8}", end="")
+    print(f"{'forward':>9}{'backward':>10}  sums of squares of out, dq, dk, dv")
+    for row in rows:
+        sums = " ".join(f"{x:.9g}" for x in row["sums"])
+        print(
+            f"{row['tokens']:12,}{row['processes']:11}{row['bytes_per_token']:17,.0f}"
+            f"{row['seconds_partition']:10.1f}s{row['seconds_first']:7.1f}s{row['seconds_forward']:8.2f}s"
+            f"{row['seconds_backward']:9.2f}s  {sums}",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--overlap", action="store_true", help="measure how much of a message is hidden")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="cases of the table")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--tokens", type=int, nargs="+", metavar="NSIDE", help="sides of HEALPix grids")
+    parser.add_argument(
+        "--processes", type=int, nargs="+", default=[1, 4], help="with --tokens (%(default)s)"
+    )
     options = parser.parse_args()
     result = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     result["machine"] = {
@@ -170,7 +255,16 @@ def main() -> None:
         "torch": torch.__version__,
         "date": datetime.date.today().isoformat(),
     }
-    if options.overlap:
+    if options.tokens:
+        asked = [(nside, n) for nside in options.tokens for n in options.processes]
+        kept = [r for r in result.get("tokens", []) if (r["nside"], r["processes"]) not in asked]
+        for nside, n in asked:
+            kept.append(many(nside, n))
+            table(kept[-1:])
+            result["tokens"] = sorted(kept, key=lambda r: (r["tokens"], r["processes"]))
+            write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", RESULTS)
+        table(result["tokens"])
+    elif options.overlap:
         result["overlap"] = found = overlap(options.rounds)
         for name, side in (("forward", 0), ("backward", 1)):
             print(

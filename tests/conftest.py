@@ -3,6 +3,16 @@
 import pytest
 
 
+@pytest.fixture(scope="session")
+def crew():
+    """Four processes of one group, that stay."""
+    from crew import Crew
+
+    crew = Crew(4)
+    yield crew
+    crew.close()
+
+
 @pytest.fixture
 def refused_by():
     """``with refused_by(file, fragment) as said`` gives a message, all of whose code must be carried out."""

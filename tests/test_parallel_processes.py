@@ -7,7 +7,6 @@ import parallel_jobs as jobs
 import pytest
 import torch
 import torch.distributed as dist
-from crew import Crew
 
 import geoattn as ga
 
@@ -16,13 +15,6 @@ pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has 
 SPHERE = ga.grids.gaussian(8, 16)
 PLANE = ga.grids.cartesian((6, 10))
 DISC = ga.geodesic(SPHERE, radius=30.0)
-
-
-@pytest.fixture(scope="module")
-def crew():
-    crew = Crew(4)
-    yield crew
-    crew.close()
 
 
 @pytest.mark.parametrize(("n", "seed"), [(2, 0), (3, 1), (4, 2), (4, 3)])

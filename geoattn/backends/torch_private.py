@@ -72,6 +72,12 @@ def all_to_all(x: torch.Tensor, received: list[int], sent: list[int], group: str
     return found
 
 
+def all_reduce(x: torch.Tensor, group: str) -> torch.Tensor:
+    """Begin to sum a tensor over the processes of a group; what returns is filled by :func:`wait`."""
+    found: torch.Tensor = torch.ops._c10d_functional.all_reduce(x, "sum", group)
+    return found
+
+
 def wait(x: torch.Tensor) -> torch.Tensor:
     """The same tensor, once what fills it has ended."""
     found: torch.Tensor = torch.ops._c10d_functional.wait_tensor(x)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geoattn.grids import Grid, patches
-from geoattn.models.config import ModelConfig
+from geoattn.models.config import ModelConfig, check_input
 from geoattn.neighborhoods import Neighborhood
 from geoattn.nn import Block, PatchEmbed, PatchUnembed, Position, PositionFeatures, Resample
 from geoattn.nn.attention import AttentionOptions
-from geoattn.nn.table import Table
+from geoattn.nn.embedding import Spread
+
+if TYPE_CHECKING:
+    from geoattn.parallel.shards import Shards
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -120,6 +122,7 @@ class EncoderDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.config = c = config
+        self.grid: Grid = c.grid
         attention: AttentionOptions = {
             "qk_norm": c.qk_norm,
             "key_weights": c.key_weights,
@@ -171,16 +174,11 @@ class EncoderDecoder(nn.Module):
         """From the tokens of a stage to those of the stage before it."""
         if self.config.patches is None:
             return Resample(fine, coarse, device=device, dtype=dtype)
-        return _Spread(fine, self.config.patches[stage]).to(device=device)
+        return Spread(fine, self.config.patches[stage], shared=True).to(device=device)
 
     def forward(self, fields: Tensor) -> Tensor:
         c = self.config
-        expected = (c.in_channels, *c.grid.shape)
-        if tuple(fields.shape[1:]) != expected:
-            raise ValueError(
-                f"fields must have shape [B, {', '.join(map(str, expected))}] on {c.grid!r}, "
-                f"got {list(fields.shape)}"
-            )
+        check_input(fields, c.in_channels, self.grid)
         tokens = self.position_features(fields.movedim(1, -1))
         seen = []
         for down, stage, mix in zip(self.down, self.stages, self.mix, strict=True):
@@ -192,24 +190,15 @@ class EncoderDecoder(nn.Module):
         out: Tensor = self.head(F.gelu(together)).movedim(-1, 1)
         return fields[:, : c.out_channels] + out if c.residual else out
 
-
-class _Spread(nn.Module):
-    """The token of each patch given to all its points: knows no more geometry than the patches do."""
-
-    def __init__(self, fine: Grid, side: int | tuple[int, ...]) -> None:
-        super().__init__()
-        self.shape = fine.shape
-        members = patches(fine, side).members
-        self.places, self.side = Table(np.argsort(members.reshape(-1))), members.shape[1]
-
-    def forward(self, x: Tensor) -> Tensor:
-        copies = x.flatten(1, -2).repeat_interleave(self.side, dim=1)
-        # each copy goes to one point, so that the gradient is a gather as well, and repeats
-        return copies[:, self.places()].reshape(len(x), *self.shape, x.shape[-1])
+    def divide(self, shards: Shards) -> None:
+        """Work on the points of one of many processes: see :func:`geoattn.parallel.parallelize`."""
+        self.grid = shards.grid(self.grid)
 
 
 class _Between(nn.Module):
     """Channels by a linear map, then from one grid to the next by attention."""
+
+    tokenwise = True
 
     def __init__(
         self, query_grid: Grid, key_grid: Grid, given: int, dim: int, heads: int, attention: AttentionOptions

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from geoattn.grids import Grid
 from geoattn.grids.checks import positive
-from geoattn.models.config import ModelConfig
+from geoattn.models.config import ModelConfig, check_input
 from geoattn.neighborhoods import Neighborhood
 from geoattn.nn import Block, PatchEmbed, PatchUnembed, Position, PositionFeatures, Resample
 from geoattn.nn.attention import AttentionOptions
+
+if TYPE_CHECKING:
+    from geoattn.parallel.shards import Shards
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -100,6 +103,7 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         self.config = c = config
+        self.grid: Grid = c.grid
         attention: AttentionOptions = {
             "num_kv_heads": c.num_kv_heads,
             "qk_norm": c.qk_norm,
@@ -157,12 +161,7 @@ class Transformer(nn.Module):
                 f"key_mask hides points of the {self.config.grid!r}, but the blocks' tokens are those of the "
                 f"{self.config.hoods[0].query_grid!r}: use patch=1 and neighborhoods on the grid itself"
             )
-        expected = (self.config.in_channels, *self.config.grid.shape)
-        if tuple(fields.shape[1:]) != expected:
-            raise ValueError(
-                f"fields must have shape [B, {', '.join(map(str, expected))}] on {self.config.grid!r}, "
-                f"got {list(fields.shape)}"
-            )
+        check_input(fields, self.config.in_channels, self.grid)
         tokens = self.encoder(self.position_features(fields.movedim(1, -1)))
         given = self.to_processor(tokens)
         processed = given
@@ -171,3 +170,7 @@ class Transformer(nn.Module):
         tokens = tokens + self.from_processor(processed - given)
         out: Tensor = self.decoder(self.norm(tokens)).movedim(-1, 1)
         return fields[:, : self.config.out_channels] + out if self.config.residual else out
+
+    def divide(self, shards: Shards) -> None:
+        """Work on the points of one of many processes: see :func:`geoattn.parallel.parallelize`."""
+        self.grid = shards.grid(self.grid)

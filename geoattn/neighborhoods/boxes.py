@@ -29,7 +29,7 @@ class BoxTree:
             order = cKDTree(points, leafsize=LEAF).indices.astype(np.int32)
         self.order = order
         self.in_order = bool((np.diff(order) > 0).all())
-        points = points[order]
+        points = points if self.in_order else points[order]
         self.points = np.ascontiguousarray(points.T)  # one array per coordinate
         runs = [LEAF]
         while runs[-1] < len(points):

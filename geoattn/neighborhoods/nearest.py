@@ -29,7 +29,8 @@ class Nearest(Neighborhood, kind="nearest"):
 
     @cached_property
     def _points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return _in_space(self.query_grid), _in_space(self.key_grid)
+        keys = _in_space(self.key_grid)
+        return (keys if self.query_grid == self.key_grid else _in_space(self.query_grid)), keys
 
     @cached_property
     def _trees(self) -> tuple[Any, Any]:
@@ -108,4 +109,5 @@ def nearest(query_grid: Grid, key_grid: Grid | None = None, *, k: int) -> Neares
 def _in_space(grid: Grid) -> NDArray[np.float64]:
     """Points in three dimensions, ``[size, 3]``; the last ones are 0 on lines and planes."""
     points = grid.positions.reshape(grid.size, -1)
-    return np.pad(points, ((0, 0), (0, 3 - points.shape[1])))
+    missing = 3 - points.shape[1]
+    return np.pad(points, ((0, 0), (0, missing))) if missing else points

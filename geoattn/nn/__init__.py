@@ -17,6 +17,7 @@ from geoattn.nn.position import (
     Rotary,
 )
 from geoattn.nn.resampling import Resample
+from geoattn.nn.table import Table
 
 __all__ = [
     "Angles",
@@ -36,6 +37,7 @@ __all__ = [
     "PositionFeatures",
     "Resample",
     "Rotary",
+    "Table",
     "patches",
     "position_features",
     "real_spherical_harmonics",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, TypedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,10 @@ from geoattn.neighborhoods import Neighborhood
 from geoattn.nn.checks import check_rate, check_tokens
 from geoattn.nn.position.base import Position, resolve
 from geoattn.nn.position.pairs import PairBias, PairBiases
+from geoattn.nn.table import Table
+
+if TYPE_CHECKING:
+    from geoattn.parallel.shards import Shards
 
 
 class AttentionOptions(TypedDict, total=False):
@@ -122,7 +127,12 @@ class Attention(nn.Module):
         self.dim, self.hood, self.head_dim = dim, hood, head_dim
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
         self.sizes = [n * head_dim for n in (num_heads, num_kv_heads, num_kv_heads)]
+        self.query_grid, self.key_grid = hood.query_grid, hood.key_grid
         self.on_one_grid = hood.query_grid == hood.key_grid
+        #: what attends, and over what; on one of many processes, and over its part of the neighborhood
+        self.attend: Any = attention
+        self.over: Any = hood
+        self.own_keys: Table | None = None
 
         def linear(given: int, made: int) -> nn.Linear:
             return nn.Linear(given, made, bias=bias, device=device, dtype=dtype)
@@ -230,13 +240,16 @@ class Attention(nn.Module):
             pairs = {"relation": self.position.relation, "relation_bias": self.position()}
         elif self.position is not None:
             q, k = self.position(q, k, scale)
-        mixed = attention(
+        weights = self.key_weights
+        if self.own_keys is not None and isinstance(weights, Tensor):
+            weights = weights.flatten().index_select(0, self.own_keys())
+        mixed = self.attend(
             q,
             k,
             v,
-            self.hood,
+            self.over,
             scale=scale,
-            key_weights=self.key_weights,
+            key_weights=weights,
             key_mask=key_mask,
             key_bias=key_bias,
             **pairs,
@@ -245,9 +258,9 @@ class Attention(nn.Module):
         return result
 
     def _project(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        check_tokens("x", x, self.hood.query_grid, self.dim)
+        check_tokens("x", x, self.query_grid, self.dim)
         if context is not None:
-            check_tokens("context", context, self.hood.key_grid, self.dim)
+            check_tokens("context", context, self.key_grid, self.dim)
         elif not self.on_one_grid:
             raise ValueError(
                 f"{self.hood!r} leads from one grid to another: pass the tokens of "
@@ -260,6 +273,18 @@ class Attention(nn.Module):
         if context is not None:
             _, k, v = torch.split(self.qkv(context), self.sizes, dim=-1)
         return q, k, v
+
+    def neighborhoods(self) -> Sequence[Neighborhood]:
+        """From where to where tokens move."""
+        return (self.hood,)
+
+    def divide(self, shards: Shards) -> None:
+        """Attend on one of many processes from its tokens on."""
+        self.query_grid, self.key_grid = shards.grid(self.hood.query_grid), shards.grid(self.hood.key_grid)
+        self.attend, self.over = shards.attention, shards.part(self.hood)
+        if isinstance(self.key_weights, Tensor):  # the state holds those of the whole
+            self.own_keys = Table(shards.tokens(self.hood.key_grid))
+            self.own_keys.to(self.key_weights.device).replace(self.own_keys.original.long())
 
     def extra_repr(self) -> str:
         heads = f"{self.num_heads} heads of {self.head_dim}, {self.num_kv_heads} for keys and values"

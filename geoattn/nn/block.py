@@ -16,6 +16,8 @@ from geoattn.nn.attention import Attention, AttentionOptions
 class LayerScale(nn.Module):
     """A learned factor per channel, small at first (Touvron et al. 2021)."""
 
+    tokenwise = True
+
     def __init__(
         self,
         dim: int,
@@ -49,6 +51,8 @@ class Block(nn.Module):
         Further arguments of :class:`Attention`: ``num_kv_heads``, ``head_dim``, ``qk_norm``, ``bias``,
         ``position``, ``scale``, ``key_weights``, ``device``, ``dtype``.
     """
+
+    tokenwise = True
 
     def __init__(
         self,

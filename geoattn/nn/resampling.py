@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
@@ -15,9 +17,14 @@ from geoattn.grids.base import require_grid
 from geoattn.grids.checks import integer, positive
 from geoattn.grids.interpolation import average, interpolation
 from geoattn.neighborhoods import Neighborhood, nearest
+from geoattn.neighborhoods.edges import Edges
 from geoattn.nn.attention import Attention, AttentionOptions
 from geoattn.nn.checks import check_tokens
 from geoattn.nn.table import Table
+
+if TYPE_CHECKING:
+    from geoattn.parallel.rows import Rows
+    from geoattn.parallel.shards import Shards
 
 
 class Resample(nn.Module):
@@ -88,10 +95,22 @@ class Resample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         check_tokens("x", x, self.key_grid, x.shape[-1])
-        out: Tensor = self.weighted_sum(x.flatten(1, -2)).reshape(len(x), *self.query_grid.shape, -1)
+        shape = (len(x), *self.query_grid.shape, x.shape[-1])
+        out: Tensor = self.weighted_sum(x.flatten(1, -2)).reshape(shape)
         if self.attention is not None:
             out = out + self.attention(self.query_norm(out), self.key_norm(x))
         return out
+
+    def neighborhoods(self) -> Sequence[Neighborhood]:
+        """Each query sees the keys that its sum has; what it attends to beside that is the attention's."""
+        matrix = self.weighted_sum.matrix
+        return (Edges(self.query_grid, self.key_grid, matrix.indptr.astype(np.int64), matrix.indices),)
+
+    def divide(self, shards: Shards) -> None:
+        """Make the tokens of one of many processes."""
+        (links,) = self.neighborhoods()
+        self.weighted_sum.select(shards.tokens(self.query_grid), shards.rows(links))
+        self.query_grid, self.key_grid = shards.grid(self.query_grid), shards.grid(self.key_grid)
 
     def extra_repr(self) -> str:
         return f"{self.method} from {self.key_grid!r} to {self.query_grid!r}"
@@ -104,18 +123,40 @@ class WeightedSum(nn.Module):
     runs in float32 at least.
     """
 
+    tokenwise = True  # the module around it divides it
+
     def __init__(self, matrix: csr_array) -> None:
         super().__init__()
+        self.fetch: Rows | None = None
         self.forward_tables = nn.ModuleList(_tables(matrix))
         self.backward_tables = nn.ModuleList(_tables(csr_array(matrix.T)))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.fetch is not None:
+            x = self.fetch(x)
         dtype = torch.promote_types(x.dtype, torch.float32)
         tables = [table() for table in (*self.forward_tables, *self.backward_tables)]
         tables = [table.to(dtype) if table.is_floating_point() else table for table in tables]
         rows = x.transpose(0, 1).flatten(1).to(dtype)
         out: Tensor = _Gather.apply(rows, *tables)  # type: ignore[no-untyped-call]
-        return out.to(x.dtype).reshape(-1, len(x), x.shape[2]).transpose(0, 1)
+        return out.to(x.dtype).reshape(len(out), len(x), x.shape[2]).transpose(0, 1)
+
+    @property
+    def matrix(self) -> csr_array:
+        """The matrix, its rows in ascending order of columns."""
+        starts, keys, weights = (table.original.numpy() for table in self.forward_tables)  # type: ignore[operator, union-attr]
+        columns = len(self.backward_tables[0].original) - 1  # type: ignore[arg-type]
+        matrix = csr_array((weights, keys.astype(np.int32), starts), shape=(len(starts) - 1, columns))
+        matrix.sort_indices()
+        return matrix
+
+    def select(self, queries: NDArray[np.int32], rows: Rows) -> None:
+        """Keep the sums of some queries, over ``rows`` of the keys, which are fetched before each sum."""
+        local = csr_array(self.matrix[queries][:, rows.tokens])
+        for held, matrix in ((self.forward_tables, local), (self.backward_tables, csr_array(local.T))):
+            for table, new in zip(held, _tables(matrix), strict=True):
+                table.replace(new.original)  # type: ignore[operator]
+        self.fetch = rows
 
 
 def _tables(matrix: csr_array) -> list[Table]:

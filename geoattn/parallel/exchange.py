@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from geoattn.backends.torch_private import all_to_all, wait
+from geoattn.backends.torch_private import all_reduce, all_to_all, wait
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,6 +96,23 @@ class _Exchange(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return exchange(gradient, ctx.route), None
+
+
+def total(x: Tensor, group: str) -> Tensor:
+    """The sum of a tensor over the processes of a group, on each of them; its adjoint is itself."""
+    found: Tensor = _Total.apply(x, group)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: str) -> Tensor:
+        ctx.group = group
+        return wait(all_reduce(x.contiguous(), group))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return total(gradient, ctx.group), None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

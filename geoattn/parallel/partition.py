@@ -22,8 +22,9 @@ from geoattn.parallel.agreement import agreed
 from geoattn.parallel.cut import Cut
 from geoattn.parallel.cut import cut as make_cut
 from geoattn.parallel.estimate import Estimate
-from geoattn.parallel.exchange import Picked, Route, travel
+from geoattn.parallel.exchange import Picked, Route
 from geoattn.parallel.share import Share, share
+from geoattn.parallel.whole import Order, gather, take
 from geoattn.relations.base import Relation
 from geoattn.relations.selected import Selected as SelectedRelation
 
@@ -167,28 +168,13 @@ class Partition:
         return self._gather(x, self.hood.key_grid)
 
     def _shard(self, x: Tensor, grid: Grid) -> Tensor:
-        rank, shape = self.here, grid.shape
-        if x.ndim <= len(shape) or tuple(x.shape[1 : 1 + len(shape)]) != shape:
-            axes = ", ".join(map(str, shape))
-            raise ValueError(f"a tensor on {grid!r} is [B, {axes}, …], got shape {tuple(x.shape)}")
-        tokens = torch.as_tensor(self.cut.tokens(grid, rank), dtype=torch.int64, device=x.device)
-        return x.flatten(1, len(shape)).index_select(1, tokens)
+        return take(x, grid, self.cut.tokens(grid, self.here), 1)
 
     def _gather(self, x: Tensor, grid: Grid) -> Tensor:
-        rank, group = self.here, self.group
-        assert group is not None
+        self.here  # noqa: B018 - refuses an estimate
+        assert self.group is not None
         order = self.orders(x.device)[0 if grid == self.hood.query_grid else 1]
-        counts = order.counts
-        if x.ndim < 2 or x.shape[1] != counts[rank]:
-            raise ValueError(
-                f"a local tensor on {grid!r} is [B, {counts[rank]}, …] on process {rank}, got shape "
-                f"{tuple(x.shape)}"
-            )
-        own = torch.arange(counts[rank], device=x.device)
-        route = Route(group.group_name, [counts[rank]] * self.n, counts)
-        (whole,) = travel((x,), Picked(counts[rank], (own,) * self.n), route)()
-        whole = whole.index_select(1, order.natural)
-        return whole.view(x.shape[0], *grid.shape, *x.shape[2:])
+        return gather(x, order, self.group, 1)
 
     @property
     def here(self) -> int:
@@ -293,6 +279,9 @@ class Partition:
             self._orders[device] = Order(self.cut, queries, device), Order(self.cut, keys, device)
         return self._orders[device]
 
+    def __deepcopy__(self, memo: object) -> Partition:
+        return self  # a copied module works in the same group
+
     def __repr__(self) -> str:
         here = "" if self.rank is None else f", this is {self.rank}"
         return f"{self.hood!r} among {self.n} processes{here}"
@@ -311,17 +300,6 @@ class Places:
     near: Tensor
     #: keys that others need
     picked: Picked
-
-
-class Order:
-    """Tokens of a grid, process after process, and as they are numbered."""
-
-    def __init__(self, cut: Cut, grid: Grid, device: torch.device) -> None:
-        owner = cut.owner(grid)
-        by_owner = np.argsort(owner, kind="stable")
-        self.counts: list[int] = np.bincount(owner, minlength=cut.n).tolist()
-        self.by_owner = torch.as_tensor(by_owner, device=device)
-        self.natural = torch.as_tensor(np.argsort(by_owner, kind="stable"), device=device)
 
 
 def partition(
@@ -351,34 +329,56 @@ def partition(
     RuntimeError
         If there is no process group yet, this process is not part of it, or the processes disagree.
     """
-    found, n = _group(group)
+    found, n = group_of(group)
+    if found is None:
+        _check(hood, n, cut)
+        return Partition(hood, cut or make_cut(hood, n), None)
     failure: Exception | None = None
     try:
-        made = _cut_for(hood, n, cut)
+        _check(hood, n, cut)
     except Exception as error:  # told to the others, who would wait for this process
         failure = error
-    if found is not None:
-        agreed(found, "the neighborhood", f"{hood!r} ({getattr(hood, 'digest', '')[:8]})", None, failure)
-    elif failure is not None:
-        raise failure
-    return Partition(hood, made, found)
+    given = "a cut of its own" if cut is None else f"the cut {cut.digest[:8]}"
+    said = f"{hood!r} ({getattr(hood, 'digest', '')[:8]}) and {given}" if failure is None else ""
+    agreed(found, "the neighborhood", said, None, failure)
+    return Partition(hood, cut or cut_of_all([hood], found), found)
 
 
-def _cut_for(hood: Neighborhood, n: int, cut: Cut | None) -> Cut:
+def _check(hood: Neighborhood, n: int, cut: Cut | None) -> None:
     if not isinstance(hood, Neighborhood):
         raise TypeError(f"a partition is of a neighborhood, got {hood!r}; say geodesic(grid, radius=…), …")
+    check_cut(cut, [hood], n)
+
+
+def check_cut(cut: Cut | None, hoods: list[Neighborhood], n: int) -> None:
+    """Refuse a cut that is not one of these neighborhoods among n processes."""
     if cut is None:
-        return make_cut(hood, n)
+        return
     if not isinstance(cut, Cut):
         raise TypeError(f"cut must be one that geoattn.parallel.cut(hoods, {n}) makes, got {cut!r}")
     if cut.n != n:
         raise ValueError(f"{cut!r} is not for {n} processes; make geoattn.parallel.cut(hoods, {n})")
-    for grid in (hood.query_grid, hood.key_grid):
-        cut.owner(grid)
-    return cut
+    for hood in hoods:
+        cut.owner(hood.query_grid)
+        cut.owner(hood.key_grid)
 
 
-def _group(group: object) -> tuple[dist.ProcessGroup | None, int]:
+def cut_of_all(hoods: list[Neighborhood], group: dist.ProcessGroup) -> Cut:
+    """The cut that the first process makes for all, who have agreed about the neighborhoods."""
+    told: list[Any] = [None]
+    if group.rank() == 0:
+        try:
+            made = make_cut(hoods, group.size())
+            told = [(made.grids, made.owners)]
+        except Exception as error:
+            told = [f"{type(error).__name__}: {error}"]
+    dist.broadcast_object_list(told, group=group, group_src=0)
+    if isinstance(told[0], str):
+        raise RuntimeError(f"the first of {group.size()} processes could not cut the grids: {told[0]}")
+    return Cut(group.size(), *told[0])
+
+
+def group_of(group: object) -> tuple[dist.ProcessGroup | None, int]:
     """The process group that is meant, and its size."""
     if dist.is_available() and group is not None and group == dist.GroupMember.NON_GROUP_MEMBER:
         raise RuntimeError("this process is no member of the group that it gives")

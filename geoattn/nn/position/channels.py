@@ -168,6 +168,8 @@ class ProductBias(nn.Module):
         The coefficients at first, ``[heads, terms, groups]``; zeros by default.
     """
 
+    tokenwise = True
+
     def __init__(
         self,
         query: Floats,
@@ -185,8 +187,8 @@ class ProductBias(nn.Module):
             with torch.no_grad():
                 self.coefficient.copy_(torch.from_numpy(start))
         self.groups = Table(groups)
-        self.query = Table(query.reshape(terms, *query_grid.shape, 1, features))
-        self.key = Table(key.reshape(*key_grid.shape, 1, features))
+        self.query = Table(query.reshape(terms, *query_grid.shape, 1, features), query_grid, axis=1)
+        self.key = Table(key.reshape(*key_grid.shape, 1, features), key_grid)
 
     def forward(self, q: Tensor, k: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
         # The operator multiplies q·k by scale, of each head; the bias is to arrive unscaled.
@@ -203,10 +205,12 @@ class ProductBias(nn.Module):
 class Rotation(nn.Module):
     """Turns channel pair p of every query and key by its angle, ``[tokens, pairs]``."""
 
+    tokenwise = True
+
     def __init__(self, query: Floats, key: Floats, query_grid: Grid, key_grid: Grid) -> None:
         super().__init__()
-        self.query = Table(_cos_sin(query).reshape(2, *query_grid.shape, 1, -1))
-        self.key = Table(_cos_sin(key).reshape(2, *key_grid.shape, 1, -1))
+        self.query = Table(_cos_sin(query).reshape(2, *query_grid.shape, 1, -1), query_grid, axis=1)
+        self.key = Table(_cos_sin(key).reshape(2, *key_grid.shape, 1, -1), key_grid, axis=1)
 
     def forward(self, q: Tensor, k: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
         return rotate_pairs(q, *self.query().to(q.dtype)), rotate_pairs(k, *self.key().to(k.dtype))

@@ -28,6 +28,8 @@ from geoattn.relations import Relation
 class PairBias(nn.Module):
     """Makes the table of a relation: ``forward() -> [heads, relation.count]``."""
 
+    tokenwise = True
+
     def __init__(self, relation: Relation) -> None:
         super().__init__()
         self.relation = relation
@@ -38,6 +40,8 @@ class PairBias(nn.Module):
 
 class PairBiases(nn.Module):
     """One for each part of a neighborhood of heads; relations and tables are tuples then."""
+
+    tokenwise = True
 
     def __init__(self, parts: list[PairBias]) -> None:
         super().__init__()

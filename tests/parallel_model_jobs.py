@@ -1,0 +1,280 @@
+"""What the processes of ``test_parallel_models.py`` run together, each in every process."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from parallel_jobs import group_of, mesh
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+import geoattn as ga
+from geoattn import backends
+from geoattn.models import EncoderDecoderConfig, TransformerConfig
+from geoattn.parallel import Cut
+from geoattn.parallel.parallelize import neighborhoods_of
+
+#: largest error beside the largest true magnitude of a tensor
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6}
+
+SPHERE, PLANE = ga.grids.gaussian(8, 16), ga.grids.cartesian((8, 12), periodic=(False, True))
+COARSE, MESH = ga.nn.patches(SPHERE, 2).grid, ga.grids.healpix(4)
+DISC = ga.geodesic(SPHERE, radius=35.0)
+
+
+def disc(grid: Any, radius: float) -> Any:
+    return ga.geodesic(grid, radius=radius)
+
+
+CONFIGS: dict[str, Callable[[], Any]] = {
+    "small": lambda: TransformerConfig(
+        SPHERE, (disc(COARSE, 50.0),), 3, 2, dim=8, depth=1, num_heads=2, patch=2, position="harmonic"
+    ),
+    "transformer": lambda: TransformerConfig(
+        SPHERE, (DISC,), 3, 2, dim=16, depth=2, position="harmonic", qk_norm=True, layer_scale=0.5
+    ),
+    "patches": lambda: TransformerConfig(
+        SPHERE, (disc(COARSE, 50.0),), 3, 2, dim=16, depth=1, patch=2, num_kv_heads=2, position="angles"
+    ),
+    "another grid": lambda: TransformerConfig(
+        SPHERE, (disc(MESH, 40.0),), 3, 3, dim=16, depth=1, num_heads=2, position="directional"
+    ),
+    "plane": lambda: TransformerConfig(
+        PLANE,
+        (ga.window(PLANE, (3, 5)), ga.heads(ga.window(PLANE, 3), ga.window(PLANE, 5))),
+        3,
+        2,
+        dim=16,
+        depth=2,
+        position="offsets",
+        residual=False,
+    ),
+    "turned": lambda: TransformerConfig(
+        PLANE, (ga.window(PLANE, 5),), 3, 2, dim=16, depth=1, num_heads=2, position="rotary", key_weights=None
+    ),
+    "stages": lambda: EncoderDecoderConfig(
+        SPHERE,
+        (disc(COARSE, 40.0), disc(ga.nn.patches(COARSE, 2).grid, 90.0)),
+        3,
+        2,
+        dims=(8, 16),
+        depths=(1, 1),
+        num_heads=(1, 2),
+        patches=(2, 2),
+        decoder_dim=8,
+        position="continuous",
+    ),
+    "meshes": lambda: EncoderDecoderConfig(
+        SPHERE,
+        (disc(MESH, 30.0), disc(ga.grids.icosahedral(1), 60.0)),
+        3,
+        2,
+        dims=(8, 16),
+        depths=(1, 1),
+        num_heads=(1, 2),
+        patches=None,
+        decoder_dim=8,
+    ),
+}
+
+
+def on_the_reference(on: bool) -> None:
+    """The specification attends: what is tested here is what travels, and no kernel need be compiled."""
+    kept = vars(backends)
+    kept.setdefault("kept_automatic", backends.automatic)
+    kept["automatic"] = (lambda q: ("reference",)) if on else kept["kept_automatic"]
+
+
+def built(config: Any, dtype: torch.dtype) -> nn.Module:
+    """A model without zeros, the same on every process."""
+    torch.manual_seed(0)
+    model = config.build(dtype=dtype)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    return model
+
+
+def error(found: Tensor, true: Tensor) -> float:
+    assert found.shape == true.shape
+    return float((found - true).abs().max() / true.abs().max().clamp_min(1e-3))
+
+
+def averaged(model: nn.Module, group: Any) -> list[Tensor]:
+    """The gradients of the parameters, as DistributedDataParallel would leave them."""
+    gradients = [p.grad.clone() for p in model.parameters()]
+    for gradient in gradients:
+        dist.all_reduce(gradient, group=group)
+        gradient /= group.size()
+    return gradients
+
+
+def fields(model: nn.Module, dtype: torch.dtype, batch: int = 2) -> tuple[Tensor, Tensor]:
+    """Inputs, and what outputs are multiplied with."""
+    generator, c = torch.Generator().manual_seed(1), model.config
+    return tuple(
+        torch.randn(batch, channels, *c.grid.shape, dtype=dtype, generator=generator)
+        for channels in (c.in_channels, c.out_channels)
+    )
+
+
+def scattered(model: nn.Module, n: int, seed: int) -> Cut:
+    """Owners without any order; the last process holds nothing."""
+    rng = np.random.default_rng(seed)
+    hoods = neighborhoods_of(model)
+    grids = tuple(dict.fromkeys(g for hood in hoods for g in (hood.query_grid, hood.key_grid)))
+    return Cut(n, grids, tuple(rng.integers(max(n - 1, 1), size=g.size).astype(np.int16) for g in grids))
+
+
+def alike(
+    n: int, kind: str, dtype: torch.dtype, scatter: bool, masked: bool, wrapped: str = ""
+) -> dict[str, float] | None:
+    """Errors of outputs and of all gradients of a model on n processes; they must be those of one."""
+    group = group_of(n)
+    if group is None:
+        return None
+    model = built(CONFIGS[kind](), dtype)
+    x, weight = fields(model, dtype)
+    options, local = {}, {}
+    if masked:
+        options["key_mask"] = torch.rand(2, *model.config.grid.shape) > 0.3
+    whole = x.clone().requires_grad_()
+    true = model(whole, **options)
+    (true * weight).sum().backward()
+    wanted = [p.grad.clone() for p in model.parameters()]
+    state = copy.deepcopy(model.state_dict())
+    model.zero_grad()
+
+    ga.parallel.parallelize(model, group, scattered(model, n, 3) if scatter else None)
+    shards = model.shards
+    assert model.state_dict().keys() == state.keys()
+    if masked:
+        local["key_mask"] = shards.shard(options["key_mask"])
+    call = model
+    if wrapped == "checkpoint":
+        for block in model.processor:
+            block.forward = _recomputed(block.forward)
+    elif wrapped == "compile":
+        model(shards.shard(x), **local).sum().backward()  # what is agreed on is agreed before
+        model.zero_grad()
+        call = torch.compile(model, backend="aot_eager", fullgraph=True)
+    elif wrapped == "ddp":
+        call = DistributedDataParallel(model, process_group=group)
+    elif wrapped == "fsdp":
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        one = init_device_mesh("cpu", (n,))
+        for block in model.processor:
+            fully_shard(block, mesh=one)
+        fully_shard(model, mesh=one)
+    part = shards.shard(x).requires_grad_()
+    out = call(part, **local)
+    loss = shards.sum((out * shards.shard(weight)).sum())
+    loss.backward()
+    if wrapped == "ddp":
+        found = [p.grad for p in model.parameters()]
+    elif wrapped == "fsdp":
+        found = [p.grad.full_tensor() for p in model.parameters()]
+    else:
+        found = averaged(model, group)
+    errors = {"out": error(shards.gather(out.detach()), true.detach())}
+    errors["loss"] = error(loss.detach(), (true * weight).sum().detach())
+    errors["x"] = error(shards.gather(part.grad) / n, whole.grad)  # of the sum of n equal losses
+    names = [name for name, _ in model.named_parameters()]
+    errors |= {name: error(a, b) for name, a, b in zip(names, found, wanted, strict=True)}
+    return errors
+
+
+def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda *arguments: checkpoint(forward, *arguments, use_reentrant=False)
+
+
+def on_a_mesh() -> dict[str, float]:
+    """Two samples on two pairs of processes, averaged over all by DistributedDataParallel."""
+    both, dtype = mesh(), torch.float64
+    model = built(CONFIGS["stages"](), dtype)
+    x, weight = fields(model, dtype)
+    ((model(x) * weight).sum() / 2).backward()
+    wanted = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    shards = ga.parallel.parallelize(model, both["domain"]).shards
+    mine = slice(both["data"].get_local_rank(), both["data"].get_local_rank() + 1)
+    averaging = DistributedDataParallel(model)
+    out = averaging(shards.shard(x[mine]))
+    shards.sum((out * shards.shard(weight[mine])).sum()).backward()
+    names = [name for name, _ in model.named_parameters()]
+    return {name: error(p.grad, b) for name, p, b in zip(names, model.parameters(), wanted, strict=True)}
+
+
+class Mixer(nn.Module):
+    """A model of one's own, of attention with all its options; one token is not like the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weights = torch.rand(SPHERE.shape, dtype=torch.float64) + 0.5
+        self.first = ga.nn.Attention(8, 2, DISC, key_weights=weights, scale="learned")
+        self.between = ga.nn.Resample(MESH, SPHERE, "attention", dim=8, num_heads=2)
+        self.mean = ga.nn.Resample(COARSE, SPHERE, "average")
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x + self.first(x)
+        return self.between(x), self.mean(x)
+
+
+def of_ones_own() -> tuple[str, float]:
+    """What is said of a module that is not known, and the error once it is."""
+    group = dist.group.WORLD
+    torch.manual_seed(0)
+    model = Mixer().double()
+    x = torch.randn(2, *SPHERE.shape, 8, dtype=torch.float64)
+    true = model(x)
+    try:
+        ga.parallel.parallelize(model, group)
+        told = ""
+    except TypeError as refusal:
+        told = str(refusal)
+    model.tokenwise = True
+    weights = model.state_dict()["first.key_weights"].clone()
+    shards = ga.parallel.parallelize(model, group).shards
+    found = model(shards.shard(x, SPHERE, axis=1))
+    assert torch.equal(model.state_dict()["first.key_weights"], weights)
+    whole = [shards.gather(y, grid, axis=1) for y, grid in zip(found, (MESH, COARSE), strict=True)]
+    return told, max(error(a, b) for a, b in zip(whole, true, strict=True))
+
+
+def refused(name: str) -> str:
+    """What each process is told; ``odd`` differs on the last one."""
+    group, odd = dist.group.WORLD, dist.get_rank() == dist.get_world_size() - 1
+    config = CONFIGS["transformer"]()
+    model = config.build()
+    wide = dataclasses.replace(config, dim=32).build()
+    whole = torch.zeros(1, 3, *SPHERE.shape)
+
+    def twice() -> None:
+        ga.parallel.parallelize(ga.parallel.parallelize(model, group), group)
+
+    jobs: dict[str, Callable[[], object]] = {
+        "number": lambda: ga.parallel.parallelize(model, 4),
+        "model": lambda: ga.parallel.parallelize(config, group),
+        "nothing": lambda: ga.parallel.parallelize(nn.Linear(3, 3), group),
+        "norm": lambda: ga.parallel.parallelize(nn.Sequential(model, nn.LayerNorm(SPHERE.shape)), group),
+        "convolution": lambda: ga.parallel.parallelize(nn.Sequential(model, nn.Conv2d(2, 2, 3)), group),
+        "twice": twice,
+        "disagree": lambda: ga.parallel.parallelize(wide if odd else model, group),
+        "cut": lambda: ga.parallel.parallelize(model, group, ga.parallel.cut(DISC, 3)),
+        "whole": lambda: ga.parallel.parallelize(model, group)(whole),
+        "grid": lambda: ga.parallel.parallelize(nn.Sequential(model), group).shards.shard(whole),
+    }
+    try:
+        jobs[name]()
+    except Exception as found:
+        return f"{type(found).__name__}: {found}"
+    return "nothing"
