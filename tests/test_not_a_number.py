@@ -117,6 +117,7 @@ def test_keys_hidden_by_mask_or_weight_or_bias_reach_nothing(hood, backend, way,
     hood = HOODS[hood]
     hidden = torch.zeros(hood.key_grid.shape, dtype=torch.bool)
     hidden.view(-1)[KEY::50] = True
+    hidden.view(-1)[0] = True  # the first row in memory, which places that stand for no key might read
     weights = torch.ones(hood.key_grid.shape)
     options = {
         "mask": {"key_weights": weights, "key_mask": ~hidden},
@@ -195,6 +196,7 @@ def test_what_hides_a_key_hides_its_bias_and_weight_too(way, value):
     hood = HOODS["window"]
     hidden = torch.zeros(hood.key_grid.shape, dtype=torch.bool)
     hidden.view(-1)[KEY::50] = True
+    hidden.view(-1)[0] = True  # the first row in memory, which places that stand for no key might read
     wrong = torch.zeros(hood.key_grid.shape).masked_fill(hidden, value)
     ones = torch.ones(hood.key_grid.shape)
     options = {

@@ -5,7 +5,7 @@ With s the scores, P their probabilities and δ = out·dout − dlse for each qu
     dP = v·dout        dS = P (dP − δ)        db = Σ dS
     dv = Σ P dout      dk = scale Σ dS q      dq = scale Σ dS k
 
-A tile gathers its keys into packed rows, and sums their gradients in packed rows beside them.
+A tile sums the gradients of its keys in packed rows.
 Threads take runs of neighboring query tiles of some key heads. A run adds to the gradients of keys
 that no other run touches, and to a table of its own for the others, so that nothing races; afterwards
 the tables are added up, run after run, so that sums do not depend on the threads.
@@ -134,6 +134,7 @@ class Room(NamedTuple):
     tokens: NDArray[np.int32]
     entries: NDArray[np.int32]
     keys: NDArray[np.int32]
+    places: NDArray[np.int32]
     masks: NDArray[np.int32]
     biases: NDArray[Any]
     both: NDArray[np.int64]
@@ -155,9 +156,9 @@ class Room(NamedTuple):
     #: of two groups each, ``[2, capacity, LANES]``
     probabilities: int
     score_gradients: int
+    #: rows of k in whole vectors, where they do not lie so already
     packed_keys: int
     packed_gradients: int
-    packed_values: int
     #: of each head, a row of gradients of biases for each entry of the plan
     pair_gradients: int
 
@@ -174,6 +175,15 @@ class State(NamedTuple):
     #: log-sum-exps in units of log 2, and δ
     levels: int
     delta: int
+
+
+class Listed(NamedTuple):
+    """Rows of a tensor in one head, and which of them each group of lanes sees."""
+
+    address: int
+    stride: int
+    #: address of int32 lists ``[GROUPS, capacity]``
+    lists: int
 
 
 class Item(NamedTuple):
@@ -216,12 +226,12 @@ def backward(  # type: ignore[no-untyped-def]
     shared = sizes.heads // sizes.key_heads
     # one buffer: the state of each head, two matrices of two groups, packed rows and their gradients
     state = TILE * (2 * table.key_width + sizes.depth + table.value_width + sizes.value_depth + 2)
-    per_key = table.key_width + sizes.value_depth + row_of(table)
+    per_key = packed_width(table, sizes) + row_of(table)
     buffer = aligned(work.together * shared * state + 4 * capacity * LANES + work.block * per_key, like)
     per_head = 0 if added_rows is None else len(added) * TILE
     pair_gradients = np.zeros(work.together * shared * per_head, type(like))
     room = furnished(
-        like, buffer, pair_gradients.ctypes.data, capacity, work.together * shared, state, work, table
+        like, buffer, pair_gradients.ctypes.data, capacity, work.together * shared, state, work, table, sizes
     )
     n_runs = len(work.runs.tiles) - 1
     parts = (sizes.key_heads + work.together - 1) // work.together
@@ -300,16 +310,16 @@ def named_outputs(outputs):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def furnished(like, buffer, pair_gradients, capacity, heads, state, work, table):  # type: ignore[no-untyped-def]
+def furnished(like, buffer, pair_gradients, capacity, heads, state, work, table, sizes):  # type: ignore[no-untyped-def]
     """The room of a thread in its buffer."""
     width = buffer.itemsize
     states = buffer.ctypes.data
     probabilities = states + heads * state * width
     score_gradients = probabilities + 2 * capacity * LANES * width
     packed_keys = score_gradients + 2 * capacity * LANES * width
-    packed_gradients = packed_keys + work.block * table.key_width * width
-    packed_values = packed_gradients + work.block * row_of(table) * width
-    fill(like, packed_keys, work.block * table.key_width, like * 0)  # what lies beyond the depth stays 0
+    packed_gradients = packed_keys + work.block * packed_width(table, sizes) * width
+    # what lies beyond the depth stays 0
+    fill(like, packed_keys, (packed_gradients - packed_keys) // width, like * 0)
     # loops, since each of numpy's functions costs a while to compile
     slot_of_key, lanes_of_tile = filled(work.n_keys, -1), np.empty(TILE, np.int32)
     for lane in range(TILE):
@@ -322,6 +332,7 @@ def furnished(like, buffer, pair_gradients, capacity, heads, state, work, table)
     return Room(
         np.empty(capacity, np.int32),
         np.empty(capacity, np.int32),
+        np.empty((GROUPS, capacity), np.int32),
         np.empty((GROUPS, capacity), np.int32),
         np.empty((GROUPS, capacity), np.int32),
         np.empty((GROUPS, capacity), type(like)),
@@ -341,7 +352,6 @@ def furnished(like, buffer, pair_gradients, capacity, heads, state, work, table)
         score_gradients,
         packed_keys,
         packed_gradients,
-        packed_values,
         pair_gradients,
     )
 
@@ -350,6 +360,12 @@ def furnished(like, buffer, pair_gradients, capacity, heads, state, work, table)
 def row_of(table):  # type: ignore[no-untyped-def]
     """Channels of a row of gradients."""
     return table.key_width + table.value_width + table.bias_width
+
+
+@kernel
+def packed_width(table, sizes):  # type: ignore[no-untyped-def]
+    """Channels of a packed row of k: 0 where rows are whole vectors, and read where they lie."""
+    return table.key_width if table.key_width > sizes.depth else 0
 
 
 @kernel
@@ -472,6 +488,7 @@ def multiply(  # type: ignore[no-untyped-def]
         room.tokens,
         room.entries,
         room.keys,
+        room.places,
         room.masks,
         room.biases,
         room.both,
@@ -479,10 +496,12 @@ def multiply(  # type: ignore[no-untyped-def]
     )
     for key_head in range(item.first_key_head, item.last_key_head):
         k, v = rows_at(like, inputs.k, b, key_head), rows_at(like, inputs.v, b, key_head)
-        micro.pack(like, k, inputs.k.token, tokens, n_keys, sizes.depth, room.packed_keys, table.key_width)
-        micro.pack(
-            like, v, inputs.v.token, tokens, n_keys, sizes.value_depth, room.packed_values, sizes.value_depth
-        )
+        listed = Listed(k, inputs.k.token, room.keys.ctypes.data)
+        if packed_width(table, sizes):
+            micro.pack(
+                like, k, inputs.k.token, tokens, n_keys, sizes.depth, room.packed_keys, table.key_width
+            )
+            listed = Listed(room.packed_keys, table.key_width, room.places.ctypes.data)
         fill(like, room.packed_gradients, n_keys * row_of(table), like * 0)
         for head in range(key_head * shared, (key_head + 1) * shared):
             state = state_of(like, item, head, room, table, sizes)
@@ -493,34 +512,35 @@ def multiply(  # type: ignore[no-untyped-def]
                 gradients = room.pair_gradients + own
             for group in range(GROUPS):
                 pairs = pairs_at(like, numbers, rows, first, group, room.entries, room.offsets, biases)
-                score(like, group, state, table, sizes, room, pairs)
+                score(like, group, state, k, v, inputs, sizes, room, pairs)
                 pairs = pairs_at(
                     like, added, added_rows, first, group, room.entries, room.gradient_offsets, gradients
                 )
-                collect(like, group, state, table, room, pairs)
+                collect(like, group, state, listed, table, room, pairs)
         spread(like, item, key_head, n_keys, work, outputs, sizes, room)
 
 
 @kernel
-def score(like, group, state, table, sizes, room, pairs):  # type: ignore[no-untyped-def]
+def score(like, group, state, k, v, inputs, sizes, room, pairs):  # type: ignore[no-untyped-def]
     """Probabilities and gradients of scores of a group of queries with the keys it sees."""
     width, capacity = micro.size_of(like), room.keys.shape[1]
-    depth, value_depth, key_width = sizes.depth, sizes.value_depth, table.key_width
+    depth, value_depth = sizes.depth, sizes.value_depth
     # keys that two groups see meet them both at once
     alike, count = room.both[group // 2], room.counts[group]
-    lanes, place = group * LANES * width, group * capacity
+    lanes, start = group * LANES * width, group * capacity
     matrix = group % 2 * capacity * LANES * width
-    keys = room.keys.ctypes.data + place * 4
-    masks = room.masks.ctypes.data + place * 4
-    biases = room.biases.ctypes.data + place * width
+    keys, places = room.keys.ctypes.data + start * 4, room.places.ctypes.data + start * 4
+    masks = room.masks.ctypes.data + start * 4
+    biases = room.biases.ctypes.data + start * width
     queries, gradients = state.queries + lanes * depth, state.gradients + lanes * value_depth
     levels, delta = state.levels + lanes, state.delta + lanes
     if group % 2 == 0 and alike > 0:
         micro.probabilities_of_two(
             like,
-            room.packed_keys,
-            key_width,
+            k,
+            inputs.k.token,
             keys,
+            places,
             alike,
             queries,
             depth,
@@ -533,8 +553,8 @@ def score(like, group, state, table, sizes, room, pairs):  # type: ignore[no-unt
         )
         micro.score_gradients_of_two(
             like,
-            room.packed_values,
-            value_depth,
+            v,
+            inputs.v.token,
             keys,
             alike,
             gradients,
@@ -547,9 +567,10 @@ def score(like, group, state, table, sizes, room, pairs):  # type: ignore[no-unt
     rest = matrix + alike * LANES * width
     micro.probabilities(
         like,
-        room.packed_keys,
-        key_width,
+        k,
+        inputs.k.token,
         keys + alike * 4,
+        places + alike * 4,
         padded(count) - alike,
         queries,
         depth,
@@ -562,8 +583,8 @@ def score(like, group, state, table, sizes, room, pairs):  # type: ignore[no-unt
     )
     micro.score_gradients(
         like,
-        room.packed_values,
-        value_depth,
+        v,
+        inputs.v.token,
         keys + alike * 4,
         padded(count) - alike,
         gradients,
@@ -576,12 +597,12 @@ def score(like, group, state, table, sizes, room, pairs):  # type: ignore[no-unt
 
 
 @kernel
-def collect(like, group, state, table, room, pairs):  # type: ignore[no-untyped-def]
+def collect(like, group, state, rows_of_k, table, room, pairs):  # type: ignore[no-untyped-def]
     """Add what a group of queries gives to the gradients of its queries and of the packed keys."""
     width, capacity = micro.size_of(like), room.keys.shape[1]
     key_width, value_width, row = table.key_width, table.value_width, row_of(table)
     lanes, matrix = group * LANES * width, group % 2 * capacity * LANES * width
-    count, keys = room.counts[group], room.keys.ctypes.data + group * capacity * 4
+    count, places = room.counts[group], room.places.ctypes.data + group * capacity * 4
     scores, weights = room.score_gradients + matrix, room.probabilities + matrix
     query_gradients = state.query_gradients + lanes * key_width
     query_rows, gradient_rows = (
@@ -589,12 +610,13 @@ def collect(like, group, state, table, room, pairs):  # type: ignore[no-untyped-
         state.gradient_rows + lanes * value_width,
     )
     of_keys, of_values = room.packed_gradients, room.packed_gradients + key_width * width
-    micro.gather(like, room.packed_keys, key_width, keys, count, scores, query_gradients, key_width)
-    scatter(like, scores, padded(count), query_rows, key_width, of_keys, row, keys)
-    scatter(like, weights, padded(count), gradient_rows, value_width, of_values, row, keys)
-    micro.add_to_pairs(like, scores, keys, count, pairs)
+    k, stride, keys = rows_of_k.address, rows_of_k.stride, rows_of_k.lists + group * capacity * 4
+    micro.gather(like, k, stride, keys, count, scores, query_gradients, key_width)
+    scatter(like, scores, padded(count), query_rows, key_width, of_keys, row, places)
+    scatter(like, weights, padded(count), gradient_rows, value_width, of_values, row, places)
+    micro.add_to_pairs(like, scores, places, count, pairs)
     if table.bias_width:
-        add_bias(like, scores, count, room.keys, group, of_values + value_width * width, row)
+        add_bias(like, scores, count, room.places, group, of_values + value_width * width, row)
 
 
 @kernel
@@ -682,13 +704,13 @@ def load_levels(like, order, start, batch, head, inputs, table, depth, state):  
 
 
 @kernel
-def add_bias(like, score_gradients, count, keys, group, base, stride):  # type: ignore[no-untyped-def]
+def add_bias(like, score_gradients, count, places, group, base, stride):  # type: ignore[no-untyped-def]
     """Add the score gradients of all lanes to the bias column of each key's row."""
     for at in range(count):
         total = like * 0
         for lane in range(LANES):
             total += micro.load(like, score_gradients, at * LANES + lane)
-        column = keys[group, at] * stride
+        column = places[group, at] * stride
         micro.store(like, base, column, micro.load(like, base, column) + total)
 
 

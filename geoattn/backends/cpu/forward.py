@@ -84,7 +84,7 @@ def forward(  # type: ignore[no-untyped-def]
     capacity = block + KEY_BLOCK
     tokens, entries = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
     offsets = np.empty(TILE, np.int32)
-    keys = np.empty((GROUPS, capacity), np.int32)
+    keys, places = np.empty((GROUPS, capacity), np.int32), np.empty((GROUPS, capacity), np.int32)
     masks = np.empty((GROUPS, capacity), np.int32)
     biases = np.empty((GROUPS, capacity), type(like))
     both, counts = np.empty(GROUPS // 2, np.int64), np.empty(GROUPS, np.int64)
@@ -93,18 +93,18 @@ def forward(  # type: ignore[no-untyped-def]
     # maxima start at the lowest number, since −∞ would make NaN of the difference to a hidden score; beyond
     # half of it, a score may be a bias that has lost its place when it became one of log 2
     lowest = type(like)(LOWEST[width // 8])
+    # rows of v are read where they lie if they are whole vectors
+    packed = value_width > value_depth
     # one buffer: the state of each head, old maxima, scores of two groups, packed rows of a block, zeros
     state = TILE * (depth + value_width + 2)
-    buffer = aligned(
-        together * shared * state + TILE + 2 * capacity * LANES + block * (depth + value_width) + depth, like
-    )
+    packed_size = block * value_width if packed else 0
+    buffer = aligned(together * shared * state + TILE + 2 * capacity * LANES + packed_size + depth, like)
     states = buffer.ctypes.data
     before = states + together * shared * state * width
     scores = before + TILE * width
     packed_values = scores + 2 * capacity * LANES * width
-    packed_keys = packed_values + block * value_width * width
-    zeros = packed_keys + block * depth * width
-    fill(like, packed_values, block * value_width, like * 0)  # what lies beyond the depth stays 0
+    zeros = packed_values + packed_size * width
+    fill(like, packed_values, packed_size, like * 0)  # what lies beyond the depth stays 0
     fill(like, zeros, depth, like * 0)
     while True:
         item = micro.take_ticket(counters.ctypes.data)
@@ -133,14 +133,29 @@ def forward(  # type: ignore[no-untyped-def]
         for begin in range(first, last, block):
             end = min(last, begin + block)
             n_keys = list_keys(
-                like, lists, tile, begin, end, bias_at, tokens, entries, keys, masks, biases, both, counts
+                like,
+                lists,
+                tile,
+                begin,
+                end,
+                bias_at,
+                tokens,
+                entries,
+                keys,
+                places,
+                masks,
+                biases,
+                both,
+                counts,
             )
             for key_head in range(first_key_head, last_key_head):
                 k_at = k[0] + (b * k[1] + key_head * k[3]) * width
                 v_at = v[0] + (b * v[1] + key_head * v[3]) * width
-                at = tokens.ctypes.data
-                micro.pack(like, k_at, k[2], at, n_keys, depth, packed_keys, depth)
-                micro.pack(like, v_at, v[2], at, n_keys, value_depth, packed_values, value_width)
+                values, value_stride, value_rows = v_at, v[2], keys.ctypes.data
+                if packed:
+                    at = tokens.ctypes.data
+                    micro.pack(like, v_at, v[2], at, n_keys, value_depth, packed_values, value_width)
+                    values, value_stride, value_rows = packed_values, value_width, places.ctypes.data
                 for head in range(key_head * shared, (key_head + 1) * shared):
                     queries = states + (head - first_head) * state * width
                     sums = queries + TILE * depth * width
@@ -154,19 +169,20 @@ def forward(  # type: ignore[no-untyped-def]
                         alike = both[group // 2]
                         results = scores + group % 2 * capacity * LANES * width
                         lanes = group * LANES * width
-                        place = group * capacity
+                        start, rest = group * capacity, group * capacity + alike
                         pairs = pairs_at(like, numbers, rows, begin, group, entries, offsets, table_at)
                         if group % 2 == 0 and alike > 0:
                             micro.scores_of_two(
                                 like,
-                                packed_keys,
-                                depth,
-                                keys.ctypes.data + place * 4,
+                                k_at,
+                                k[2],
+                                keys.ctypes.data + start * 4,
+                                places.ctypes.data + start * 4,
                                 alike,
                                 queries + lanes * depth,
                                 depth,
-                                biases.ctypes.data + place * width,
-                                masks.ctypes.data + place * 4,
+                                biases.ctypes.data + start * width,
+                                masks.ctypes.data + start * 4,
                                 capacity,
                                 results,
                                 maxima + lanes,
@@ -177,14 +193,15 @@ def forward(  # type: ignore[no-untyped-def]
                             continue
                         micro.scores(
                             like,
-                            packed_keys,
-                            depth,
-                            keys.ctypes.data + (place + alike) * 4,
+                            k_at,
+                            k[2],
+                            keys.ctypes.data + rest * 4,
+                            places.ctypes.data + rest * 4,
                             padded(count) - alike,
                             queries + lanes * depth,
                             depth,
-                            biases.ctypes.data + (place + alike) * width,
-                            masks.ctypes.data + (place + alike) * 4,
+                            biases.ctypes.data + rest * width,
+                            masks.ctypes.data + rest * 4,
                             capacity,
                             results + alike * LANES * width,
                             maxima + lanes,
@@ -202,9 +219,9 @@ def forward(  # type: ignore[no-untyped-def]
                         micro.exponentials(like, results, padded(count), maxima + lanes, totals + lanes)
                         micro.gather(
                             like,
-                            packed_values,
-                            value_width,
-                            keys.ctypes.data + place * 4,
+                            values,
+                            value_stride,
+                            value_rows + start * 4,
                             count,
                             results,
                             sums + lanes * value_width,

@@ -29,7 +29,9 @@ def aligned(size, like):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def list_keys(like, plan, tile, first, last, bias, tokens, entries, keys, masks, biases, both, counts):  # type: ignore[no-untyped-def]
+def list_keys(  # type: ignore[no-untyped-def]
+    like, plan, tile, first, last, bias, tokens, entries, keys, places, masks, biases, both, counts
+):
     """Read entries ``first`` to ``last`` of the plan for one tile; returns how many keys they hold.
 
     A query tile lists all keys of its 32 queries; a group of 8 or 16 lanes sees about two thirds
@@ -46,10 +48,10 @@ def list_keys(like, plan, tile, first, last, bias, tokens, entries, keys, masks,
         Address of the additive vector, 0 for none.
     tokens, entries
         Results: the keys of the tile, and the entry of each, counted from ``first``.
-    keys, masks, biases
-        Results ``[GROUPS, capacity]``, of the keys that any lane of the group sees: place among
+    keys, places, masks, biases
+        Results ``[GROUPS, capacity]``, of the keys that any lane of the group sees: token, place among
         ``tokens``, visible lanes, bias in units of log 2. Each list is padded to a multiple of
-        ``KEY_BLOCK`` with keys that no lane sees.
+        ``KEY_BLOCK`` with the first key of the tile, seen by no lane.
     both
         Result ``[GROUPS / 2]``: so many keys at the front of the lists of a pair of groups are the
         same in both, a multiple of ``KEY_BLOCK``.
@@ -71,6 +73,7 @@ def list_keys(like, plan, tile, first, last, bias, tokens, entries, keys, masks,
         tokens.ctypes.data,
         entries.ctypes.data,
         keys.ctypes.data,
+        places.ctypes.data,
         masks.ctypes.data,
         biases.ctypes.data,
         dealt.ctypes.data,
@@ -81,10 +84,12 @@ def list_keys(like, plan, tile, first, last, bias, tokens, entries, keys, masks,
         count = counts[group] = front + back
         for at in range(front, count):
             keys[group, at] = keys[group, at + capacity - count]
+            places[group, at] = places[group, at + capacity - count]
             masks[group, at] = masks[group, at + capacity - count]
             biases[group, at] = biases[group, at + capacity - count]
         for at in range(count, padded(count)):
-            keys[group, at] = 0
+            keys[group, at] = tokens[0]
+            places[group, at] = 0
             masks[group, at] = 0
             biases[group, at] = 0
     return dealt[GROUPS // 2 + GROUPS]

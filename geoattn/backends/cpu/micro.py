@@ -1,7 +1,7 @@
 """The micro-kernels: the vector loops that carry all the arithmetic of attention.
 
-Queries are the vector lanes. A group of ``LANES`` queries meets a list of gathered keys; a matrix
-"by lanes" holds one row of ``LANES`` elements for each key of the list, or for each channel. Numbers
+Queries are the vector lanes. A group of ``LANES`` queries meets a list of keys, whose rows lie anywhere; a
+matrix "by lanes" holds one row of ``LANES`` elements for each key of the list, or for each channel. Numbers
 of the other operand are broadcast, so that nothing is summed across lanes. Lists are padded to a
 multiple of ``KEY_BLOCK`` with keys that no lane sees.
 
@@ -201,6 +201,7 @@ def _scores(groups: int) -> Any:
         base: Value,
         stride: Value,
         tokens: Value,
+        places: Value,
         count: Value,
         queries: Value,
         depth: Value,
@@ -211,23 +212,26 @@ def _scores(groups: int) -> Any:
         maxima: Value,
         pairs: Pairs,
     ) -> None:
-        """scores[j, :] = k[tokens[j]] · queries + bias[j], −inf where unseen; maxima[:]: running maximum."""
+        """scores[j, :] = k[tokens[j]] · queries + bias[j], −inf where unseen; maxima[:]: running maximum.
+
+        ``places`` are those of the keys in the tile's list, by which their biases for every pair are found.
+        """
         b = v.builder
         pair_bias = _pair_bias(v, pairs)
         base, bias = v.pointer(base), v.pointer(bias)
-        tokens = v.pointer(tokens, ir.IntType(32))
+        tokens, places = (v.pointer(a, ir.IntType(32)) for a in (tokens, places))
         lanes = _Groups(v, groups, capacity)
         columns, masks = lanes.matrices(queries, depth), lanes.lists(masks)
         results, maxima = lanes.matrices(scores, capacity), lanes.matrices(maxima, index(1))
         hidden = v.constant(float("-inf"))
-        places = [v.at(top, index(i * v.width)) for top in maxima for i in range(v.per_row)]
-        running = [v.load(place) for place in places]
+        tops = [v.at(top, index(i * v.width)) for top in maxima for i in range(v.per_row)]
+        running = [v.load(top) for top in tops]
         for keys, block in v.strips(count, _keys_at_once(v, groups), running):
             rows = _list_rows(v, base, stride, tokens, keys.counter, block)
             for r, row in enumerate(_dot_products(v, rows, columns, depth)):
                 key = b.add(keys.counter, index(r))
                 offset = v.broadcast(v.at(bias, key))
-                numbered = pair_bias and pair_bias.row(v.load_index(v.at(tokens, key)))
+                numbered = pair_bias and pair_bias.row(v.load_index(v.at(places, key)))
                 for i, score in enumerate(row):
                     group, vector = divmod(i, v.per_row)
                     bits = b.load(v.at(masks[group], key))
@@ -239,8 +243,8 @@ def _scores(groups: int) -> Any:
                     v.store(seen, _row(v, results[group], key, vector))
                     keys.carry[i] = v.maximum(seen, keys.carry[i])
             running = keys.values
-        for place, value in zip(places, running, strict=True):
-            v.store(value, place)
+        for top, value in zip(tops, running, strict=True):
+            v.store(value, top)
 
     return _kernel(scores)
 
@@ -315,6 +319,7 @@ def _probabilities(groups: int) -> Any:
         base: Value,
         stride: Value,
         tokens: Value,
+        places: Value,
         count: Value,
         queries: Value,
         depth: Value,
@@ -325,11 +330,14 @@ def _probabilities(groups: int) -> Any:
         probabilities: Value,
         pairs: Pairs,
     ) -> None:
-        """probabilities[j, :] = 2^(k[tokens[j]] · queries + bias[j] − lse), 0 where unseen."""
+        """probabilities[j, :] = 2^(k[tokens[j]] · queries + bias[j] − lse), 0 where unseen.
+
+        ``places`` as in ``scores``.
+        """
         b = v.builder
         pair_bias = _pair_bias(v, pairs)
         base, bias = v.pointer(base), v.pointer(bias)
-        tokens = v.pointer(tokens, ir.IntType(32))
+        tokens, places = (v.pointer(a, ir.IntType(32)) for a in (tokens, places))
         lanes = _Groups(v, groups, capacity)
         columns, masks = lanes.matrices(queries, depth), lanes.lists(masks)
         results, levels = lanes.matrices(probabilities, capacity), lanes.matrices(lse, index(1))
@@ -338,7 +346,7 @@ def _probabilities(groups: int) -> Any:
             for r, row in enumerate(_dot_products(v, rows, columns, depth)):
                 key = b.add(keys.counter, index(r))
                 offset = v.broadcast(v.at(bias, key))
-                numbered = pair_bias and pair_bias.row(v.load_index(v.at(tokens, key)))
+                numbered = pair_bias and pair_bias.row(v.load_index(v.at(places, key)))
                 for i, score in enumerate(row):
                     group, vector = divmod(i, v.per_row)
                     if pair_bias is not None:
@@ -406,7 +414,8 @@ def _emit_scatter(
     slots = v.pointer(slots, ir.IntType(32))
     for strip, wide in v.strips(b.udiv(depth, index(v.width)), _widths(v)):
         channel = b.mul(strip.counter, index(v.width))
-        for key, several in v.strips(count, (KEY_BLOCK,)):
+        blocks = (2 * KEY_BLOCK, KEY_BLOCK)[2 * KEY_BLOCK * wide > v.accumulators :]
+        for key, several in v.strips(count, blocks):
             start = [v.constant(0.0)] * (several * wide)
             with v.loop(index(0), index(v.lanes), 1, start) as lane:
                 at = b.add(b.mul(lane.counter, row_stride), channel)
@@ -568,6 +577,7 @@ def _emit_split(
     tokens: Value,
     listed: Value,
     keys: Value,
+    places: Value,
     masks: Value,
     biases: Value,
     counts: Value,
@@ -580,8 +590,8 @@ def _emit_split(
     """
     b = v.builder
     word = ir.IntType(32)
-    entries, lanes, order, tokens, listed, keys, masks = (
-        v.pointer(a, word) for a in (entries, lanes, order, tokens, listed, keys, masks)
+    entries, lanes, order, tokens, listed, keys, places, masks = (
+        v.pointer(a, word) for a in (entries, lanes, order, tokens, listed, keys, places, masks)
     )
     biased = b.icmp_unsigned("!=", bias, index(0))
     # without a bias the first element of the results is read in its place, and not used
@@ -625,7 +635,8 @@ def _emit_split(
                 slot = groups // 2 + 2 * pair + group
                 back = b.sub(b.sub(capacity, index(1)), filled[slot])
                 at = b.add(b.select(both, front, back), b.mul(capacity, index(2 * pair + group)))
-                b.store(b.trunc(n_keys, word), v.at(keys, at))
+                b.store(token, v.at(keys, at))
+                b.store(b.trunc(n_keys, word), v.at(places, at))
                 b.store(bits[group], v.at(masks, at))
                 b.store(offset, v.at(biases, at))
                 only = b.zext(b.and_(used[group], b.not_(both)), INDEX)
