@@ -613,16 +613,21 @@ def curvilinear(columns_again=0, fold=False):
     return xr.Dataset({"sst": (("y", "x"), np.arange(lat.size, dtype=float).reshape(lat.shape))}, coords)
 
 
-def test_repeated_columns_are_refused_by_a_call_that_works():
-    whole = ga.grids.from_xarray(curvilinear())
+def test_repeated_columns_count_once():
     ds = curvilinear(columns_again=2)
-    refuses(ds, r"the last 2 columns are the first 2 again.*ds\.isel\(x=slice\(None, -2\)\)")
-    assert ga.grids.from_xarray(ds.isel(x=slice(None, -2))) == whole
+    report = ga.grids.recognise(ds)
+    assert report.grid.shape == (20, 42)
+    assert "40 points that repeat others count once" in report.weights
+    assert (report.grid.weights == 0).sum() == 40
+    assert (report.grid.weights[1:-1, [0, -1]] == 0).all()  # where neighbors lack on one side
 
 
-def test_a_fold_is_refused_by_a_call_that_works():
+def test_a_fold_without_cells_is_refused_by_a_call_that_works():
+    """The last row again in reverse, around a pole: no mesh folds so."""
     ds = curvilinear(fold=True)
-    refuses(ds, r"40 of the 840 points .* repeat others.*\.stack\(point=\('y', 'x'\)\)\.isel\(point=")
+    with pytest.raises(ValueError, match="do not close around their points") as refusal:
+        ga.grids.recognise(ds)
+    assert "ds.stack(point=('y', 'x')).isel(point=ga.grids.distinct(" in refusal.value.__notes__[-1]
     kept = ds.stack(point=("y", "x")).isel(point=ga.grids.distinct(ds["nav_lat"], ds["nav_lon"]))
     assert ga.grids.from_xarray(kept).weights == pytest.approx(ga.grids.from_xarray(curvilinear()).weights)
 

@@ -360,7 +360,7 @@ def test_cells_that_are_none(refused_by):
 
 
 def test_swaths_that_cross_themselves_overlap():
-    along, across = np.meshgrid(np.arange(0.0, 460.0, 4.0), np.linspace(-8, 8, 5), indexing="ij")
+    along, across = np.meshgrid(np.arange(0.0, 460.0, 4.01), np.linspace(-8, 8, 5), indexing="ij")
     with pytest.raises(ValueError, match=r"cells overlap: 4\d.\d% of the area"):
         regional(*turned(across, along, 30.0))
 

@@ -33,6 +33,7 @@ from geoattn.grids.latlon import (
     latlon,
     lobatto,
 )
+from geoattn.grids.mesh import mesh
 from geoattn.grids.orders import order
 from geoattn.grids.points import Points, points
 from geoattn.grids.product import ProductGrid, product
@@ -80,6 +81,7 @@ __all__ = [
     "icosahedral",
     "latlon",
     "lobatto",
+    "mesh",
     "named",
     "nested_to_ring",
     "order",

@@ -1,29 +1,30 @@
-"""Lists of cells: points with the polygons around them."""
+"""Points with a cell around each whose sides are great circles; lists of them."""
 
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geoattn.grids.base import PointSet, SphericalGrid, read_only
+from geoattn.grids.points import check_links
 from geoattn.grids.polygons import inside, overlap, signed_areas
-from geoattn.grids.sphere import Floats, unit_vectors
+from geoattn.grids.sphere import Floats, Ints, unit_vectors
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Cells(PointSet, kind="cells"):
-    """A list of points, each with the corners of its cell: stations of a mesh, or pieces of a region.
-
-    Sides of cells are great circles. ``areas`` is empty where they are the polygons'.
-    """
+class CellGrid(SphericalGrid):
+    """Points, corners of their cells, in degrees, and areas where these are not the cells' own."""
 
     latitudes: Floats
     longitudes: Floats
-    #: ``[n, k]``, around each cell; those of fewer corners repeat some
+    #: of each cell ``[*shape, k]``, or as the class says; cells of fewer corners repeat some
     corner_latitudes: Floats
     corner_longitudes: Floats
+    #: ``[*shape]``, or empty where they are those of the cells
     areas: Floats
 
     def _shape(self) -> tuple[int, ...]:
@@ -37,21 +38,54 @@ class Cells(PointSet, kind="cells"):
     def lon(self) -> Floats:
         return self.longitudes
 
+    @property
+    @abstractmethod
+    def corners(self) -> Floats:
+        """Unit vectors to the corners of each cell, ``[*shape, k, 3]``."""
+
+    @property
+    def repeats(self) -> NDArray[np.bool_] | None:
+        """Points ``[*shape]`` that are there once more and count nothing, or None where none are."""
+        return None
+
+    @cached_property
+    def weights(self) -> Floats:
+        """Areas of the cells; 0 at a point that only repeats another, which hides it as a key."""
+        areas = self.areas if self.areas.size else cell_areas(self.xyz, self.corners, self.repeats)
+        return read_only(areas if self.repeats is None else np.where(self.repeats, 0.0, areas))
+
+    def _describe(self) -> str:
+        """Where the cells lie, and how much of the globe they are."""
+        again = 0 if self.repeats is None else int(self.repeats.sum())
+        return describe(self) + (f", {again} points that repeat others count once" if again else "")
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Cells(CellGrid, PointSet, kind="cells"):
+    """A list of points, each with the corners of its cell, ``[n, k]``: a mesh, or pieces of a region."""
+
+    #: ``[m, 2]``, which cells are neighbors; empty where those are that share a side
+    links: Ints = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
+
+    def _check(self) -> None:
+        check_links(self.links, len(self.latitudes))
+
     @cached_property
     def corners(self) -> Floats:
         """Unit vectors to the corners of each cell, ``[n, k, 3]``."""
         return read_only(unit_vectors(self.corner_latitudes, self.corner_longitudes))
 
     @cached_property
-    def weights(self) -> Floats:
-        return self.areas if self.areas.size else read_only(cell_areas(self.xyz, self.corners))
+    def edges(self) -> Ints:
+        """Pairs of cells that are neighbors: the mesh's own, else those that share a side."""
+        return self.links if len(self.links) else read_only(sharing_a_side(self.corners))
 
     def __repr__(self) -> str:
-        return f"region of {self.size} cells, {describe(self)}"
+        return f"{'mesh' if self.is_global else 'region'} of {self.size} cells, {self._describe()}"
 
 
-def cell_areas(points: Floats, corners: Floats) -> Floats:
-    """Areas of cells ``corners [*shape, k, 3]`` around ``points [*shape, 3]``, steradians.
+def cell_areas(points: Floats, corners: Floats, repeats: NDArray[np.bool_] | None = None) -> Floats:
+    """Areas of cells ``corners [*shape, k, 3]`` around ``points [*shape, 3]``, steradians; 0 at ``repeats``.
 
     Raises
     ------
@@ -59,7 +93,8 @@ def cell_areas(points: Floats, corners: Floats) -> Floats:
         If cells are folded, do not lie around their points, or overlap.
     """
     signed = signed_areas(corners)
-    folded = ~(signed * np.sign(np.median(signed)) > 0)
+    counted = np.ones(signed.shape, bool) if repeats is None else ~repeats
+    folded = counted & ~(signed * np.sign(np.median(signed[counted])) > 0)
     if folded.any():
         first = tuple(map(int, np.argwhere(folded)[0]))
         raise ValueError(
@@ -67,16 +102,15 @@ def cell_areas(points: Floats, corners: Floats) -> Floats:
             "way around: their corners do not close, or neighboring points come in no order. Give corners in "
             "one direction around every cell, ga.grids.regional(lat, lon, corners=(corner_lat, corner_lon))"
         )
-    outside = ~inside(points, corners)
+    outside = counted & ~inside(points, corners)
     if outside.any():
         first = tuple(map(int, np.argwhere(outside)[0]))
         raise ValueError(
             f"the corners of {outside.mean():.2%} of the cells do not close around their points, first at "
             f"index {first}: they belong to other points, or are in another order"
         )
-    areas = np.abs(signed)
-    n = areas.size
-    share = overlap(points.reshape(n, 3), corners.reshape(n, -1, 3), areas.ravel())
+    areas = np.where(counted, np.abs(signed), 0.0)
+    share = overlap(points[counted], corners[counted], areas[counted])
     if share > 0.001:
         raise ValueError(
             f"cells overlap: {share:.1%} of the area lies in several cells. Leave out what is there twice, "
@@ -97,3 +131,38 @@ def span(lat: Floats, lon: Floats) -> str:
     start, end = east[(gaps.argmax() + 1) % east.size], east[gaps.argmax()]
     turn = f"lon {start:g}° to {end:g}°" if gaps.max() > 1.5 * 360.0 / east.size else "all longitudes"
     return f"lat {lat.min():g}° to {lat.max():g}°, {turn}"
+
+
+def sharing_a_side(corners: Floats) -> Ints:
+    """Pairs ``[m, 2]`` of cells ``corners [n, k, 3]`` that have a side in common, each once."""
+    n, k = corners.shape[:2]
+    size = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=-1).max(initial=0.0)
+    tick = max(1e-9, 1e-6 * size)  # corners of neighbors are written each for itself, and rounded
+    nodes = _same_places(corners.reshape(-1, 3), tick).reshape(n, k)
+    return of_nodes(nodes)
+
+
+def of_nodes(nodes: Ints) -> Ints:
+    """Pairs ``[m, 2]`` of cells that have a side in common, from the numbers of their corners ``[n, k]``."""
+    n, k = nodes.shape
+    sides = np.sort(np.stack((nodes, np.roll(nodes, -1, axis=1)), axis=-1).reshape(-1, 2), axis=1)
+    cells = np.repeat(np.arange(n), k)
+    real = sides[:, 0] != sides[:, 1]
+    sides, cells = sides[real], cells[real]
+    order = np.lexsort((cells, sides[:, 1], sides[:, 0]))
+    sides, cells = sides[order], cells[order]
+    met = (sides[1:] == sides[:-1]).all(1) & (cells[1:] != cells[:-1])
+    pairs = np.stack((cells[:-1][met], cells[1:][met]), axis=-1)
+    return np.unique(np.sort(pairs, axis=1), axis=0)
+
+
+def _same_places(points: Floats, within: float) -> Ints:
+    """A number for each place; the same for points that are nearer to each other than ``within``."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
+    exact, number = np.unique(points, axis=0, return_inverse=True)
+    pairs = cKDTree(exact).query_pairs(within, output_type="ndarray")
+    links = csr_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), (len(exact),) * 2)
+    return np.asarray(connected_components(links, directed=False)[1][number.ravel()], np.int64)

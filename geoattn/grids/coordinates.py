@@ -28,16 +28,19 @@ NAMES = {
 }
 #: dimensions along which a grid stays where it is, in lower case
 TIMES = ("time", "valid_time", "step", "prediction_timedelta", "lead_time")
-AREA_NAMES = ("cell_area", "areacella", "areacello")
+AREA_NAMES = ("cell_area", "areacella", "areacello", "areacell", "cell_area_p", "grid_area")
 #: the way out where a data set covers no globe
 POINTS_CALL = "ga.grids.points(lat, lon, areas=…)"
 
-_EARTH_AREA = 4.0 * np.pi * 6.371e6**2  # square metres
+_RADIUS = 6.371e6
+_EARTH_AREA = 4.0 * np.pi * _RADIUS**2  # square metres
 #: units of areas, and how many of them the globe has
 EARTH_AREAS = {
     **dict.fromkeys(("m2", "m^2", "m**2"), _EARTH_AREA),
     **dict.fromkeys(("km2", "km^2"), _EARTH_AREA * 1e-6),
-    **dict.fromkeys(("sr", "steradian", "steradians"), 4.0 * np.pi),
+    **dict.fromkeys(
+        ("sr", "steradian", "steradians", "rad2", "rad^2", "radian2", "radian^2", "radians^2"), 4.0 * np.pi
+    ),
 }
 
 
@@ -95,6 +98,11 @@ class Source:
         self.is_dataset = hasattr(data, "data_vars")
         self.variables |= {str(name): data[name] for name in getattr(data, "data_vars", ())}
         self.sizes: dict[str, int] = {str(dim): int(size) for dim, size in data.sizes.items()}
+        #: of the sphere that a mesh lies on, metres, where the file says it; 1 of a unit sphere
+        attrs = getattr(data, "attrs", {})
+        self.radius: float | None = float(attrs["sphere_radius"]) if "sphere_radius" in attrs else None
+        #: the mesh that a DataArray lies on
+        self.mesh: str | None = None if self.is_dataset else attrs.get("mesh")
         #: a variable that a DataArray refers to, but does not carry
         mapping = data.encoding.get("grid_mapping", data.attrs.get("grid_mapping"))
         self.left_behind: str | None = None if mapping in self.variables else mapping
@@ -143,11 +151,23 @@ class Source:
                 return name, dict(variable.attrs)
         return None
 
+    def projection(self) -> str | None:
+        """The grid mapping of a projection, where no latitude or no longitude is there to be found."""
+        if self.candidates("latitude") and self.candidates("longitude"):
+            return None
+        plain = {"latitude_longitude", "healpix"}
+        kinds = {n: v.attrs.get("grid_mapping_name", "healpix") for n, v in self.variables.items()}
+        found = [name for name, kind in kinds.items() if kind not in plain]
+        used = [v.attrs.get("grid_mapping", v.encoding.get("grid_mapping")) for v in self.variables.values()]
+        named = [name for name in found if name in used]
+        return next(iter(named or found), None)
+
     def with_standard_name(self, standard_name: str) -> Iterator[str]:
         """Names of the variables with that standard name."""
         return (n for n, v in self.variables.items() if v.attrs.get("standard_name") == standard_name)
 
-    def _find(self, axis: str) -> str:
+    def candidates(self, axis: str) -> list[str]:
+        """The variables that are latitudes, or longitudes, by the conventions, else by their names."""
         bounds = {v.attrs.get("bounds", v.encoding.get("bounds")) for v in self.variables.values()}
         # a comparison such as ds.latitude > 30 keeps the attributes of what was compared: no coordinate
         candidates = {n: v for n, v in self.variables.items() if n not in bounds and v.dtype.kind in "iuf"}
@@ -159,7 +179,10 @@ class Source:
             )
 
         found = [n for n, v in candidates.items() if declared(v.attrs)]
-        found = found or [n for n in candidates if n.lower() in NAMES[axis]]
+        return found or [n for n in candidates if n.lower() in NAMES[axis]]
+
+    def _find(self, axis: str) -> str:
+        found = self.candidates(axis)
         keyword = axis[:3]
         if not found:
             for name, variable in self.variables.items():
@@ -300,6 +323,27 @@ def check_areas(name: str, areas: Floats, units: str) -> None:
             "cells are missing or in other units. "
             "To leave the areas out: ga.grids.recognise(ds, use_areas=False)"
         )
+
+
+def steradians(name: str, areas: Floats, units: str, radius: float | None = None) -> Floats:
+    """Cell areas of a file as steradians; those of cells that cover the globe sum to 4π.
+
+    ``radius`` is that of the file's sphere in metres. Models take other ones of the Earth: areas within 0.3 %
+    of the globe's are the globe's.
+    """
+    if radius is not None and units not in EARTH_AREAS and not units.strip():
+        units = "m2"
+    if units not in EARTH_AREAS:
+        raise ValueError(
+            f"the cell areas in {name!r} have the units {units!r}: state those that they are in, "
+            f"ds[{name!r}].attrs['units'] = 'm2', or leave them out, "
+            "ga.grids.recognise(ds, use_areas=False)"
+        )
+    found: Floats = areas * (4.0 * np.pi / EARTH_AREAS[units])
+    if radius is not None and EARTH_AREAS[units] == _EARTH_AREA:
+        found = areas / radius**2
+    whole = 4.0 * np.pi
+    return found * (whole / found.sum()) if abs(found.sum() / whole - 1.0) < 3e-3 else found
 
 
 def rounded_up(fraction: float) -> str:

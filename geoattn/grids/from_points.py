@@ -12,13 +12,18 @@ from geoattn.grids.base import SphericalGrid
 from geoattn.grids.coordinates import POINTS_CALL, Coordinate, Match, Source, check_areas, rounded_up
 from geoattn.grids.coverage import Hole, RegionError, hole
 from geoattn.grids.cube import cubed_sphere
+from geoattn.grids.from_region import from_region
 from geoattn.grids.healpix import healpix
 from geoattn.grids.icosahedral import icosahedral
 from geoattn.grids.points import Points
 from geoattn.grids.polygons import signed_areas
 from geoattn.grids.reduced import reduced_gaussian
 from geoattn.grids.repeats import distinct
+from geoattn.grids.seams import kept_copies, surrounded
 from geoattn.grids.sphere import Floats, Ints, unit_vectors, wrap_longitude
+
+#: a point where columns close and rows fold is there at most so often
+MOST_COPIES = 4
 
 
 def from_points(
@@ -42,6 +47,13 @@ def from_points(
                 "they are: ga.grids.points(lat, lon)"
             )
     _check_not_flattened(lats, lons)
+    if _has_cells(source, lats, lons, use_areas):
+        try:
+            return from_region(source, lats, lons, use_areas)
+        except ValueError as error:
+            if len(distinct(lats.values, lons.values)) < lats.values.size:
+                error.add_note(f"to take the points without such cells, each once: {_each_once(lats, lons)}")
+            raise
     _check_not_repeated(lats, lons)
     _check_covers_the_globe(source, lats, lons, use_areas)
     areas, rule = np.empty(0), "spherical Voronoi areas"
@@ -120,28 +132,39 @@ def _check_not_flattened(lats: Coordinate, lons: Coordinate) -> None:
             )
 
 
-def _check_not_repeated(lats: Coordinate, lons: Coordinate) -> None:
-    """Refuse repeated points by the call that drops them: in ocean meshes, whole columns and rows."""
-    shape, dims = lats.values.shape, lats.dims
+def _has_cells(source: Source, lats: Coordinate, lons: Coordinate, use_areas: bool) -> bool:
+    """Whether points have cells: within bounds, or as an array that closes and folds or repeats points."""
+    if use_areas and source.bounds(lats) and source.bounds(lons):
+        return True
+    if lats.values.ndim != 2 or min(lats.values.shape) < 3:
+        return False
     xyz = unit_vectors(lats.values, lons.values)
-    if len(shape) == 2:
-        for columns in range(1, min(4, shape[1] // 2)):
-            if np.abs(xyz[:, :columns] - xyz[:, -columns:]).max() <= 1e-6:
-                raise ValueError(
-                    f"{lats.name!r} and {lons.name!r} close the circle: the last {columns} columns are the "
-                    f"first {columns} again. Drop them: ds.isel({dims[1]}=slice(None, -{columns}))"
-                )
+    kept, tokens = kept_copies(xyz), surrounded(xyz)
+    copies = np.bincount(kept, minlength=len(kept)).max()
+    if copies > MOST_COPIES:  # such as 0°N, 0°E where there is no cell: these have no neighbors
+        return False
+    closes = tokens[1, 0] >= 0
+    return bool(closes and (copies > 1 or (tokens[[0, -1]] >= 0).any()))
+
+
+def _check_not_repeated(lats: Coordinate, lons: Coordinate) -> None:
+    """Refuse points that repeat others and have no place in cells, by the call that drops them."""
     keep = distinct(lats.values, lons.values)
     if len(keep) == lats.values.size:
         return
-    flat, dim = ("", dims[0]) if len(shape) == 1 else (f".stack(point={dims})", "point")
     first = int(np.setdiff1d(np.arange(lats.values.size), keep)[0])
     raise ValueError(
         f"{lats.values.size - len(keep)} of the {lats.values.size} points of {lats.name!r} and {lons.name!r} "
-        f"repeat others, as where a mesh folds; the first is point {first}, at "
+        f"repeat others; the first is point {first}, at "
         f"{lats.values.flat[first]:g}°N, {lons.values.flat[first]:g}°E. Drop them: "
-        f"ds{flat}.isel({dim}=ga.grids.distinct({lats.degrees}, {lons.degrees}))"
+        f"{_each_once(lats, lons)}"
     )
+
+
+def _each_once(lats: Coordinate, lons: Coordinate) -> str:
+    """The call that drops points which repeat others."""
+    flat, dim = ("", lats.dims[0]) if len(lats.dims) == 1 else (f".stack(point={lats.dims})", "point")
+    return f"ds{flat}.isel({dim}=ga.grids.distinct({lats.degrees}, {lons.degrees}))"
 
 
 def _check_covers_the_globe(source: Source, lats: Coordinate, lons: Coordinate, use_areas: bool) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from geoattn.grids.coordinates import EARTH_AREAS, Coordinate, Match, Source
+from geoattn.grids.coordinates import Coordinate, Match, Source, steradians
 from geoattn.grids.coverage import RegionError
+from geoattn.grids.curvilinear import Curvilinear
 from geoattn.grids.regional import regional
 from geoattn.grids.sphere import Floats
 
 
 def from_region(
-    source: Source, lats: Coordinate, lons: Coordinate, use_areas: bool, refusal: RegionError
+    source: Source, lats: Coordinate, lons: Coordinate, use_areas: bool, refusal: RegionError | None = None
 ) -> Match:
     """The region with these axes, arrays or lists of points; ``refusal`` where nothing tells its cells.
 
@@ -24,7 +25,7 @@ def from_region(
     corners = (north[1], east[1]) if north and east else None
     given = source.areas(dims) if use_areas else None
     alone = min(lats.values.size, lons.values.size) < 2 if not is_list else min(lats.values.shape) < 2
-    if corners is None and (alone or (is_list and len(dims) == 1 and given is None)):
+    if refusal and corners is None and (alone or (is_list and len(dims) == 1 and given is None)):
         raise refusal
     if not is_list and corners is None and given is None:
         for axis in (lats, lons):
@@ -32,25 +33,20 @@ def from_region(
     rule = "areas of the cells, which end halfway to neighboring points"
     if north and east:
         rule = f"areas of the cells within the bounds {north[0]!r} and {east[0]!r}"
-    steradians = None
+    areas = None
     if given is not None:
-        name, values, units = given
-        if units not in EARTH_AREAS:
-            raise ValueError(
-                f"the cell areas in {name!r} have the units {units!r}: state those that they are in, "
-                f"ds[{name!r}].attrs['units'] = 'm2', or leave them out, "
-                "ga.grids.recognise(ds, use_areas=False)"
-            )
-        steradians, rule = values * (4.0 * np.pi / EARTH_AREAS[units]), f"cell areas in {name!r}"
+        areas, rule = steradians(*given, source.radius), f"cell areas in {given[0]!r}"
     try:
-        grid = regional(lats.values, lons.values, corners, steradians)
+        grid = regional(lats.values, lons.values, corners, areas)
     except ValueError as error:
-        if corners is not None or steradians is not None:
+        if corners is not None or areas is not None:
             error.add_note(
                 f"said of {'bounds' if corners is not None else 'areas'} in the file; to go by the points "
                 "alone: ga.grids.recognise(ds, use_areas=False)"
             )
         raise
+    if isinstance(grid, Curvilinear) and grid.repeats is not None:
+        rule += f"; {int(grid.repeats.sum())} points that repeat others count once"
     return Match(grid, dims, rule, 0.0, max(lats.rounding, lons.rounding))
 
 

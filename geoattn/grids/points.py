@@ -24,6 +24,8 @@ class Points(PointSet, kind="points"):
     latitudes: Floats
     longitudes: Floats
     areas: Floats
+    #: ``[m, 2]``, which points a mesh joins; empty where it is those whose Voronoi cells touch
+    links: Ints = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
 
     def _check(self) -> None:
         lat, lon, areas = self.latitudes, self.longitudes, self.areas
@@ -47,6 +49,7 @@ class Points(PointSet, kind="points"):
         # the operator takes the logarithm of the weights in float32
         for i in np.flatnonzero(~((areas >= np.finfo(np.float32).tiny) & np.isfinite(areas)))[:1]:
             raise ValueError(f"areas[{i}] = {areas[i]} is not a positive area in steradians")
+        check_links(self.links, len(lat))
         self._check_distinct()
 
     def _check_distinct(self) -> None:
@@ -72,7 +75,9 @@ class Points(PointSet, kind="points"):
 
     @cached_property
     def edges(self) -> Ints | None:
-        """Pairs of points whose Voronoi cells touch; None for a region, where they reach around the world."""
+        """What the mesh joins, else whose Voronoi cells touch; None for regions, around which these reach."""
+        if len(self.links):
+            return self.links
         return None if hole(self.xyz) else delaunay_edges(self.xyz)
 
     @cached_property
@@ -85,6 +90,19 @@ class Points(PointSet, kind="points"):
         return (
             f"grid of {self.size} points, {areas} areas, "
             f"lat {lat.min():g}° to {lat.max():g}°, lon {lon.min():g}° to {lon.max():g}°"
+        )
+
+
+def check_links(links: Ints, size: int) -> None:
+    """Refuse edges of a mesh that join no pairs of its points."""
+    if not links.size:
+        return
+    if links.ndim != 2 or links.shape[1] != 2 or links.dtype.kind not in "iu":
+        raise ValueError(f"edges must be pairs of points, integers [m, 2], got {links.dtype} {links.shape}")
+    if not 0 <= links.min() <= links.max() < size:
+        raise ValueError(
+            f"edges must join points 0 to {size - 1}, got {links.min()} to {links.max()}; files that count "
+            "from 1 need edges=edges - 1"
         )
 
 

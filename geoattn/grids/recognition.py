@@ -13,7 +13,9 @@ from geoattn.grids.coordinates import Match, Source, axes, check_finite, check_f
 from geoattn.grids.coverage import RegionError
 from geoattn.grids.from_axes import from_axes
 from geoattn.grids.from_declaration import from_declaration
+from geoattn.grids.from_mesh import from_mesh
 from geoattn.grids.from_points import from_points
+from geoattn.grids.from_projection import from_projection
 from geoattn.grids.from_region import from_region
 from geoattn.grids.recognisers import Recognition, ask
 
@@ -47,6 +49,13 @@ def recognise(
     dimensions, give the reduced Gaussian, HEALPix, icosahedral or cubed-sphere grid with these very
     points in this order, else :func:`~geoattn.grids.points`, flattened: with the weights of such a
     grid if they are its points in another order, else with their Voronoi areas.
+
+    Meshes of ICON, MPAS and UGRID are known by the connectivity in their files, and come with its cells and
+    edges. Axes of a projection, or of a rotated pole, give latitudes and longitudes where the file has none;
+    all but rotated poles by pyproj, ``pip install "geoattn[projections]"``.
+
+    Arrays whose columns close and whose rows fold, such as tripolar ocean grids, keep their two dimensions,
+    and points that are there again, in repeated columns and rows, count once: what repeats has the weight 0.
 
     What covers a part of the globe is :func:`~geoattn.grids.regional`, weighed by its own cells: those within
     CF bounds, else those between the middles of neighboring points. Lists of points need bounds or areas.
@@ -82,6 +91,10 @@ def recognise(
             return dataclasses.replace(theirs, name=theirs.name or name_of(theirs.grid))
     if lat is None and lon is None and (declared := source.healpix()):
         return _report(from_declaration(source, *declared), f"the HEALPix attributes of {declared[0]!r}")
+    if lat is None and lon is None and (declared_mesh := from_mesh(source, use_areas)):
+        return _report(*declared_mesh)
+    if lat is None and lon is None and (projected := from_projection(source, use_areas)):
+        return _report(*projected)
     found = source.coordinate("latitude", lat), source.coordinate("longitude", lon)
     check_fixed(*found)
     lats, lons = axes(*found)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from geoattn.grids.base import SphericalGrid
 from geoattn.grids.cells import Cells
@@ -198,7 +199,7 @@ def _of_array(
         )
     grid = Curvilinear(lat, wrap_longitude(lon), north, east, _NONE if areas is None else areas)
     if north.ndim == 3:
-        _check_joined(grid.corners)
+        _check_joined(grid.corners, grid.repeats)
     return grid
 
 
@@ -248,11 +249,14 @@ def _check_points(lat: Floats, lon: Floats) -> None:
             )
 
 
-def _check_joined(corners: Floats) -> None:
-    """Refuse arrays of cells, most of whose neighbors do not meet in a side."""
+def _check_joined(corners: Floats, repeats: NDArray[np.bool_] | None) -> None:
+    """Refuse arrays of cells whose neighbors do not meet in a side; ``repeats`` have no cells."""
     apart = []
-    for a, b in ((corners[1:], corners[:-1]), (corners[:, 1:], corners[:, :-1])):
-        one, other = a.reshape(-1, 4, 3), b.reshape(-1, 4, 3)
+    there = np.ones(corners.shape[:2], bool) if repeats is None else ~repeats
+    whole, after, before = slice(None), slice(1, None), slice(-1)
+    for a, b in (((after, whole), (before, whole)), ((whole, after), (whole, before))):
+        both = there[a] & there[b]
+        one, other = corners[a][both], corners[b][both]
         chosen = np.random.default_rng(0).permutation(len(one))[:20_000]
         one, other = one[chosen], other[chosen]
         size = np.linalg.norm(one - np.roll(one, 1, axis=1), axis=-1).max(1)
@@ -273,7 +277,7 @@ def _check_areas(areas: Floats, grid: SphericalGrid) -> None:
     if bad.any():
         i = tuple(map(int, np.argwhere(bad)[0]))
         raise ValueError(f"areas at index {i} is {areas[i]}, no positive area in steradians")
-    total = float(areas.sum())
+    total = float(grid.weights.sum())  # without those of points that repeat others
     if total > 4.0 * np.pi * (1 + 1e-3):
         raise ValueError(
             f"areas sum to {total:.4g}, more than the 4π steradians of the sphere; divide square metres by "
@@ -282,7 +286,7 @@ def _check_areas(areas: Floats, grid: SphericalGrid) -> None:
     if isinstance(grid, Points):
         return
     # cells of rows that are no neighbors reach across what lies between: less than theirs may be right
-    cells = type(grid)(**{**grid._content(), "areas": _NONE}).weights
+    cells = dataclasses.replace(grid, areas=_NONE).weights  # type: ignore[call-arg]
     if not 0.1 < (ratio := total / float(cells.sum())) < 1.1:
         raise ValueError(
             f"areas sum to {total:.4g} steradians, {ratio:.0%} of the {float(cells.sum()):.4g} of the cells; "

@@ -95,13 +95,14 @@ def edges_between(lat: Floats, lon: Floats) -> tuple[Floats, Floats]:
 
     None lies beyond a pole, and none further around than the whole circle.
     """
-    meridians = _between(lon)
+    meridians = between(lon)
     turn = meridians[-1] - meridians[0]
     if 360.0 < abs(turn) < 360.0 + 1e-3 * abs(turn) / len(lon):  # columns around the globe, rounded
         meridians = meridians[0] + (meridians - meridians[0]) * (360.0 / abs(turn))
-    return _between(lat).clip(-90.0, 90.0), meridians
+    return between(lat).clip(-90.0, 90.0), meridians
 
 
-def _between(centres: Floats) -> Floats:
+def between(centres: Floats) -> Floats:
+    """Places halfway between ``centres [n]``, and as far beyond the first and the last, ``[n + 1]``."""
     middles = 0.5 * (centres[1:] + centres[:-1])
     return np.concatenate(([2 * centres[0] - middles[0]], middles, [2 * centres[-1] - middles[-1]]))

@@ -32,7 +32,7 @@ def distinct(lat: ArrayLike, lon: ArrayLike) -> Ints:
     return np.flatnonzero(~repeats)
 
 
-def same_points(xyz: Floats) -> Iterator[Ints]:
+def same_points(xyz: Floats, within: float = 1e-10) -> Iterator[Ints]:
     """Pairs ``[m, 2]``, the earlier one first, of equal points among the unit vectors ``xyz [n, 3]``.
 
     Equal by distance, as the poles have many longitudes and files round: they are neighbors along any
@@ -41,9 +41,9 @@ def same_points(xyz: Floats) -> Iterator[Ints]:
     height = xyz @ np.array([0.36787944, 0.57721566, 0.72912468])
     order = np.argsort(height)
     height, apart = height[order], 1
-    while len(close := np.flatnonzero(height[apart:] - height[:-apart] <= 1e-10)):
+    while len(close := np.flatnonzero(height[apart:] - height[:-apart] <= within)):
         pairs = np.sort((order[close], order[close + apart]), axis=0).T
-        same = np.linalg.norm(xyz[pairs[:, 0]] - xyz[pairs[:, 1]], axis=-1) <= 1e-10
+        same = np.linalg.norm(xyz[pairs[:, 0]] - xyz[pairs[:, 1]], axis=-1) <= within
         if same.any():
             yield pairs[same]
         apart += 1
