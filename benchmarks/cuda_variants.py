@@ -32,10 +32,15 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
 
+import gpu_model
+
 from geoattn._files import write_text
 from geoattn.backends.cuda import variants
 from geoattn.backends.cuda.compiler import compiler, sources
 from geoattn.backends.cuda.variants import Variant
+from geoattn.neighborhoods.everything import Everything
+from geoattn.plans import plan
+from geoattn.plans.cost import statistics
 
 RESULTS = Path(__file__).parent / "results" / "cuda_variants.csv"
 ARCHITECTURES = (80, 90, 100, 120)
@@ -185,27 +190,50 @@ def differences(rows: list[Row], table: list[Row]) -> list[str]:
     return found
 
 
+def clocks(row: Row, groups: int, tiles: int) -> dict[str, float]:
+    """Clocks of a multiprocessor for a kernel's loop over so many 16×8 groups of so many 64×64 tiles.
+
+    A group costs its part of a full step's instructions and of the shared memory that they read: matrices,
+    and the row of biases or statistics, 8 bytes for each lane. A tile costs what is written to shared memory
+    for it and what is read of the second cache: rows of two tensors, a number and a token for each column.
+    """
+    columns, channels = int(row["columns"]), int(row["score_dim"]) + int(row["value_dim"])
+    steps = groups * 8 / columns  # of a warp, with its 16 rows
+    read = int(row["loop_matrices"]) * 512 + columns // 8 * 256
+    copied = tiles * 64 * (2 * channels + 8)
+    tokens = tiles * 64 * 32  # each read by the lanes that copy a row, four rows at a time
+    return {
+        "issue": steps * int(row["loop_instructions"]) / gpu_model.ISSUED,
+        "shared": (steps * read + copied + tokens) / gpu_model.SHARED,
+        "cache": copied / gpu_model.CACHED,
+        "products": steps * int(row["loop_products"]) * 4096 / (gpu_model.PRODUCTS * gpu_model.BY_MMA),
+    }
+
+
 def model(rows: list[Row]) -> None:
-    """Print bounds on speed that follow from the instructions alone."""
-    # an H200: multiprocessors, each with four schedulers that issue an instruction per clock
-    multiprocessors, clock = 132, 1.755e9
+    """Print bounds on speed that follow from instructions and bytes alone."""
     passes: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
         like = (row["architecture"], row["element"], row["masked"], row["score_dim"] == row["value_dim"])
-        if like == ("sm_90", "BFloat16", "false", True):
+        if like == ("sm_90", "BFloat16", "false", True) and "numbers" not in row["kernel"]:
             name = "forward" if row["kernel"] == "forward" else "backward"
             passes.setdefault((name, int(row["score_dim"])), []).append(row)
-    print("A model, not a measurement: TFLOP/s of an H200 if every scheduler issues an instruction in every")
-    print("clock, and if shared memory delivers 128 bytes in every clock; full tiles of bfloat16, counted as")
-    print("two products forward and five backward.")
-    print(f"{'pass':10} {'head dim':>8} {'issue':>8} {'shared memory':>14}")
-    for (name, dim), kernels in sorted(passes.items(), key=lambda x: (x[0][0] == "backward", x[0][1])):
-        flops = (2 if name == "forward" else 5) * 2 * 16 * dim  # of 16 rows and a column
-        instructions = sum(int(row["loop_instructions"]) / int(row["columns"]) for row in kernels)
-        matrices = sum(int(row["loop_matrices"]) / int(row["columns"]) for row in kernels)
-        issue = flops / instructions * 4 * multiprocessors * clock / 1e12
-        shared = flops / (matrices * 512 / 128) * multiprocessors * clock / 1e12
-        print(f"{name:10} {dim:8} {issue:8.0f} {shared:14.0f}")
+    names = ("issue", "shared", "cache", "products")
+    print(gpu_model.heading("bfloat16, tiles of 64×64 of which empty groups of 16×8 are skipped", names))
+    for title, hood in gpu_model.neighborhoods().items():
+        if isinstance(hood, Everything):
+            continue  # torch's fused attention takes it
+        plans = {False: statistics(plan(hood, 64, 64)), True: statistics(plan(hood.transpose(), 64, 64))}
+        for name, per_pair in (("forward", 4), ("backward", 10)):
+            for dim in (64, 128):
+                total = dict.fromkeys(names, 0.0)
+                for row in passes[name, dim]:
+                    work = plans[row["kernel"].startswith("key")]
+                    for bound, n in clocks(row, work.visited_groups, work.visited_tiles).items():
+                        total[bound] += n
+                flops = plans[False].useful_pairs * per_pair * dim
+                share = plans[False].group_occupancy
+                print(gpu_model.line(title, name, dim, share, flops, total), flush=True)
 
 
 def main() -> int:

@@ -30,16 +30,13 @@ class Absent(Exception):
     """Why a peer cannot run a case."""
 
 
-def ours(case: Case, hood: Neighborhood) -> Call:
-    return lambda q, k, v: ga.attention(q, k, v, hood, backend="cuda")
+def _of(backend: str) -> Callable[[Case, Neighborhood], Call]:
+    """One of our backends."""
 
+    def prepare(case: Case, hood: Neighborhood) -> Call:
+        return lambda q, k, v: ga.attention(q, k, v, hood, backend=backend)
 
-def ours_in_triton(case: Case, hood: Neighborhood) -> Call:
-    return lambda q, k, v: ga.attention(q, k, v, hood, backend="triton")
-
-
-def flex_in_our_order(case: Case, hood: Neighborhood) -> Call:
-    return lambda q, k, v: ga.attention(q, k, v, hood, backend="flex")
+    return prepare
 
 
 def flex(case: Case, hood: Neighborhood) -> Call:
@@ -116,6 +113,16 @@ def torch_harmonics(case: Case, hood: Neighborhood) -> Call:
     return call
 
 
+def natten(case: Case, hood: Neighborhood) -> Call:
+    """Its own choice of kernels for the device; it adds no weights, which on planes are equal."""
+    if case.window is None:
+        raise Absent("it has windows on planes only")
+    import natten
+
+    call = {1: natten.na1d, 2: natten.na2d, 3: natten.na3d}[len(case.window)]
+    return lambda q, k, v: call(q, k, v, kernel_size=case.window)
+
+
 def _dense(backend: SDPBackend) -> Callable[[Case, Neighborhood], Call]:
     """All pairs without weights or mask: the work that the neighborhood saves."""
 
@@ -138,13 +145,15 @@ def heads_first(x: Tensor) -> Tensor:
     return x.flatten(1, -3).transpose(1, 2)
 
 
-#: what computes the same function as ours
+#: ours, and the backend of each
+BACKENDS = {"geoattn, cuda": "cuda", "geoattn, triton": "triton"}
+OURS = {name: _of(backend) for name, backend in BACKENDS.items()}
+#: what computes the same function
 SAME = {
-    "geoattn": ours,
-    "geoattn in Triton": ours_in_triton,
-    "FlexAttention, our order": flex_in_our_order,
+    "FlexAttention, our order": _of("flex"),
     "FlexAttention": flex,
     "torch-harmonics": torch_harmonics,
+    "NATTEN": natten,
 }
 #: dense attention over all pairs of the same tokens
 DENSE = {

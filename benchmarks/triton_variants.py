@@ -29,6 +29,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import gpu_model
 import torch
 
 import geoattn as ga
@@ -36,7 +37,6 @@ from geoattn._files import write_text
 from geoattn.backends.triton import variants
 from geoattn.backends.triton.backend import Triton, kernel
 from geoattn.backends.triton.variants import Variant
-from geoattn.neighborhoods.base import Neighborhood
 from geoattn.plans import choice
 from geoattn.plans.choice import block_plan
 
@@ -58,8 +58,6 @@ COLUMNS = (
     "architecture", "kernel", "element", "score_dim", "value_dim", "shared_by", "gathered", "rows", "columns",
     "warps", "stages", "slices", "shared_bytes", "registers", "spills", "partial", "full", "products",
 )  # fmt: skip
-#: of a multiprocessor of Hopper: operations of bfloat16 on its matrix units, and exponents
-PRODUCTS_PER_CLOCK, EXPONENTS_PER_CLOCK = 4096, 16
 Row = dict[str, str]
 
 
@@ -300,22 +298,6 @@ def faults(row: Row) -> list[str]:
     return found
 
 
-def neighborhoods() -> dict[str, Neighborhood]:
-    """What the model is asked about."""
-    line, plane, box = (ga.grids.cartesian(n) for n in ((32768,), (256, 256), (30, 48, 80)))
-    return {
-        "sphere 181×360, all": ga.everything(ga.grids.equiangular(181, 360)),
-        "sphere 361×720, 7°": ga.geodesic(ga.grids.equiangular(361, 720), radius=7.0),
-        "sphere 721×1440, 3°": ga.geodesic(ga.grids.equiangular(721, 1440), radius=3.0),
-        "HEALPix 64, 7°": ga.geodesic(ga.grids.healpix(64), radius=7.0),
-        "plane 256², 13²": ga.window(plane, 13),
-        "plane 256², 33²": ga.window(plane, 33),
-        "plane 256², 80²": ga.window(plane, 80),
-        "line 32k, 2k": ga.window(line, 2048),
-        "box 30×48×80, 18×24×24": ga.window(box, (18, 24, 24)),
-    }
-
-
 def clocks(row: Row, masked: int, unmasked: int) -> dict[str, float]:
     """Clocks of a multiprocessor for these steps, by what bounds them."""
     channels, columns = int(row["score_dim"]) + int(row["value_dim"]), int(row["columns"])
@@ -323,25 +305,18 @@ def clocks(row: Row, masked: int, unmasked: int) -> dict[str, float]:
     instructions = parts * (masked * int(row["partial"]) + unmasked * int(row["full"]))
     pairs = (masked + unmasked) * int(row["rows"]) * 64
     return {
-        "issue": instructions * int(row["warps"]) / choice.ISSUED,
-        "cache": (masked + unmasked) * 64 * channels * 2 / choice.FROM_CACHE,
-        "products": pairs * 2 * channels / PRODUCTS_PER_CLOCK,
-        "exponents": pairs / EXPONENTS_PER_CLOCK,
+        "issue": instructions * int(row["warps"]) / gpu_model.ISSUED,
+        "cache": (masked + unmasked) * 64 * channels * 2 / gpu_model.CACHED,
+        "products": pairs * 2 * channels / gpu_model.PRODUCTS,
+        "exponents": pairs / gpu_model.EXPONENTS,
     }
 
 
 def model(rows: list[Row]) -> None:
     """Print bounds on the speed of the forward pass that follow from instructions and bytes alone."""
-    print(
-        "A model, not a measurement: useful TFLOP/s of an H200 (132 multiprocessors at 1.755 GHz), forward in"
-    )
-    print(
-        "bfloat16, by what bounds it: instructions issued, bytes of the second cache at 6 TB/s, matrix units,"
-    )
-    print("exponents. The smallest bounds all; what is measured will lie below it.")
     names = ("issue", "cache", "products", "exponents")
-    print(f"{'':24} {'D':>4} {'steps':>9} {'useful':>7}" + "".join(f"{name:>10}" for name in names))
-    for title, hood in neighborhoods().items():
+    print(gpu_model.heading("forward in bfloat16, steps of 128 rows", names))
+    for title, hood in gpu_model.neighborhoods().items():
         plan = block_plan(hood)
         counted = choice.steps(plan.bounds, plan.block_class)
         useful = int(hood.counts.sum())
@@ -352,12 +327,9 @@ def model(rows: list[Row]) -> None:
                 if (row["architecture"], row["kernel"], row["element"]) == ("sm_90", "attend", "bf16")
                 and (row["score_dim"], row["shared_by"]) == (str(dim), "1")
             )
-            seconds = {
-                name: n / 132 / 1.755e9 for name, n in clocks(row, counted.masked, counted.unmasked).items()
-            }
-            rates = (f"{useful * 4 * dim / seconds[name] / 1e12:10.0f}" for name in names)
             share = useful / (counted.count * 128 * 64)
-            print(f"{title:24} {dim:4} {counted.count:9,} {share:7.0%}" + "".join(rates), flush=True)
+            found = clocks(row, counted.masked, counted.unmasked)
+            print(gpu_model.line(title, "forward", dim, share, useful * 4 * dim, found), flush=True)
 
 
 def main() -> int:

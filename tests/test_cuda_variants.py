@@ -8,7 +8,7 @@ long as they are unchanged, and an eighth of it, another one after each change, 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
 
@@ -22,15 +22,8 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks" / "cuda_variants.py"
 UPDATE = "run python benchmarks/cuda_variants.py"
 
 
-def _loaded():
-    spec = importlib.util.spec_from_file_location("cuda_variants", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-table = _loaded()
+sys.path.append(str(SCRIPT.parent))
+table = importlib.import_module("cuda_variants")
 KNOWN, ROWS = table.read()
 
 

@@ -7,7 +7,7 @@ as they are unchanged; a few rows are compiled here anew.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,15 +24,8 @@ if find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
 
 
-def _loaded():
-    spec = importlib.util.spec_from_file_location("triton_variants", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-table = _loaded()
+sys.path.append(str(SCRIPT.parent))
+table = importlib.import_module("triton_variants")
 KNOWN, ROWS = table.read()
 
 
