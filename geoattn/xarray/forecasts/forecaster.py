@@ -85,6 +85,11 @@ class Forecaster(nn.Module):
             raise ValueError(f"a step leads forward in time, got {step}")
         schema = statistics.schema
         changing = schema.channels(schema.changing.names)
+        for channel in np.flatnonzero(~(statistics.states.count > 0))[:1]:
+            raise ValueError(
+                f"channel {schema.labels[channel]!r} has no value anywhere in the data: leave it out of the "
+                "schema"
+            )
         for channel in np.flatnonzero(~(statistics.states.std > 0))[:1]:
             raise ValueError(f"channel {schema.labels[channel]!r} is constant: leave it out of the schema")
         for channel in changing:
@@ -174,7 +179,9 @@ class Forecaster(nn.Module):
     ) -> Tensor:
         """Area-weighted squared error over a rollout, in units of the typical change over a step.
 
-        A loss of 1 is about that of persistence over one step. Points without a value do not count.
+        A loss of 1 is about that of persistence over one step. Points without a value do not count, neither
+        at the start, where there is then no forecast, nor at the target; nor do channels of a sample that
+        have none at a target.
 
         Parameters
         ----------
@@ -186,14 +193,17 @@ class Forecaster(nn.Module):
         losses = []
         steps = self.rollout(inputs, targets.shape[1], mask)
         for i, (fields, target) in enumerate(zip(steps, targets.unbind(1), strict=True)):
-            squares = ((fields[:, self.changing] - target) / self.change).square()
-            seen = self.area.expand_as(squares)
+            error = (fields[:, self.changing] - target) / self.change
+            counts = torch.ones_like(error, dtype=torch.bool)
+            if mask is not None:
+                counts = counts & mask[:, self.changing]
             if target_mask is not None:
-                seen = seen * target_mask[:, i]
+                counts = counts & target_mask[:, i]
             # the sum over a channel's points, divided by the area that was seen of it
-            losses.append(
-                ((squares * seen).flatten(2).sum(2) / seen.flatten(2).sum(2).clamp_min(1e-9)).mean()
-            )
+            seen = (self.area * counts).flatten(2).sum(2)
+            sums = (torch.where(counts, error, 0.0).square() * self.area).flatten(2).sum(2)
+            there = seen > 0
+            losses.append((sums / torch.where(there, seen, 1.0)).sum() / there.sum().clamp_min(1))
         return torch.stack(losses).mean()
 
     def save(self, path: str | os.PathLike[str]) -> None:

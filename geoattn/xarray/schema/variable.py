@@ -142,7 +142,14 @@ def read_variable(
     if mask == "static":
         first = array.isel(dict.fromkeys(samples, 0))
         values = channel_values(first, variable, (), report.dims, report.grid.shape)
-        variable = dataclasses.replace(variable, visible=~np.isnan(values))
+        visible = ~np.isnan(values)
+        for channel in np.flatnonzero(~visible.reshape(variable.size, -1).any(1))[:1]:
+            level = f" at the level {variable.levels[channel]}" if variable.levels else ""
+            raise ValueError(
+                f"the mask of {name!r} hides all{level}: the first sample has no value there. Leave that out: "
+                f"Schema.of(ds, variables=…), or say that the mask changes, masked={{{name!r}: 'changing'}}"
+            )
+        variable = dataclasses.replace(variable, visible=visible)
     return variable, samples
 
 

@@ -22,7 +22,8 @@ weights
     attribute ``weights``.
 mask
     True at the points that count: a DataArray, or a Dataset with one per variable, static or with the
-    truth's times. ``"truth"``: those where the truth has a value. A mean is over the points that count.
+    truth's times. ``"truth"``: those where the truth has a value; ``"both"``: those where the forecast has
+    one too, as where masks change in time. A mean is over the points that count.
 over
     Dimensions to average over after the globe; ``()`` keeps every initial time.
 """

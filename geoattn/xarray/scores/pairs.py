@@ -66,7 +66,7 @@ class Pairing:
     area
         Weights over the grid's dimensions; those of the recognised grid if None.
     mask
-        None, ``"truth"``, a DataArray or a Dataset.
+        None, ``"truth"``, ``"both"``, a DataArray or a Dataset.
     climatology
         Dataset over ``dayofyear`` and perhaps ``hour``, or None.
     ensemble_dim
@@ -140,7 +140,7 @@ class Pairing:
                     f"ga.xarray.metrics.climatology(climatology, time={dated!r})"
                 )
             self.climatology = self._comparable(chosen, same_grid, forecast, "climatology")
-        self.mask, self.truth_decides = self._masks(mask, forecast)
+        self.mask, self.decided_by = self._masks(mask, forecast)
         #: name → the dimension of its levels and those it has, where other variables have more
         self.levels = {name: own for name in self.names if (own := self._own_levels(name)) is not None}
         self.area = _bare(self.area.to_dataset(name="area"), dims)["area"]
@@ -185,8 +185,12 @@ class Pairing:
         valid = valid_times(forecast)
         truth = at_times(self.truth, valid, "truth", "truth" in self.arrays).load()
         mask = at_times(self.mask, valid, "mask", "mask" in self.arrays).load()
-        if self.truth_decides:
+        forecast = forecast.load()
+        if self.decided_by:
             mask = truth.notnull()
+        if self.decided_by == "both":
+            shown = forecast[self.names].notnull()
+            mask = mask & (shown.all(self.ensemble_dim) if self.ensemble_dim in shown.dims else shown)
         chosen = self.climatology
         if len(chosen):
             if valid is None or valid.dtype.kind not in "MO":
@@ -199,7 +203,7 @@ class Pairing:
                 }
             )
             chosen = _without_labels(chosen.load(), valid)
-        return Pair(forecast.load(), truth, mask, chosen)
+        return Pair(forecast, truth, mask, chosen)
 
     def _comparable(
         self, other: xarray.Dataset, same_grid: Any, forecast: xarray.Dataset, what: str
@@ -257,9 +261,10 @@ class Pairing:
         twins = [d for d in twins if (places(levels, other[d].values) >= 0).all()]
         return other.rename({twins[0]: dim}) if len(twins) == 1 else other
 
-    def _masks(self, mask: Any, forecast: xarray.Dataset) -> tuple[xarray.Dataset, bool]:
-        if mask is None or (isinstance(mask, str) and mask == "truth"):
-            return xarray.Dataset(), mask is not None
+    def _masks(self, mask: Any, forecast: xarray.Dataset) -> tuple[xarray.Dataset, str]:
+        """The masks that are given, or nothing, and which data sets decide instead."""
+        if mask is None or (isinstance(mask, str) and mask in ("truth", "both")):
+            return xarray.Dataset(), mask or ""
         several = isinstance(mask, xarray.Dataset)
         if several:
             fit_variables(mask, dict.fromkeys(self.names, ""), "mask", "forecast")
@@ -268,7 +273,7 @@ class Pairing:
             own, call = (mask[name], f"mask[{name!r}]") if several else (mask, "mask")
             fitting[name] = fit_mask(own, forecast[name], dims, call, "forecast", others=False)
         ds = decoded(xarray.Dataset(fitting), "mask", "mask" in self.arrays)
-        return self._comparable(ds, lambda ds, *_: ds, forecast, "mask"), False
+        return self._comparable(ds, lambda ds, *_: ds, forecast, "mask"), ""
 
 
 def _given_weights(area: Any, field: xarray.DataArray) -> xarray.DataArray:
