@@ -147,7 +147,8 @@ def read_variable(
             level = f" at the level {variable.levels[channel]}" if variable.levels else ""
             raise ValueError(
                 f"the mask of {name!r} hides all{level}: the first sample has no value there. Leave that "
-                f"out: Schema.of(ds, variables=…), or say that the mask changes, masked={{{name!r}: 'changing'}}"
+                "out: Schema.of(ds, variables=…), or say that the mask changes, "
+                f"masked={{{name!r}: 'changing'}}"
             )
         variable = dataclasses.replace(variable, visible=visible)
     return variable, samples
