@@ -26,6 +26,7 @@ from geoattn.neighborhoods import (
 )
 
 if TYPE_CHECKING:
+    from geoattn import commands as commands
     from geoattn import compat as compat
     from geoattn import models as models
     from geoattn import nn as nn
@@ -54,6 +55,7 @@ _LATE = {
 #: imported when first named; some of them need an extra of the package
 _LATE_MODULES = {
     "backends",
+    "commands",
     "compat",
     "models",
     "nn",

@@ -52,10 +52,7 @@ def run_demo(
     if fresh:
         shutil.rmtree(output, ignore_errors=True)
     described = dataclasses.asdict(dataclasses.replace(preset, data=dataclasses.replace(data, folder="")))
-    try:
-        claim(output, described, "a demo", "Give another --output, or --fresh to start over")
-    except ValueError as error:
-        raise SystemExit(str(error)) from None
+    claim(output, described, "a demo", "Give another --output, or --fresh to start over")
 
     folders = {name: output / name.replace(" ", "-") for name in RUNS}
     results = {}

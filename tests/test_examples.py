@@ -40,6 +40,13 @@ def test_a_model_over_four_processes():
     assert last < first
 
 
+def test_pieces_add_up_on_processes_and_on_a_cluster(capsys):
+    for module in ("xarray", "zarr", "distributed"):
+        pytest.importorskip(module, reason="the example reads a store on a cluster")
+    assert example("pieces").main([]) == 0
+    assert "to the bit" in capsys.readouterr().out
+
+
 def test_shallow_water(tmp_path, capsys):
     for module in ("lightning", "matplotlib", "xarray"):
         pytest.importorskip(module, reason="the example simulates, trains and draws")

@@ -40,7 +40,9 @@ LAYERS = [
     ["xarray"],
     ["training"],
     ["tasks"],
-    ["__main__", "demo"],
+    ["demo"],
+    ["commands"],
+    ["__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 WITHOUT_TORCH = {*LAYERS[0], "grids", "neighborhoods", "relations", "plans", "plot"}

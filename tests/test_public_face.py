@@ -15,6 +15,7 @@ import geoattn as ga
 ROOT = Path(ga.__file__).parent.parent
 MODULES = {
     "backends",
+    "commands",
     "compat",
     "grids",
     "models",

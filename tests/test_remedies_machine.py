@@ -13,6 +13,7 @@ from geoattn import _files
 from geoattn.__main__ import main
 from geoattn.backends.cpu import compiled
 from geoattn.backends.cuda import compiler
+from geoattn.commands import experiments
 from geoattn.grids import recognisers
 from geoattn.plans import cache
 from geoattn.tasks.depth.metrics import DepthScores
@@ -143,16 +144,16 @@ def test_packages_that_are_missing(refused_by, monkeypatch):
 def test_commands(refused_by, tmp_path, capsys, monkeypatch):
     pytest.importorskip("jsonargparse", reason="settings come by jsonargparse")
     experiment = pytest.importorskip("geoattn.tasks.depth.experiment", reason="panoramas need their packages")
-    with refused_by("tasks/command.py", "usage: geoattn {action}") as said:
-        main(["train", "weather"])
+    with refused_by("commands/experiments.py", "usage: geoattn {action}") as said:
+        experiments.train(["weather"])
     said.says("--output FOLDER", "--help")
     for task in said.message.split("{")[1].split("}")[0].split(","):
         with pytest.raises(SystemExit) as left:
             main(["train", task, "--output", str(tmp_path), "--help"])
         assert left.value.code == 0
     assert "--output" in capsys.readouterr().out
-    with refused_by("tasks/command.py", "there is no finished run in") as said:
-        main(["evaluate", "depth", "--output", str(tmp_path / "run")])
+    with refused_by("commands/experiments.py", "there is no finished run in") as said:
+        experiments.evaluate(["depth", "--output", str(tmp_path / "run")])
     command = said.message.split(": geoattn ")[1]
     said.says(command)
     trained = []

@@ -266,12 +266,12 @@ def test_climatologies(refused_by):
 
 def test_pairs_of_other_kinds(refused_by):
     for forecast, truth in ((FORECAST, GOOD["t"]), (FORECAST["t"], GOOD)):
-        with refused_by("xarray/scores/metrics.py", "forecast and truth must be of one type") as said:
+        with refused_by("xarray/scores/jobs.py", "forecast and truth must be of one type") as said:
             score(forecast, truth)
         given = {"forecast": forecast, "truth": truth}
         (name,) = (name for name, data in given.items() if isinstance(data, xr.DataArray))
         right(score(**{**given, name: said.run(f"{name}.to_dataset(", "t", **given)}))
-    with refused_by("xarray/scores/metrics.py", "if they are of one kind") as said:
+    with refused_by("xarray/scores/jobs.py", "if they are of one kind") as said:
         score(FORECAST["t"], GOOD["t"].rename("analysis"))
     right(score(FORECAST["t"], said.run("truth.rename(", truth=GOOD["t"].rename("analysis"))))
 

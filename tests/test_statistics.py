@@ -150,10 +150,10 @@ KILLED = """
 import os, signal, sys
 import xarray as xr
 import geoattn as ga
-from geoattn.xarray.stores import statistics as module
+from geoattn.xarray.stores.sums import Progress
 
 store, output, blocks = sys.argv[1], sys.argv[2], int(sys.argv[3])
-keep = module._Progress.keep
+keep = Progress.keep
 
 def keep_and_die(*arguments):
     global blocks
@@ -162,7 +162,7 @@ def keep_and_die(*arguments):
     if not blocks:
         os.kill(os.getpid(), signal.SIGKILL)
 
-module._Progress.keep = keep_and_die
+Progress.keep = keep_and_die
 ds = xr.open_zarr(store, consolidated=False)
 schema = ga.xarray.Schema.of(ds, ["t", "sst", "ice", "z"], masked={"sst": "static", "ice": "changing"})
 ga.xarray.statistics(store, schema, lag=2, block_bytes=1, output=output)

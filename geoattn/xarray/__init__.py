@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import xarray
 
 from geoattn._accessor import register
+from geoattn.xarray import partial
 from geoattn.xarray.accessor import Accessor
 from geoattn.xarray.fields import mean, plot, weights
 from geoattn.xarray.forecasts.forecast import forecast
@@ -15,7 +16,8 @@ from geoattn.xarray.schema.schema import Schema
 from geoattn.xarray.schema.tensors import to_tensor, to_xarray
 from geoattn.xarray.schema.variable import Variable
 from geoattn.xarray.scores import metrics
-from geoattn.xarray.stores.statistics import Moments, Statistics, statistics
+from geoattn.xarray.stores.gathering import statistics
+from geoattn.xarray.stores.statistics import Moments, Statistics
 from geoattn.xarray.stores.windows import Windows
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ __all__ = [
     "forecast",
     "mean",
     "metrics",
+    "partial",
     "plot",
     "regrid",
     "statistics",

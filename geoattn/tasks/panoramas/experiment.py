@@ -67,7 +67,13 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """A whole run. Robustness is measured at ``angles``, in degrees of pitch and roll."""
+    """A whole run.
+
+    Parameters
+    ----------
+    angles
+        Degrees of pitch and roll at which robustness is measured.
+    """
 
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
     model: ModelSettings = dataclasses.field(

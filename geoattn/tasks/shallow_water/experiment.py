@@ -40,6 +40,23 @@ class DataSettings:
 
     Training, validation and test trajectories come from different seeds. The mean depth is that of
     Galewsky's case, which no model is trained on. The folder may serve many runs.
+
+    Parameters
+    ----------
+    folder
+        Where the stores of the trajectories are, or are written.
+    nlat, nlon
+        Rows and columns of the Gaussian grid.
+    training, validation, test
+        Trajectories of each part.
+    states
+        States of a trajectory.
+    step_hours
+        Hours from one state to the next.
+    mean_depth
+        Of the fluid, in metres.
+    seed
+        Of the flows that trajectories start from.
     """
 
     folder: str = "runs/shallow-water-data"

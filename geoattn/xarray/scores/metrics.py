@@ -30,89 +30,133 @@ over
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import wraps
+import dataclasses
+from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import xarray
 
-from geoattn.xarray.fields import area_mean
 from geoattn.xarray.schema.times import are_dates, dating
 from geoattn.xarray.schema.units import check_units
 from geoattn.xarray.schema.values import check_numbers, refuse_labels
+from geoattn.xarray.scores.jobs import Averages, Score, ScoreJob, as_dataset, given
 from geoattn.xarray.scores.lead_times import LEAD, TIME, decoded, initial_time, lead_time, valid_times
 from geoattn.xarray.scores.pairs import Pair, Pairing, at_times
+from geoattn.xarray.stores.jobs import run
 
-Averages = Callable[[xarray.Dataset, Pair], xarray.Dataset]
-Score = TypeVar("Score", bound=Callable[..., Any])
+#: name → the function that makes the job of a score from the score's arguments
+JOBS: dict[str, Callable[..., ScoreJob]] = {}
 
-
-def _says_its_weights(score: Score) -> Score:
-    """The score, whose results carry what they are weighed by in the attribute ``weights``."""
-
-    @wraps(score)
-    def weighed(*arguments: Any, **options: Any) -> Any:
-        result, by = score(*arguments, **options), options.get("weights")
-        note = {"weights": (by or "quadrature") if by is None or isinstance(by, str) else "given"}
-        if isinstance(result, xarray.Dataset):
-            result = result.assign({name: array.assign_attrs(note) for name, array in result.items()})
-        return result.assign_attrs(note)
-
-    return cast(Score, weighed)
+Scoring = TypeVar("Scoring", bound=Callable[..., Any])
 
 
-@_says_its_weights
+def _scoring(make: Scoring) -> Scoring:
+    """The score, of a function that makes its job: what is lazy of dask is computed by dask, in pieces."""
+    JOBS[make.__name__] = make
+
+    @wraps(make)
+    def score(*arguments: Any, **options: Any) -> Any:
+        (result,) = run(make(*arguments, **options)).values()
+        return result
+
+    return cast(Scoring, score)
+
+
+def _squares(pair: Pair, average: Averages) -> xarray.Dataset:
+    return average(_difference(pair) ** 2, pair)
+
+
+def _absolute(pair: Pair, average: Averages) -> xarray.Dataset:
+    return average(abs(_difference(pair)), pair)
+
+
+def _mean_difference(pair: Pair, average: Averages) -> xarray.Dataset:
+    return average(_difference(pair), pair)
+
+
+def _ratio(pair: Pair, average: Averages) -> xarray.Dataset:
+    sizes = average(_float64(pair.truth) ** 2, pair)
+    if vanishing := [name for name in sizes if bool((sizes[name] <= 0).any())]:
+        raise ValueError(f"the truth of {vanishing} is 0 everywhere at some time: take rmse")
+    return (average(_difference(pair) ** 2, pair) / sizes) ** 0.5
+
+
+def _correlation(pair: Pair, average: Averages) -> xarray.Dataset:
+    ours = _float64(pair.forecast) - _float64(pair.climatology)
+    theirs = _float64(pair.truth) - _float64(pair.climatology)
+    norms = np.sqrt(average(ours**2, pair) * average(theirs**2, pair))
+    if vanishing := [name for name in norms if bool((norms[name] <= 0).any())]:
+        raise ValueError(f"anomalies of {vanishing} vanish at some time: it is the climatology")
+    return average(ours * theirs, pair) / norms
+
+
+RMSE = Score("the squared error", _squares, root=True)
+MAE = Score("the error", _absolute)
+BIAS = Score("the error", _mean_difference)
+RELATIVE_L2 = Score("the squared error", _ratio, units=None)
+ACC = Score("the anomaly", _correlation, units=None)
+
+
+def of_the_mean(score: Score, ensemble_dim: str) -> Score:
+    """The same score of the mean of the members along a dimension."""
+    return dataclasses.replace(score, of_samples=partial(_of_the_mean, score, ensemble_dim))
+
+
+def _of_the_mean(score: Score, ensemble_dim: str, pair: Pair, average: Averages) -> xarray.Dataset:
+    mean = pair.forecast.mean(ensemble_dim, skipna=False)
+    return score.of_samples(dataclasses.replace(pair, forecast=mean), average)
+
+
+def crps_score(ensemble_dim: str, fair: bool) -> Score:
+    """The CRPS of the members along a dimension; see :func:`crps`."""
+    return Score("the error", partial(_crps, ensemble_dim, fair))
+
+
+def _crps(ensemble_dim: str, fair: bool, pair: Pair, average: Averages) -> xarray.Dataset:
+    ensemble = _float64(pair.forecast)
+    skill = abs(ensemble - _float64(pair.truth)).mean(ensemble_dim, skipna=False)
+    spread = ensemble.map(lambda values: _mean_distance(values, ensemble_dim, fair))
+    return average(skill - spread / 2, pair)
+
+
+def _lengths(u: str, v: str, pair: Pair, average: Averages) -> xarray.Dataset:
+    squares = average(_difference(pair) ** 2, pair)
+    return xarray.Dataset({"wind_vector": squares[u] + squares[v]})
+
+
+@_scoring
 def rmse(forecast: Any, truth: Any, *, weights: Any = None, mask: Any = None, over: Any = None) -> Any:
     """Root-mean-square error: the root is taken after the mean over area and initial times.
 
     See :mod:`geoattn.xarray.metrics` for the parameters.
     """
-
-    def squares(pair: Pair, average: Averages) -> xarray.Dataset:
-        return average(_difference(pair) ** 2, pair)
-
-    mean = _score("the squared error", squares, forecast, truth, weights, mask, over)
-    return _keep_units(np.sqrt(mean), forecast)
+    return ScoreJob({"rmse": RMSE}, forecast, truth, weights=weights, mask=mask, over=over)
 
 
-@_says_its_weights
+@_scoring
 def mae(forecast: Any, truth: Any, *, weights: Any = None, mask: Any = None, over: Any = None) -> Any:
     """Mean absolute error. See :mod:`geoattn.xarray.metrics` for the parameters."""
-
-    def absolute(pair: Pair, average: Averages) -> xarray.Dataset:
-        return average(abs(_difference(pair)), pair)
-
-    return _keep_units(_score("the error", absolute, forecast, truth, weights, mask, over), forecast)
+    return ScoreJob({"mae": MAE}, forecast, truth, weights=weights, mask=mask, over=over)
 
 
-@_says_its_weights
+@_scoring
 def bias(forecast: Any, truth: Any, *, weights: Any = None, mask: Any = None, over: Any = None) -> Any:
     """Mean of forecast minus truth. See :mod:`geoattn.xarray.metrics` for the parameters."""
-
-    def difference(pair: Pair, average: Averages) -> xarray.Dataset:
-        return average(_difference(pair), pair)
-
-    return _keep_units(_score("the error", difference, forecast, truth, weights, mask, over), forecast)
+    return ScoreJob({"bias": BIAS}, forecast, truth, weights=weights, mask=mask, over=over)
 
 
-@_says_its_weights
+@_scoring
 def relative_l2(forecast: Any, truth: Any, *, weights: Any = None, mask: Any = None, over: Any = None) -> Any:
     """Norm of the error over that of the truth, ‖f − t‖ / ‖t‖, of each initial time, averaged over them.
 
     Norms are root-mean-squares over the globe. See :mod:`geoattn.xarray.metrics` for the parameters.
     """
-
-    def ratio(pair: Pair, average: Averages) -> xarray.Dataset:
-        sizes = average(_float64(pair.truth) ** 2, pair)
-        if vanishing := [name for name in sizes if bool((sizes[name] <= 0).any())]:
-            raise ValueError(f"the truth of {vanishing} is 0 everywhere at some time: take rmse")
-        return (average(_difference(pair) ** 2, pair) / sizes) ** 0.5
-
-    return _score("the squared error", ratio, forecast, truth, weights, mask, over)
+    return ScoreJob({"relative_l2": RELATIVE_L2}, forecast, truth, weights=weights, mask=mask, over=over)
 
 
-@_says_its_weights
+@_scoring
 def acc(
     forecast: Any, truth: Any, climatology: Any, *, weights: Any = None, mask: Any = None, over: Any = None
 ) -> Any:
@@ -129,21 +173,13 @@ def acc(
     others
         See :mod:`geoattn.xarray.metrics`.
     """
-
-    _as_dataset(climatology)  # or refused
-
-    def correlation(pair: Pair, average: Averages) -> xarray.Dataset:
-        ours = _float64(pair.forecast) - _float64(pair.climatology)
-        theirs = _float64(pair.truth) - _float64(pair.climatology)
-        norms = np.sqrt(average(ours**2, pair) * average(theirs**2, pair))
-        if vanishing := [name for name in norms if bool((norms[name] <= 0).any())]:
-            raise ValueError(f"anomalies of {vanishing} vanish at some time: it is the climatology")
-        return average(ours * theirs, pair) / norms
-
-    return _score("the anomaly", correlation, forecast, truth, weights, mask, over, climatology=climatology)
+    as_dataset(climatology)  # or refused
+    return ScoreJob(
+        {"acc": ACC}, forecast, truth, weights=weights, mask=mask, over=over, climatology=climatology
+    )
 
 
-@_says_its_weights
+@_scoring
 def wind_vector_rmse(
     forecast: xarray.Dataset,
     truth: xarray.Dataset,
@@ -153,7 +189,7 @@ def wind_vector_rmse(
     weights: Any = None,
     mask: Any = None,
     over: Any = None,
-) -> xarray.DataArray:
+) -> Any:
     """Root-mean-square length of the error vector of the wind, the root after the mean over time.
 
     Parameters
@@ -173,17 +209,20 @@ def wind_vector_rmse(
 
     units = [str(forecast[name].attrs.get("units", "")) for name in (u, v)]
     check_units(v, units[1], units[0], "the forecast", repr(u), f"forecast[{v!r}]")
-
-    def lengths(pair: Pair, average: Averages) -> xarray.Dataset:
-        squares = average(_difference(pair) ** 2, pair)
-        return xarray.Dataset({"wind_vector": squares[u] + squares[v]})
-
-    mean = _score("the squared error", lengths, forecast[[u, v]], truth, weights, mask, over)
-    result: xarray.DataArray = np.sqrt(mean["wind_vector"])
-    return result.assign_attrs({k: x for k, x in forecast[u].attrs.items() if k == "units"})
+    score = Score("the squared error", partial(_lengths, u, v), root=True, units=u)
+    return _OfTheWind(
+        {"wind_vector_rmse": score}, forecast[[u, v]], truth, weights=weights, mask=mask, over=over
+    )
 
 
-@_says_its_weights
+class _OfTheWind(ScoreJob):
+    """One array, not a data set."""
+
+    def finish(self, part: Any) -> dict[str, Any]:
+        return {name: result["wind_vector"] for name, result in super().finish(part).items()}
+
+
+@_scoring
 def crps(
     forecast: Any,
     truth: Any,
@@ -207,18 +246,18 @@ def crps(
     others
         See :mod:`geoattn.xarray.metrics`.
     """
-    members = _as_dataset(forecast).sizes.get(ensemble_dim, 0)
+    members = as_dataset(forecast).sizes.get(ensemble_dim, 0)
     if fair and members == 1:
         raise ValueError("the fair CRPS needs at least two members, there is one: fair=False")
-
-    def score(pair: Pair, average: Averages) -> xarray.Dataset:
-        ensemble = _float64(pair.forecast)
-        skill = abs(ensemble - _float64(pair.truth)).mean(ensemble_dim, skipna=False)
-        spread = ensemble.map(lambda v: _mean_distance(v, ensemble_dim, fair))
-        return average(skill - spread / 2, pair)
-
-    mean = _score("the error", score, forecast, truth, weights, mask, over, ensemble_dim=ensemble_dim)
-    return _keep_units(mean, forecast)
+    return ScoreJob(
+        {"crps": crps_score(ensemble_dim, fair)},
+        forecast,
+        truth,
+        weights=weights,
+        mask=mask,
+        over=over,
+        ensemble_dim=ensemble_dim,
+    )
 
 
 def persistence(forecast: Any, truth: Any) -> Any:
@@ -237,18 +276,18 @@ def persistence(forecast: Any, truth: Any) -> Any:
         If the forecast has no initial or lead times, or the truth lacks a variable, a level or an initial
         time, or lies on another grid.
     """
-    given, arrays = _given(forecast, truth)
-    ours = decoded(given["forecast"], "forecast", "forecast" in arrays)
+    sets, arrays = given(forecast, truth)
+    ours = decoded(sets["forecast"], "forecast", "forecast" in arrays)
     time, lead, valid = initial_time(ours), lead_time(ours), valid_times(ours)
     if time is None or lead is None or valid is None or not {time, lead} <= set(valid.dims):
         raise ValueError(
             f"persistence needs the initial and the lead times of a forecast, dimensions such as {TIME[0]!r} "
             f"and {LEAD[0]!r}; this one has {tuple(ours.dims)}"
         )
-    if initial_time(given["truth"]) is None:
-        raise ValueError(f"the truth has no times: its dimensions are {tuple(given['truth'].dims)}")
+    if initial_time(sets["truth"]) is None:
+        raise ValueError(f"the truth has no times: its dimensions are {tuple(sets['truth'].dims)}")
     changing = [name for name in ours.data_vars if lead in ours[name].dims]
-    pairing = Pairing(ours[changing], given["truth"], arrays=arrays)
+    pairing = Pairing(ours[changing], sets["truth"], arrays=arrays)
     start = at_times(pairing.truth, ours[time], "truth", "truth" in arrays)
     still = start.expand_dims({lead: ours.sizes[lead]})
     own = {name: c for name, c in ours.coords.items() if set(c.dims) <= set(still.dims)}
@@ -311,60 +350,6 @@ def climatology(ds: Any, *, hours: bool = True, time: str = "time") -> Any:
     return _as_given(result, ds)
 
 
-def _score(
-    what: str,
-    of_samples: Callable[[Pair, Averages], xarray.Dataset],
-    forecast: Any,
-    truth: Any,
-    weights: Any,
-    mask: Any,
-    over: str | Sequence[str] | None,
-    climatology: Any = None,
-    ensemble_dim: str = "",
-) -> Any:
-    """Averages over the globe, block by block, then over ``over``; of the same type as the forecast."""
-    sets, arrays = _given(forecast, truth, **({} if climatology is None else {"climatology": climatology}))
-    pairing = Pairing(**sets, area=weights, mask=mask, arrays=arrays, ensemble_dim=ensemble_dim)
-
-    def average(values: xarray.Dataset, pair: Pair) -> xarray.Dataset:
-        means = {}
-        for name, array in values.items():
-            mask = None if name not in pair.mask else pairing.with_its_levels(name, pair.mask[name])
-            own = pairing.with_its_levels(name, array)
-            means[name] = area_mean(own, pairing.area, mask, f"{what} of {name}")
-        return xarray.Dataset(means)  # NaN on the levels that a variable lacks
-
-    parts = [of_samples(pair, average) for pair in pairing.blocks()]
-    whole = parts[0] if len(parts) == 1 else xarray.concat(parts, pairing.time)
-    if over is None:
-        over = [pairing.time] if pairing.time else []
-    if not isinstance(over, str | Sequence):
-        raise TypeError(f"over must name dimensions, got {over!r}")
-    over = [over] if isinstance(over, str) else list(over)
-    if unknown := [dim for dim in over if dim not in whole.dims]:
-        raise ValueError(f"over names {unknown}, but the dimensions are {tuple(whole.dims)}")
-    return _as_given(whole.mean(over, skipna=False), forecast)
-
-
-def _given(forecast: Any, truth: Any, **others: Any) -> tuple[dict[str, xarray.Dataset], list[str]]:
-    """What is compared, as data sets, and which of them were given as arrays."""
-    given = {"forecast": forecast, "truth": truth, **others}
-    arrays = [name for name, data in given.items() if isinstance(data, xarray.DataArray)]
-    sets = {name: _as_dataset(data) for name, data in given.items()}
-    if ("forecast" in arrays) != ("truth" in arrays):
-        raise TypeError(
-            "forecast and truth must be of one type, "
-            f"got {type(forecast).__name__} and {type(truth).__name__}; of an array make a data set, "
-            f"{arrays[0]}.to_dataset(name='…')"
-        )
-    if isinstance(forecast, xarray.DataArray) and forecast.name != truth.name:
-        raise ValueError(
-            f"the forecast is of {forecast.name!r}, the truth of {truth.name!r}: if they are of one kind, "
-            f"truth.rename({forecast.name!r})"
-        )
-    return sets, arrays
-
-
 def _difference(pair: Pair) -> xarray.Dataset:
     return _float64(pair.forecast) - _float64(pair.truth)
 
@@ -378,21 +363,15 @@ def _mean_distance(values: xarray.DataArray, dim: str, fair: bool) -> xarray.Dat
     count = values.sizes[dim]
     factors = 2.0 * np.arange(1, count + 1) - count - 1.0
     axis = values.get_axis_num(dim)
-    ordered = np.moveaxis(np.sort(values.values, axis=axis), axis, -1)
+    ordered = np.moveaxis(np.sort(values.values, axis=axis), axis, 0)
+    # one after the other: a product of matrices would add them up in another order for other blocks
+    weighed = sum(factor * member for factor, member in zip(factors, ordered, strict=True))
     pairs = count * (count - 1) if fair else count**2
-    return values.isel({dim: 0}, drop=True).copy(data=ordered @ factors * (2.0 / pairs))
-
-
-def _as_dataset(data: Any) -> xarray.Dataset:
-    if isinstance(data, xarray.DataArray):
-        return data.to_dataset(name="values" if data.name is None else data.name)
-    if isinstance(data, xarray.Dataset):
-        return data
-    raise TypeError(f"scores compare xarray objects, got {type(data).__name__}")
+    return values.isel({dim: 0}, drop=True).copy(data=weighed * (2.0 / pairs))
 
 
 def _decoded(data: Any, call: str) -> xarray.Dataset:
-    return decoded(_as_dataset(data), call, isinstance(data, xarray.DataArray))
+    return decoded(as_dataset(data), call, isinstance(data, xarray.DataArray))
 
 
 def _as_given(ds: xarray.Dataset, like: Any) -> Any:
@@ -401,14 +380,6 @@ def _as_given(ds: xarray.Dataset, like: Any) -> Any:
         return ds
     (name,) = ds.data_vars
     return ds[name].rename(like.name)
-
-
-def _keep_units(score: Any, forecast: Any) -> Any:
-    if isinstance(score, xarray.DataArray):
-        return score.assign_attrs({k: v for k, v in forecast.attrs.items() if k == "units"})
-    for name in score:
-        score[name].attrs = {k: v for k, v in forecast[name].attrs.items() if k == "units"}
-    return score
 
 
 def _joined(parts: list[xarray.Dataset], dim: str, labels: Any) -> xarray.Dataset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,10 +45,18 @@ class Pair:
 
     forecast: xarray.Dataset
     truth: xarray.Dataset
-    #: True where a point counts, for each variable; empty if all do
+    #: True where a point counts, for each variable; empty if all do, or what is there decides
     mask: xarray.Dataset
     #: the climatology at the valid times; empty if there is none
     climatology: xarray.Dataset
+
+    def decided(self, by: str, ensemble_dim: str) -> Pair:
+        """With the mask of what is there, of values that are loaded: of the truth, or of both."""
+        mask = self.truth.notnull()
+        if by == "both":
+            shown = self.forecast[list(self.truth.data_vars)].notnull()
+            mask = mask & (shown.all(ensemble_dim) if ensemble_dim in shown.dims else shown)
+        return dataclasses.replace(self, mask=mask)
 
 
 class Pairing:
@@ -146,11 +154,6 @@ class Pairing:
         self.area = _bare(self.area.to_dataset(name="area"), dims)["area"]
         self.forecast = _bare(self.forecast, dims)
 
-    def with_its_levels(self, name: Any, array: xarray.DataArray) -> xarray.DataArray:
-        """The array of a variable on the levels that the variable has."""
-        dim, levels = self.levels.get(name, (None, []))
-        return array.sel({dim: levels}) if dim in array.dims else array
-
     def _own_levels(self, name: str) -> tuple[str, list[Any]] | None:
         """The levels of a variable whose data set has more: as its attribute says, or where truth and
         forecast, at their first times, hold nothing on the others."""
@@ -171,26 +174,29 @@ class Pairing:
         kept = [level for level, nothing in zip(there, empty, strict=True) if not nothing]
         return (str(dim), kept) if empty.any() and kept else None
 
-    def blocks(self) -> Iterator[Pair]:
-        """The pairs, some initial times at a time."""
+    def blocks(self) -> list[tuple[int, int]]:
+        """The first initial time of each block, and that of the next."""
         if self.time is None:
-            yield self._pair(self.forecast)
-            return
+            return [(0, 1)]
         count = self.forecast.sizes[self.time]
-        size = max(1, BLOCK_BYTES * count // max(self.forecast.nbytes, 1))
-        for start in range(0, count, size):
-            yield self._pair(self.forecast.isel({self.time: slice(start, start + size)}))
+        step = max(self.forecast.nbytes // max(count, 1), 1)
+        size = max(1, BLOCK_BYTES // step)
+        chunks = [v.chunksizes.get(self.time, (1,))[0] for v in self.forecast.data_vars.values()]
+        chunk = max(chunks, default=1)  # of dask: a block is of whole chunks, unless these are large
+        if size % chunk and chunk * step <= 8 * BLOCK_BYTES:
+            size = max(1, size // chunk) * chunk
+        return [(start, min(start + size, count)) for start in range(0, count, size)]
+
+    def pair(self, start: int, stop: int) -> Pair:
+        """The initial times from ``start`` to before ``stop``; nothing is read."""
+        if self.time is None:
+            return self._pair(self.forecast)
+        return self._pair(self.forecast.isel({self.time: slice(start, stop)}))
 
     def _pair(self, forecast: xarray.Dataset) -> Pair:
         valid = valid_times(forecast)
-        truth = at_times(self.truth, valid, "truth", "truth" in self.arrays).load()
-        mask = at_times(self.mask, valid, "mask", "mask" in self.arrays).load()
-        forecast = forecast.load()
-        if self.decided_by:
-            mask = truth.notnull()
-        if self.decided_by == "both":
-            shown = forecast[self.names].notnull()
-            mask = mask & (shown.all(self.ensemble_dim) if self.ensemble_dim in shown.dims else shown)
+        truth = at_times(self.truth, valid, "truth", "truth" in self.arrays)
+        mask = at_times(self.mask, valid, "mask", "mask" in self.arrays)
         chosen = self.climatology
         if len(chosen):
             if valid is None or valid.dtype.kind not in "MO":
@@ -202,7 +208,7 @@ class Pairing:
                     if name in chosen.dims
                 }
             )
-            chosen = _without_labels(chosen.load(), valid)
+            chosen = _without_labels(chosen, valid)
         return Pair(forecast, truth, mask, chosen)
 
     def _comparable(

@@ -19,7 +19,7 @@ from geoattn.xarray.schema.schema import Schema
 from geoattn.xarray.schema.tensors import fill_missing
 from geoattn.xarray.schema.times import are_dates, check_calendars, check_times, dating, settled, stamp
 from geoattn.xarray.schema.variable import Variable
-from geoattn.xarray.stores.store import Store
+from geoattn.xarray.stores.store import DESCRIBED, Given, Store
 
 Masked = tuple[NDArray[Any], NDArray[np.bool_] | None]
 
@@ -68,7 +68,9 @@ class Reader:
                 f"ds.isel({', '.join(f'{dim}=0' for dim in others)})"
             )
         listed = stores if isinstance(stores, list | tuple) else [stores]
-        self.stores = tuple(Store(location) for location in listed)
+        self.stores = tuple(
+            location if isinstance(location, Store) else Store(location) for location in listed
+        )
         self.schema = schema
         (self.dim,) = schema.sample_dims
         axes, self._grid_dims = [], []
@@ -89,7 +91,7 @@ class Reader:
         for store, axis in zip(self.stores, axes, strict=True):
             check_calendars(axis, axes[0], self.dim, f"the {store}", f"the {self.stores[0]}", ("ds", "ds"))
             check_times(settled(axis), self.dim)
-        _check_order(axes, self.dim, self.stores)
+        check_order(axes, self.dim, self.stores)
         whole = settled(np.concatenate(axes))
         check_times(whole, self.dim)
         if not len(whole):
@@ -147,6 +149,20 @@ class Reader:
         other.dtype = np.result_type(np.float32, *(v.dtype for v in other.schema.variables))
         return other
 
+    def of_piece(self, ds: xarray.Dataset, start: int, stop: int) -> Reader:
+        """A reader of the steps from ``start`` to before ``stop``, which a data set holds alone."""
+        other = copy.copy(self)
+        other.stores, other._borders, other._first = (Given(ds),), [0, stop - start], 0
+        other.times, other._static = self.times[start:stop], None
+        return other
+
+    def piece(self, names: Iterable[str], start: int, stop: int) -> xarray.Dataset:
+        """What :meth:`of_piece` takes, lazily, of the one store."""
+        (store,) = self.stores
+        chosen = store.dataset[list(names)]
+        steps = slice(self._first + start, self._first + stop)
+        return chosen.isel({self.dim: steps}) if self.dim in chosen.dims else chosen
+
     def blocks(self, size: int) -> Iterator[slice]:
         """All steps in blocks of about that many bytes, cut where the chunks of the first store end."""
         step_bytes = len(self.schema) * self.schema.grid.size * self.dtype.itemsize
@@ -161,7 +177,13 @@ class Reader:
     def fingerprint(self) -> str:
         """A digest that changes when the stores change; see :meth:`Store.fingerprint`."""
         parts = [store.fingerprint(self.schema.names) for store in self.stores]
+        if len(parts) == 1 and parts[0].startswith(DESCRIBED):
+            return parts[0]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    def described(self) -> str:
+        """The fingerprint that the data would have, were they given as a data set; "" of several stores."""
+        return DESCRIBED + self.stores[0].described(self.schema.names) if len(self.stores) == 1 else ""
 
     def _parts(self, chosen: range) -> Iterator[tuple[int, slice, slice]]:
         """Which store, which of its steps, and where they go, for the chosen steps."""
@@ -221,7 +243,7 @@ class Reader:
         return {**self.__dict__, "_static": None}
 
 
-def _check_order(axes: Sequence[NDArray[Any]], dim: str, stores: Sequence[Store]) -> None:
+def check_order(axes: Sequence[NDArray[Any]], dim: str, stores: Sequence[Store]) -> None:
     """Refuse stores that do not follow one another, each after the end of the one before."""
     order = sorted((i for i in range(len(axes)) if len(axes[i])), key=lambda i: axes[i][0])
     for one, two in pairwise(order):

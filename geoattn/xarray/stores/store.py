@@ -18,6 +18,8 @@ from geoattn._threads import run_all
 from geoattn.xarray.stores.chunks import LocalArray, Task
 from geoattn.xarray.stores.zarr_private import is_consolidated, read_all
 
+#: how fingerprints begin that cover the description of data alone
+DESCRIBED = "described:"
 #: name of a variable, and what is read of each of its dimensions
 Selection = tuple[str, tuple[slice, ...]]
 
@@ -40,6 +42,8 @@ class Store:
     ------
     FileNotFoundError
         If there is nothing at a path.
+    ValueError
+        If all variables are in groups: the message names them.
     """
 
     def __init__(self, location: Any) -> None:
@@ -104,13 +108,7 @@ class Store:
         It covers names, dimensions, types, attributes and the values of the coordinates; of a store
         on a local disk also name, size and time of modification of every file that holds the variables.
         """
-        digest = hashlib.sha256()
-        coords = sorted({str(c) for name in names for c in self.dataset[name].coords})
-        for name in (*names, *coords):
-            variable = self.dataset[name]
-            digest.update(f"{name}{variable.dims}{variable.shape}{variable.dtype}{variable.attrs}".encode())
-            if name in coords:
-                digest.update(repr(variable.values.tolist()).encode())
+        digest = hashlib.sha256(self.described(names).encode())
         if self.local:
             root = Path(self.location)
             files = [f for name in names for f in (root / name).rglob("*")] if self.is_zarr else [root]
@@ -120,6 +118,17 @@ class Store:
                     digest.update(
                         f"{file.relative_to(root)} {status.st_size} {status.st_mtime_ns}\n".encode()
                     )
+        return digest.hexdigest()
+
+    def described(self, names: Sequence[str]) -> str:
+        """A digest of names, dimensions, types and attributes of variables, and of their coordinates."""
+        digest = hashlib.sha256()
+        coords = sorted({str(c) for name in names for c in self.dataset[name].coords})
+        for name in (*names, *coords):
+            variable = self.dataset[name]
+            digest.update(f"{name}{variable.dims}{variable.shape}{variable.dtype}{variable.attrs}".encode())
+            if name in coords:
+                digest.update(repr(variable.values.tolist()).encode())
         return digest.hexdigest()
 
     def _open(self) -> dict[str, Any]:
@@ -132,12 +141,22 @@ class Store:
         import zarr
 
         place: Any = zarr.storage.ZipStore(self.location, mode="r") if self.is_zip else self.location
-        group = zarr.open_group(place, mode="r")
-        options: dict[str, Any] = {"engine": "zarr", "chunks": None, "decode_timedelta": False}
+        inner = self.group or None
+        group = zarr.open_group(place, mode="r", path=inner)
+        options: dict[str, Any] = {
+            "engine": "zarr",
+            "chunks": None,
+            "decode_timedelta": False,
+            "group": inner,
+        }
         options["consolidated"] = is_consolidated(group)
         dataset = xarray.open_dataset(place, **options)
         stored = xarray.open_dataset(place, **options, decode_cf=False)
         arrays = dict(group.arrays())
+        if not dataset.data_vars and (
+            groups := [f"/{name}" for name, g in group.groups() if any(g.arrays())]
+        ):
+            raise ValueError(_in_groups(self.location, groups))
         return {
             "dataset": dataset,
             "arrays": arrays,
@@ -151,10 +170,7 @@ class Store:
         if not dataset.data_vars and not self.group:
             groups = xarray.open_groups(self.location, **options)
             if inner := [name for name, group in groups.items() if group.data_vars]:
-                raise ValueError(
-                    f"{self.location!r} keeps its variables in the groups {inner}: name the one to read "
-                    f"behind the file, {self.location + inner[0]!r}"
-                )
+                raise ValueError(_in_groups(self.location, inner))
         return {"dataset": dataset}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -164,8 +180,46 @@ class Store:
         return f"{'zarr store' if self.is_zarr else 'netCDF file'} {self.location!s}"
 
 
+class Given(Store):
+    """A data set that is at hand, in memory or lazy, in place of a store. It pickles without its data."""
+
+    def __init__(self, dataset: xarray.Dataset) -> None:
+        self._dataset: xarray.Dataset | None = dataset
+        self.location, self.local, self.is_zarr = "", False, False
+
+    @property
+    def dataset(self) -> xarray.Dataset:
+        if self._dataset is None:
+            raise RuntimeError("the data set stayed in the process that it was given to")
+        return self._dataset
+
+    def read(self, selections: Sequence[Selection]) -> list[NDArray[Any]]:
+        return [self.dataset[name].variable[index].values for name, index in selections]
+
+    def chunk(self, name: str, dim: str) -> int:
+        variable = self.dataset.variables[name]
+        return int(variable.chunksizes[dim][0]) if variable.chunks else super().chunk(name, dim)
+
+    def fingerprint(self, names: Sequence[str]) -> str:
+        """What is known of the data set; it does not tell whether its values changed."""
+        return DESCRIBED + self.described(names)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_dataset": None}
+
+    def __repr__(self) -> str:
+        return "data set"
+
+
+def _in_groups(location: str, groups: Sequence[str]) -> str:
+    return (
+        f"{location!r} keeps its variables in the groups {list(groups)}: name the one to read behind the "
+        f"file, {location + groups[0]!r}"
+    )
+
+
 def _split_group(location: str) -> tuple[str, str]:
-    """A netCDF file, and the group in it, of ``file.nc/group``."""
+    """A netCDF or zip file, and the group in it, of ``file.nc/group``."""
     for parent in Path(location).parents:
         if parent.is_file():
             return str(parent), str(Path(location).relative_to(parent))

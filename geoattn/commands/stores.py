@@ -1,0 +1,100 @@
+"""What commands on a user's own stores share: their options, and how they are opened."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+def add_stores(parser: argparse.ArgumentParser, words: str = "that follow one another in time") -> None:
+    """The stores, as the first words of the command."""
+    parser.add_argument(
+        "stores",
+        nargs="+",
+        metavar="STORE",
+        help=f"zarr store, zip file of one, netCDF file or file.nc/group; or several {words}",
+    )
+
+
+def add_recognition(parser: argparse.ArgumentParser) -> None:
+    """How a grid is recognised where conventions leave it open."""
+    parser.add_argument("--lat", metavar="NAME", help="the coordinate of latitudes, if nothing tells")
+    parser.add_argument("--lon", metavar="NAME", help="the coordinate of longitudes, if nothing tells")
+
+
+def recognition(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of :func:`add_recognition` that were given."""
+    return {name: value for name in ("lat", "lon") if (value := getattr(options, name))}
+
+
+def add_variables(parser: argparse.ArgumentParser) -> None:
+    """Which variables, and where values may be missing."""
+    parser.add_argument(
+        "--variables",
+        nargs="+",
+        metavar="NAME[=LEVEL,…]",
+        help="variables, each with the levels to take of it (all on the grid, at all levels)",
+    )
+    parser.add_argument(
+        "--masked",
+        nargs="+",
+        metavar="NAME[=static]",
+        help="variables with missing values, static or changing (as the first, the last and eight steps "
+        "between show)",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Where results go beside the table."""
+    parser.add_argument("--json", metavar="FILE", help="file for the results in JSON")
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Where the work is done."""
+    parser.add_argument("--workers", type=int, help="processes of this machine that share the work (none)")
+    parser.add_argument("--cluster", metavar="ADDRESS", help="dask.distributed scheduler, tcp://host:8786")
+
+
+@contextlib.contextmanager
+def cluster(options: argparse.Namespace) -> Iterator[Any]:
+    """The client that is asked for, or None."""
+    if not options.workers and not options.cluster:
+        yield None
+        return
+    from distributed import Client, LocalCluster
+
+    local: dict[str, Any] = {"n_workers": options.workers, "threads_per_worker": 1, "dashboard_address": None}
+    with contextlib.ExitStack() as stack:
+        place = options.cluster or stack.enter_context(LocalCluster(**local))  # type: ignore[no-untyped-call]
+        yield stack.enter_context(Client(place))  # type: ignore[no-untyped-call]
+
+
+def period(words: list[str] | None) -> slice | None:
+    """The first and the last time, of two words."""
+    return slice(*words) if words else None
+
+
+@contextlib.contextmanager
+def bar(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal, told of how much is done and of how much there is."""
+    from tqdm import tqdm
+
+    with tqdm(unit=unit, disable=not sys.stderr.isatty(), file=sys.stderr, leave=False) as shown:
+
+        def tell(done: int, whole: int) -> None:
+            shown.total = whole
+            shown.update(done - shown.n)
+
+        yield tell
+
+
+def save_json(options: argparse.Namespace, result: Any) -> None:
+    """Write the results where they are asked for."""
+    if options.json:
+        from geoattn._files import write_json
+
+        write_json(result, options.json)
+        print(f"The results are in {options.json}")

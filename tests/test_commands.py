@@ -1,0 +1,121 @@
+"""The command line as a whole: what it lists, how it refuses, and that every option says what it does."""
+
+import argparse
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+from geoattn.__main__ import main
+from geoattn.commands import running, tables
+from geoattn.commands.table import COMMANDS
+
+
+def parser_of(name):
+    parser = argparse.ArgumentParser()
+    module = import_module(f"geoattn.commands.{COMMANDS[name].module}")
+    module.arguments(parser)
+    return parser
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_a_sentence(name):
+    for action in parser_of(name)._actions:
+        assert action.help, action.dest
+        assert len(action.help.split()) > 2 or action.dest == "help", (action.dest, action.help)
+    assert COMMANDS[name].help[0].islower()
+    assert not COMMANDS[name].help.endswith(".")
+
+
+def test_every_setting_of_every_task_has_a_sentence():
+    pytest.importorskip("jsonargparse", reason="settings come by jsonargparse")
+    for module in ("lightning", "torchmetrics", "xarray", "matplotlib"):
+        pytest.importorskip(module, reason="experiments stand on it")
+    from geoattn.commands import experiments
+
+    for task, place in experiments.TASKS.items():
+        parser = experiments.parser_of("train", task, import_module(place))
+        for action in parser._actions:
+            if action.help != argparse.SUPPRESS:
+                assert action.help, (task, action.dest)
+                words = action.help.replace("(%(default)s)", "").split()
+                assert len(words) > 1 or action.dest == "help", (task, action.dest, words)
+
+
+def test_the_list_of_commands_comes_without_anything_heavy():
+    program = (
+        "import sys; from geoattn.__main__ import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print([m for m in ('torch', 'xarray', 'lightning', 'matplotlib') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
+    for name, command in COMMANDS.items():
+        assert f"    {name}" in run.stdout
+        assert command.help.split()[0] in run.stdout
+
+
+def test_what_is_no_command_is_refused(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["forcast"])
+    assert left.value.code == 2
+    assert "invalid choice: 'forcast'" in capsys.readouterr().err
+
+
+class Failing:
+    """A command that fails by whatever it is given."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def arguments(self, parser):
+        parser.add_argument("--gaps", help="what becomes of gaps")
+        parser.add_argument("--mask", choices=("truth",), help="leave points out")
+        parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+        parser.add_argument("--masked", nargs="+", help="variables with missing values")
+
+    def run(self, options):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("there are gaps. To cross none: gaps='split'"), "(on this command line: --gaps split)"),
+        (FileExistsError("it exists; to replace it: overwrite=True"), "(on this command line: --overwrite)"),
+        (ValueError("say so: masked=['sst']"), "(on this command line: --masked sst)"),
+        (ValueError("say so: masked={'sst': 'static'}"), "(on this command line: --masked sst=static)"),
+        (ValueError("say which points count, mask=…"), "(on this command line: --mask truth)"),
+        (ValueError("lag=0 is none"), "geoattn grids: lag=0 is none\n"),
+        (ModuleNotFoundError("No module named 'zarr'", name="zarr"), 'pip install "geoattn[xarray]"'),
+        (FloatingPointError("it blew up"), "geoattn grids: it blew up\n"),
+    ],
+)
+def test_what_is_refused_is_said_without_a_traceback(error, said, monkeypatch, capsys):
+    monkeypatch.setattr(running, "import_module", lambda _: Failing(error))
+    assert main(["grids"]) == 2
+    words = capsys.readouterr().err
+    assert words.startswith("geoattn grids: ")
+    assert said in words
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(running, "import_module", lambda _: Failing(AttributeError("no such name")))
+    with pytest.raises(AttributeError):
+        main(["grids"])
+
+
+def test_tables_have_their_numbers_to_the_right():
+    shown = tables.table(("name", "count", "share"), [("a", 12345, 0.25), ("longer", 7, None)])
+    assert shown.splitlines() == [
+        "name     count  share",
+        "------  ------  -----",
+        "a       12,345   0.25",
+        "longer       7",
+    ]
+    scores = tables.of_scores({"test": {"rmse": {"depth": [1.0, 2.0]}}, "stable": True})
+    assert [line.split() for line in scores.splitlines()[2:]] == [
+        ["test", "rmse", "depth", "1", "2"],
+        ["stable", "yes"],
+    ]

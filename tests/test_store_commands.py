@@ -1,0 +1,466 @@
+"""Commands on a user's own stores, in every form that stores come in, against the library and numpy."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import geoattn as ga
+from geoattn.__main__ import main
+
+xr = pytest.importorskip("xarray", reason="stores are read by xarray")
+zarr = pytest.importorskip("zarr", reason="stores are zarr")
+pytest.importorskip("netCDF4", reason="and netCDF")
+pytest.importorskip("matplotlib", reason="scores are drawn")
+
+from stores import needs_zarr_3  # noqa: E402
+from test_statistics import fields  # noqa: E402
+
+from geoattn.xarray import Schema, metrics, statistics  # noqa: E402
+from geoattn.xarray.scores.spectra import zonal_spectrum  # noqa: E402
+from geoattn.xarray.stores.joined import open_stores  # noqa: E402
+
+HOUR = np.timedelta64(1, "h")
+LAT, LON = np.linspace(80, -80, 9), 22.5 * np.arange(16)
+
+
+def source(steps=24):
+    """Two levels of a temperature and a sea with land, on rows from north to south."""
+    random = np.random.default_rng(0)
+    land = random.random((9, 16)) < 0.3
+    dims = ("time", "level", "latitude", "longitude")
+    sea = np.where(land, np.nan, 290 + random.standard_normal((steps, 9, 16)))
+    return xr.Dataset(
+        {
+            "t": (dims, np.float32(250 + random.standard_normal((steps, 2, 9, 16))), {"units": "K"}),
+            "sst": (("time", "latitude", "longitude"), np.float32(sea), {"units": "K"}),
+            "z": (("latitude", "longitude"), np.float32(random.random((9, 16))), {"units": "m"}),
+        },
+        {
+            "time": np.datetime64("2001-01-01", "ns") + 6 * HOUR * np.arange(steps),
+            "level": ("level", [500, 850], {"units": "hPa"}),
+            "latitude": ("latitude", LAT, {"units": "degrees_north"}),
+            "longitude": ("longitude", LON, {"units": "degrees_east"}),
+        },
+    )
+
+
+def run(*words):
+    return main([str(word) for word in words])
+
+
+def refused(capsys, *words):
+    """What a command says instead of running."""
+    capsys.readouterr()
+    assert run(*words) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"geoattn {words[0]}: ")
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The same data in every form."""
+    folder, ds = tmp_path_factory.mktemp("forms"), source()
+    ds.to_zarr(folder / "2.zarr", zarr_format=2, consolidated=True)
+    ds.to_zarr(folder / "group.zarr", group="inner", consolidated=False)
+    ds.to_netcdf(folder / "whole.nc")
+    ds.to_netcdf(folder / "group.nc", group="inner")
+    for i, part in enumerate((slice(0, 7), slice(7, 8), slice(8, 24))):
+        ds.isel(time=part).to_netcdf(folder / f"part{i}.nc")
+    ds.isel(time=slice(0, 10)).to_zarr(folder / "first.zarr", consolidated=False)
+    ds.isel(time=slice(10, 24)).to_zarr(folder / "last.zarr", zarr_format=2, consolidated=False)
+    for name, inner in (("2.zarr", ""), ("group.zarr", "")):
+        with zipfile.ZipFile(folder / f"{name}.zip", "w", zipfile.ZIP_STORED) as archive:
+            for path in (folder / name).rglob("*"):
+                if path.is_file():
+                    archive.write(path, inner + path.relative_to(folder / name).as_posix())
+    return folder
+
+
+FORMS = {
+    "zarr 2": ["2.zarr"],
+    "a group in zarr": ["group.zarr/inner"],
+    "netCDF": ["whole.nc"],
+    "a group in netCDF": ["group.nc/inner"],
+    "many netCDF files": ["part0.nc", "part1.nc", "part2.nc"],
+    "many zarr stores": ["first.zarr", "last.zarr"],
+    "stores of two kinds": ["first.zarr", "last.zarr"],
+    "zip": ["2.zarr.zip"],
+    "a group in a zip": ["group.zarr.zip/inner"],
+}
+
+
+@needs_zarr_3
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_a_store_is_read_as_the_same_data(folder, form):
+    ds = open_stores([str(folder / name) for name in FORMS[form]])
+    xr.testing.assert_identical(ds.load(), source())
+
+
+@needs_zarr_3
+def test_many_stores_are_read_as_one_wherever_it_is_asked(folder):
+    ds, whole = open_stores([str(folder / name) for name in FORMS["many netCDF files"]]), source()
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        times = random.integers(-24, 24, size=(3, 2))
+        choice = {"time": xr.DataArray(times, dims=("a", "b")), "longitude": slice(None, None, -3)}
+        xr.testing.assert_identical(ds.t.isel(choice).load(), whole.t.isel(choice))
+        choice = {"time": times[:, 0], "latitude": [8, 0, 0], "level": 1}
+        xr.testing.assert_identical(ds.t.isel(choice).load(), whole.t.isel(choice))
+    assert open_stores([str(folder / "part0.nc"), str(folder / "part1.nc")]).sizes["time"] == 8
+
+
+@needs_zarr_3
+def test_stores_that_are_not_one_are_refused(folder, tmp_path, capsys):
+    inspect = lambda *names: refused(capsys, "inspect", *names)  # noqa: E731
+    parts = [folder / f"part{i}.nc" for i in range(3)]
+    assert "do not follow one another" in inspect(parts[0], parts[2], parts[1])
+    assert "leave out what both have" in inspect(parts[0], parts[0])
+    assert "there is no store at" in inspect(tmp_path / "nowhere.zarr")
+    assert "keeps its variables in the groups ['/inner']" in inspect(folder / "group.zarr")
+    assert "keeps its variables in the groups ['/inner']" in inspect(folder / "group.nc")
+    ds = source().isel(time=slice(7, 9))
+    changed = {
+        "differ in the variables ['z']": ds.drop_vars("z"),
+        "is not that of the": ds.assign_coords(latitude=ds.latitude + 1),
+        "is in 'degC' in the netCDF file": ds.assign(t=ds.t.assign_attrs(units="degC")),
+        "'t' is float64 over": ds.astype(float),
+        "dates along no dimension": ds.isel(time=0, drop=True),
+    }
+    for i, (words, other) in enumerate(changed.items()):
+        path = tmp_path / f"{i}.nc"
+        other.to_netcdf(path)
+        given = (path, parts[0]) if "no dimension" in words else (parts[0], path)
+        assert words in inspect(*given)
+
+
+# --- inspect ----------------------------------------------------------------------------------------
+
+
+@needs_zarr_3
+@pytest.mark.parametrize("form", ["zarr 2", "many netCDF files", "a group in netCDF"])
+def test_inspect_says_grid_times_variables_and_masks(folder, tmp_path, capsys, form):
+    names = [folder / name for name in FORMS[form]]
+    assert run("inspect", *names, "--json", tmp_path / "r.json") == 0
+    said, found = capsys.readouterr().out, json.loads((tmp_path / "r.json").read_text())
+    assert repr(ga.grids.from_xarray(source())) == found["grid"]
+    assert f"grid: {found['grid']}" in said
+    assert "from coordinates 'latitude' and 'longitude'" in said
+    assert "time: 24 steps every 6 h, 2001-01-01T00:00:00 to 2001-01-06T18:00:00, no gaps" in said
+    assert "the first, the last and 8 steps between of 24; --full looks at all" in said
+    variables = {v["name"]: v for v in found["variables"]}
+    ten = np.linspace(0, 23, 10).round().astype(int)
+    seen = source().isel(time=ten)
+    assert variables["t"]["levels"] == "level 500 850"
+    assert variables["t"]["units"] == "K"
+    assert variables["t"]["missing"] == 0
+    assert variables["sst"]["missing"] == pytest.approx(float(seen.sst.isnull().mean()))
+    assert variables["sst"]["mask"] == "static"
+    assert variables["t"]["maximum"] == pytest.approx(float(seen.t.max()))
+    assert [r["by"] for r in found["refused"]] == ["a schema without masks"]
+    assert "--masked sst=static" in found["refused"][0]["reason"]
+
+
+def test_inspect_finds_what_would_be_refused(tmp_path, capsys):
+    ds = source().isel(time=[0, 1, 2, 5, 6, 7])
+    ds["t"][1, 0, 0, 0] = np.inf
+    ds["sst"][3, 0, 0] = np.nan
+    ds["sst"][2, 0, 0] = 290
+    ds["text"] = (("latitude", "longitude"), np.full((9, 16), "a"))
+    ds["depth"] = (("time", "layer", "latitude", "longitude"), np.zeros((6, 2, 9, 16)))
+    ds.to_netcdf(tmp_path / "a.nc")
+    assert run("inspect", tmp_path / "a.nc", "--full", "--json", tmp_path / "r.json") == 0
+    said = capsys.readouterr().out
+    refusals = json.loads((tmp_path / "r.json").read_text())["refused"]
+    reasons = "\n".join(r["reason"] for r in refusals)
+    assert "1 gaps: 2001-01-01T12:00:00 to 2001-01-02T06:00:00" in said
+    assert "gaps='split'" in reasons
+    assert "1 values of 't' are infinite" in reasons
+    assert "'sst' has missing values at changing places" in reasons
+    assert "'layer'" in reasons
+    assert "Missing values and ranges are those of all 6 steps" in said
+    unsorted = ds.isel(time=[1, 0])[["t"]]
+    unsorted.to_netcdf(tmp_path / "b.nc")
+    assert run("inspect", tmp_path / "b.nc") == 0
+    assert "Sort it first: ds.sortby('time')" in capsys.readouterr().out
+    nowhere = ds[["t"]].drop_vars(["latitude", "longitude"])
+    nowhere.to_netcdf(tmp_path / "c.nc")
+    assert run("inspect", tmp_path / "c.nc") == 0
+    assert "by every command: no latitude found" in capsys.readouterr().out
+
+
+def test_inspect_looks_at_ten_steps_and_no_more(tmp_path, monkeypatch):
+    from geoattn.xarray.stores import looking
+
+    assert looking.looked_at(10_000) == [0, 1111, 2222, 3333, 4444, 5555, 6666, 7777, 8888, 9999]
+    assert looking.looked_at(3) == [0, 1, 2]
+    assert looking.looked_at(0) == []
+    ds, read = source(), []
+    monkeypatch.setattr(looking.Look, "add", lambda self, values: read.append(values.shape))
+    looking.look(ds, {"t": ("time",), "z": ()})
+    assert read == [(2, 9, 16)] * 10 + [(9, 16)]
+    read.clear()
+    looking.look(ds, {"t": ("time",)}, full=True)
+    assert len(read) == 24
+
+
+# --- statistics -------------------------------------------------------------------------------------
+
+
+@needs_zarr_3
+def test_statistics_prints_what_the_library_finds(folder, tmp_path, capsys):
+    parts = [folder / name for name in FORMS["many zarr stores"]]
+    out, file = tmp_path / "s.zarr", tmp_path / "s.json"
+    words = ["statistics", *parts, "--variables", "t=850", "sst", "--times", "2001-01-01", "2001-01-04"]
+    assert run(*words, "--output", out, "--json", file) == 0
+    said = capsys.readouterr().out
+    ds = open_stores(list(map(str, parts)))
+    schema = Schema.of(ds, {"t": [850], "sst": None}, masked={"sst": "static"})
+    found = statistics(list(map(str, parts)), schema, times=slice("2001-01-01", "2001-01-04"))
+    assert ga.xarray.Statistics.open(out) == found
+    assert "sst: a static mask hides what is missing" in said
+    row = next(line.split() for line in said.splitlines() if line.startswith("t 850"))
+    assert [float(x) for x in row[3:7]] == [
+        float(f"{x[0]:.5g}")
+        for x in (found.states.mean, found.states.std, found.states.minimum, found.states.maximum)
+    ]
+    (first, *_) = json.loads(file.read_text())
+    assert first["state_mean"] == found.states.mean[0]
+    assert "to replace it: overwrite=True (on this command line: --overwrite)" in refused(
+        capsys, *words, "--output", out
+    )
+    assert run(*words, "--output", out, "--overwrite") == 0
+
+
+def test_statistics_refuses_in_words_of_the_command_line(tmp_path, capsys):
+    ds = fields(8).isel(time=[0, 1, 2, 5, 6, 7])
+    ds.to_netcdf(path := tmp_path / "s.nc")
+    said = refused(capsys, "statistics", path, "--variables", "t")
+    assert "(on this command line: --gaps split)" in said
+    with pytest.warns(UserWarning, match="leaves out 1 changes"):
+        assert run("statistics", path, "--variables", "t", "--gaps", "split") == 0
+    said = refused(capsys, "statistics", path, "--variables", "hum")
+    assert "no variable 'hum'" in said
+    said = refused(capsys, "statistics", path, "--variables", "t=300")
+    assert "'t' has no level 300" in said
+
+
+# --- regrid -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", [1, 10**9])
+def test_regrid_writes_what_the_library_gives(tmp_path, monkeypatch, capsys, block):
+    monkeypatch.setattr("geoattn.xarray.regrid_stores.BLOCK_BYTES", block)
+    ds = source().assign_coords(season=("time", np.arange(24) % 4))
+    ds.to_netcdf(path := tmp_path / "in.nc")
+    out = tmp_path / "out.zarr"
+    given = ["--grid", "healpix(2)", "--missing", "renormalise", "--method", "average", "--output", out]
+    assert run("regrid", path, *given) == 0
+    assert "average from" in capsys.readouterr().out
+    expected = ga.xarray.regrid(ds, ga.grids.healpix(2), method="average", missing="renormalise")
+    with xr.open_zarr(out, consolidated=False, chunks=None) as found:
+        assert set(found.variables) == set(expected.variables)
+        for name in expected.variables:
+            np.testing.assert_array_equal(found[name].values, expected[name].values)
+            assert found[name].dims == expected[name].dims
+        assert found.t.attrs == expected.t.attrs
+        assert ga.grids.from_xarray(found) == ga.grids.healpix(2)
+    assert "exists; to replace it" in refused(capsys, "regrid", path, *given)
+    like = tmp_path / "like.zarr"
+    assert run("regrid", out, "--like", path, "--variables", "t", "--output", like) == 0
+    with xr.open_zarr(like, consolidated=False, chunks=None) as found:
+        assert list(found.data_vars) == ["t"]
+        np.testing.assert_array_equal(found.latitude, LAT)
+
+
+def test_a_regridding_that_fails_leaves_nothing(tmp_path, capsys):
+    source().to_netcdf(path := tmp_path / "in.nc")
+    said = refused(capsys, "regrid", path, "--grid", "healpix(2)", "--output", tmp_path / "out.zarr")
+    assert "missing='renormalise'" in said
+    assert "(on this command line: --missing renormalise" in said
+    assert [p.name for p in tmp_path.iterdir()] == ["in.nc"]
+    for words, grid in {
+        "the catalogue has no grid named 'era5-9'": "era5-9",
+        "there is no grid 'ring'": "ring(3)",
+        "'healpix()' is no grid: ": "healpix()",
+        "nside": "healpix(-1)",
+    }.items():
+        said = refused(capsys, "regrid", path, "--grid", grid, "--output", tmp_path / "out.zarr")
+        assert words in said
+
+
+def test_grids_in_words():
+    from geoattn.grids.spelling import from_words
+
+    assert from_words("gaussian(8, 16)") == ga.grids.gaussian(8, 16)
+    assert from_words("ga.grids.equiangular(8, 16, poles=False)") == ga.grids.equiangular(8, 16, poles=False)
+    assert from_words("reduced_gaussian('O8')") == ga.grids.reduced_gaussian("O8")
+    assert from_words("era5-1.5") == ga.grids.named("era5-1.5")
+
+
+# --- score ------------------------------------------------------------------------------------------
+
+
+def forecast_of(truth, members=None):
+    random = np.random.default_rng(1)
+    lead = 6 * HOUR * np.arange(1, 5)
+    times = truth.time.values[:12:3]
+    valid = xr.DataArray(times[:, None] + lead, dims=("time", "prediction_timedelta"))
+    ds = truth[["t", "sst"]].sel(time=valid).drop_vars("time")
+    ds = ds.assign_coords(time=times, prediction_timedelta=lead.astype("m8[ns]"))
+    if members:
+        ds = ds.expand_dims(realization=members)
+    return ds.map(lambda v: (v + random.standard_normal(v.shape)).assign_attrs(v.attrs))
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    folder, truth = tmp_path_factory.mktemp("pair"), source()
+    truth.to_zarr(folder / "truth.zarr", consolidated=False)
+    forecast_of(truth).to_zarr(folder / "forecast.zarr", consolidated=False)
+    forecast_of(truth, 3).to_zarr(folder / "ensemble.zarr", consolidated=False)
+    metrics.climatology(truth[["t"]], hours=False).to_netcdf(folder / "climatology.nc")
+    return folder
+
+
+def test_score_is_the_librarys_by_region_and_its_file_in_weatherbench2s_layout(pair, tmp_path, capsys):
+    words = ["score", pair / "forecast.zarr", "--truth", pair / "truth.zarr", "--mask", "truth"]
+    words += ["--regions", "global", "tropics", "europe", "box=-30:60,100:-100", "--weights", "area"]
+    files = {name: tmp_path / f"s.{name}" for name in ("nc", "json", "png")}
+    words += ["--output", files["nc"], "--json", files["json"], "--picture", files["png"], "--spectra"]
+    assert run(*words) == 0
+    said = capsys.readouterr().out
+    truth, forecast = source(), forecast_of(source())
+    with xr.open_dataset(files["nc"], decode_timedelta=True) as found:
+        assert found.metric.values.tolist() == ["rmse", "mae", "bias"]
+        assert found.region.values.tolist() == ["global", "tropics", "europe", "box"]
+        usual = metrics.rmse(forecast, truth, weights="area", mask="truth")
+        np.testing.assert_allclose(found.t.sel(metric="rmse", region="global"), usual.t, rtol=1e-12)
+        np.testing.assert_allclose(found.sst.sel(metric="rmse", region="global"), usual.sst, rtol=1e-12)
+        # a box, written out: rows from 30° south to 60° north, across the date line
+        rows, columns = (LAT >= -30) & (LAT <= 60), (LON >= 100) & (LON <= 260)
+        area = np.array(ga.grids.from_xarray(truth).cell_areas) * np.outer(rows, columns)
+        error = (forecast.t - truth.t.sel(time=forecast.time + forecast.prediction_timedelta)).values
+        mean = (error.mean(0) * area).sum((-1, -2)) / area.sum()
+        np.testing.assert_allclose(found.t.sel(metric="bias", region="box"), mean, rtol=1e-6)
+        assert found.t.dims == ("metric", "region", "prediction_timedelta", "level")
+    row = next(line.split() for line in said.splitlines() if line.startswith("t 850") and "tropics" in line)
+    assert row[:5] == ["t", "850", "K", "tropics", "rmse"]
+    assert len(row) == 9
+    assert files["png"].read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "s-spectrum.png").exists()
+    spectra = json.loads(files["json"].read_text())["spectra"]
+    power = np.array(spectra["spectrum of the forecast"]["variables"]["t"]["values"])
+    grid = ga.grids.from_xarray(truth)
+    squares = grid.mean(forecast.t.values.astype(float) ** 2).mean(0)
+    np.testing.assert_allclose(power.sum(-1), squares, rtol=1e-6)  # Parseval
+
+
+def test_score_of_an_ensemble_and_of_anomalies(pair, capsys, tmp_path):
+    words = ["score", pair / "ensemble.zarr", "--truth", pair / "truth.zarr", "--variables", "t"]
+    words += ["--levels", "850", "--output", tmp_path / "s.nc"]
+    assert run(*words, "--climatology", pair / "climatology.nc") == 0
+    truth, forecast = source(), forecast_of(source(), 3)[["t"]].sel(level=[850])
+    mean = forecast.mean("realization", keep_attrs=True)
+    with xr.open_dataset(tmp_path / "s.nc", decode_timedelta=True) as found:
+        expected = {
+            "rmse": metrics.rmse(mean, truth),
+            "acc": metrics.acc(mean, truth, metrics.climatology(truth[["t"]], hours=False)),
+            "crps": metrics.crps(forecast, truth),
+        }
+        for name, score in expected.items():
+            np.testing.assert_allclose(
+                found.t.sel(metric=name, region="global").values, score.t.values, rtol=1e-6
+            )
+
+
+def test_score_refuses(pair, capsys):
+    words = ["score", pair / "forecast.zarr", "--truth", pair / "truth.zarr"]
+    assert "(on this command line: --mask truth|both)" in refused(capsys, *words)
+    words += ["--variables", "t"]
+    assert "there is no region 'asia'" in refused(capsys, *words, "--regions", "asia")
+    assert "write it as name=south:north" in refused(capsys, *words, "--regions", "a=b")
+    assert "not from south to north" in refused(capsys, *words, "--regions", "a=9:3")
+    assert "lies in the region" in refused(capsys, *words, "--regions", "a=81:82")
+    assert "--climatology STORE" in refused(capsys, *words, "--scores", "acc")
+    said = refused(capsys, *words, "--scores", "crps")
+    assert "no dimension 'realization'" in said
+    assert "--ensemble-dim" in said
+    assert "the forecast has no ['q']" in refused(capsys, *words[:-1], "q")
+    assert "the forecast has no levels [300.0]" in refused(capsys, *words, "--levels", "300")
+
+
+def test_a_zonal_spectrum_is_that_of_waves(tmp_path):
+    lat, lon = np.radians(LAT)[:, None], np.radians(LON)
+    coords, dims = {"latitude": LAT, "longitude": LON}, ("latitude", "longitude")
+    field = xr.DataArray(3 + np.cos(lat) * np.cos(4 * lon), coords, dims, attrs={"units": "m"})
+    spectrum = zonal_spectrum(field)
+    grid = ga.grids.from_xarray(field)
+    expected = np.zeros(9)
+    expected[0], expected[4] = 9, grid.mean((np.cos(lat) ** 2 / 2).repeat(16, axis=1))
+    np.testing.assert_allclose(spectrum.values, expected, atol=1e-12)
+    assert spectrum.attrs["units"] == "(m)2"
+    np.testing.assert_allclose(zonal_spectrum(field.to_dataset(name="h")).h, spectrum)
+
+
+# --- plot -------------------------------------------------------------------------------------------
+
+
+def test_plot_draws_maps_series_and_spectra(pair, tmp_path, capsys):
+    store, file = pair / "truth.zarr", tmp_path / "p.json"
+
+    def drawn(*words):
+        picture = tmp_path / "p.png"
+        picture.unlink(missing_ok=True)
+        assert run("plot", *words, "--output", picture, "--json", file) == 0
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        return json.loads(file.read_text())
+
+    ds = source()
+    found = drawn("map", store, "--variable", "t", "--level", 850, "--time", "2001-01-02T06")
+    assert found["title"] == "t time 2001-01-02T06:00:00 level 850 hPa"
+    np.testing.assert_array_equal(found["values"], ds.t.sel(time="2001-01-02T06", level=850))
+    found = drawn("series", store, "--variable", "t")
+    np.testing.assert_allclose(found["values"], ga.xarray.mean(ds[["t"]]).t.sel(level=500), rtol=1e-6)
+    found = drawn("series", store, "--variable", "t", "--point", "38,-20", "--level", "850")
+    np.testing.assert_array_equal(found["values"], ds.t.sel(level=850, latitude=40, longitude=337.5))
+    found = drawn("spectrum", store, "--variable", "t")
+    np.testing.assert_allclose(found["mean_square"], zonal_spectrum(ds.t[0, 0]).values[1:], rtol=1e-6)
+    forecast = pair / "ensemble.zarr"
+    found = drawn("map", forecast, "--variable", "t", "--select", "realization=2", "prediction_timedelta=1")
+    assert "prediction_timedelta 12 hours" in found["title"]
+    capsys.readouterr()
+    for words, options in {
+        "there is no variable 'q'": ["--variable", "q"],
+        "there is no level 300": ["--variable", "t", "--level", "300"],
+        "there is no time 2002": ["--variable", "t", "--time", "2002"],
+        "'soon' is no time": ["--variable", "t", "--time", "soon"],
+        "selects nothing of the dimensions": ["--variable", "t", "--select", "member=1"],
+    }.items():
+        assert words in refused(capsys, "plot", "map", store, *options, "--output", tmp_path / "q.png")
+    said = refused(
+        capsys, "plot", "series", store, "--variable", "t", "--point", "here", "--output", tmp_path / "q.png"
+    )
+    assert "'here' is no point" in said
+    assert "a series is along time" in refused(
+        capsys, "plot", "series", store, "--variable", "z", "--output", tmp_path / "q.png"
+    )
+
+
+def test_every_command_refuses_a_store_that_is_not_there(tmp_path, capsys):
+    for words in (
+        ["inspect", "nowhere.nc"],
+        ["statistics", "nowhere.nc"],
+        ["score", "nowhere.nc", "--truth", "nowhere.nc"],
+        ["regrid", "nowhere.nc", "--grid", "healpix(2)", "--output", tmp_path / "out"],
+        ["plot", "map", "nowhere.nc", "--variable", "t", "--output", tmp_path / "out"],
+    ):
+        assert "there is no store at 'nowhere.nc'" in refused(capsys, *words)
+    (tmp_path / "text.nc").write_text("this is no store")
+    for words in (["inspect", tmp_path / "text.nc"], ["statistics", tmp_path / "text.nc"]):
+        refused(capsys, *words)
+    assert not Path("out").exists()

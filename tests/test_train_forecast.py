@@ -1,0 +1,124 @@
+"""``geoattn train forecast`` and ``geoattn evaluate forecast``: from one's own store to a scored model."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import geoattn as ga
+from geoattn.__main__ import main
+
+xr = pytest.importorskip("xarray", reason="stores are read by xarray")
+for module in ("lightning", "jsonargparse", "matplotlib", "zarr"):
+    pytest.importorskip(module, reason="runs need it")
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+import climate_stores  # noqa: E402
+
+from geoattn.xarray import Forecaster, Statistics, metrics, statistics  # noqa: E402
+
+MODEL = ["--model.dim", "16", "--model.depth", "1", "--model.num_heads", "2", "--fit.accelerator", "cpu"]
+FIT = ["--fit.steps", "40", "--fit.validate_every", "20", "--fit.learning_rate", "1e-2"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    climate_stores.write("healpix", folder, times=64)
+    store = str(folder / "healpix.zarr")
+    words = ["train", "forecast", "--data.store", store, "--output", str(folder / "run"), *MODEL, *FIT]
+    assert main(words) == 0
+    return folder
+
+
+def refused(capsys, *words):
+    capsys.readouterr()
+    assert main(["train", "forecast", *map(str, words), *MODEL]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("geoattn train: ")
+    return said
+
+
+def test_a_run_leaves_one_folder_and_beats_persistence(folder, capsys):
+    run = folder / "run"
+    for name in ("config.json", "metrics.csv", "model.pt", "settings.yaml", "learning.png"):
+        assert (run / name).stat().st_size > 0
+    forecaster = Forecaster.load(run / "model.pt")
+    assert forecaster.schema.labels == ("ta 850", "ta 500", "tos", "orog")
+    assert forecaster.network.config.hoods[0].key_grid == ga.grids.healpix(8)
+    assert forecaster.step == np.timedelta64(6, "h")
+    (kept,) = run.glob("statistics-*.zarr")
+    times = xr.open_zarr(folder / "healpix.zarr", consolidated=False).time.values
+    training = slice(times[0], times[44])  # 70 % of 64
+    usual = statistics(folder / "healpix.zarr", forecaster.schema, times=training)
+    assert Statistics.open(kept) == usual == forecaster.statistics
+    assert main(["evaluate", "forecast", "--output", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert "rmse ta 850 model" in said
+    result = json.loads((run / "evaluation.json").read_text())
+    for errors in result["rmse"].values():
+        assert errors["model"][0] < errors["persistence"][0]
+    assert (run / "errors.png").exists()
+    with xr.open_zarr(run / "forecast.zarr", consolidated=False, decode_timedelta=True) as forecast:
+        truth = xr.open_zarr(folder / "healpix.zarr", consolidated=False, chunks=None)
+        assert forecast.time.values[0] == times[54]  # after 85 %
+        rmse = metrics.rmse(forecast, truth, mask="truth")
+        np.testing.assert_allclose(result["rmse"]["ta 500"]["model"], rmse.ta.sel(level=500), rtol=1e-6)
+
+
+def test_the_same_command_goes_on_and_another_is_refused(folder, capsys):
+    run, store = folder / "run", folder / "healpix.zarr"
+    before = (run / "metrics.csv").stat().st_mtime_ns
+    words = ["--data.store", store, "--output", run, *FIT]
+    assert main(["train", "forecast", *map(str, words), *MODEL]) == 0
+    assert (run / "metrics.csv").stat().st_mtime_ns == before  # finished, and loaded
+    assert "holds a run with other settings" in refused(
+        capsys, *words, "--data.train", "2001-01-01/2001-01-05"
+    )
+
+
+def test_parts_by_date_levels_and_a_grid_of_ones_own_for_the_blocks(folder, tmp_path):
+    words = ["--data.store", f"[{folder / 'healpix.zarr'}]", "--data.variables", "ta=500 orog"]
+    words += ["--data.train", "2001-01-01/2001-01-08", "--data.validation", "2001-01-09/2001-01-12"]
+    words += ["--data.step", "2", "--model.grid", "icosahedral(2)", "--output", str(tmp_path / "run")]
+    fit = ["--fit.steps", "2", "--fit.validate_every", "2"]
+    assert main(["train", "forecast", *words, *fit, *MODEL]) == 0
+    forecaster = Forecaster.load(tmp_path / "run" / "model.pt")
+    assert forecaster.schema.labels == ("ta 500", "orog")
+    assert forecaster.network.config.hoods[0].key_grid == ga.grids.icosahedral(2)
+    assert forecaster.step == np.timedelta64(12, "h")
+    assert forecaster.statistics.last == "2001-01-08T18:00:00"
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["data"]["validation"] == ["2001-01-09", "2001-01-12"]
+
+
+def test_what_cannot_be_trained_is_refused(folder, tmp_path, capsys):
+    store = ["--data.store", folder / "healpix.zarr", "--output", tmp_path / "run"]
+    said = refused(capsys, *store, "--model.geometry", "plane")
+    assert "the blocks work on the HEALPix grid" in said
+    assert "(on this command line: --model.geometry sphere)" in said
+    assert "name it, --data.store STORE" in refused(capsys, "--output", tmp_path / "run")
+    assert "there is no store at" in refused(capsys, "--data.store", "nowhere.zarr")
+    assert "write them as 1979/2015" in refused(capsys, *store, "--data.train", "2001")
+    assert "no variable 'q'" in refused(capsys, *store, "--data.variables", "q")
+    assert "no time lies in" in refused(capsys, *store, "--data.train", "1979/1980")
+    assert "the catalogue has no grid named" in refused(capsys, *store, "--model.grid", "nowhere")
+    assert "unroll must be at least 1" in refused(capsys, *store, "--unroll", "0")
+    short = xr.open_zarr(folder / "healpix.zarr", consolidated=False, chunks=None).isel(time=slice(0, 5))
+    short.drop_encoding().to_zarr(tmp_path / "short.zarr", consolidated=False)
+    said = refused(capsys, "--data.store", tmp_path / "short.zarr", "--output", tmp_path / "run")
+    assert "5 steps are too few to be parted" in said
+    gaps = xr.open_zarr(folder / "healpix.zarr", consolidated=False, chunks=None).isel(time=[0, 1, 2, 5, 6])
+    gaps.drop_encoding().to_zarr(tmp_path / "gaps.zarr", consolidated=False)
+    said = refused(
+        capsys,
+        "--data.store",
+        tmp_path / "gaps.zarr",
+        "--data.train",
+        "2001/2002",
+        "--data.validation",
+        "2001/",
+    )
+    assert "(on this command line: --data.gaps split)" in said
