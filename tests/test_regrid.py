@@ -273,10 +273,12 @@ def test_maps_show_every_grid(grid):
 def test_a_region_is_no_source_of_what_lies_outside(refused_by):
     globe = ga.grids.equiangular(37, 72)
     fine = ga.grids.regional(np.arange(30.0, 71.0), np.arange(0.0, 81.0))
-    with refused_by("xarray/regrid.py", "lie outside of the {source}") as said:
+    with refused_by("xarray/regridding/regridder.py", "lie outside of the {source}") as said:
         Regridder(fine, globe)
     rows, columns = (globe.lat_axis <= 70) & (globe.lat_axis >= 30), globe.lon_axis <= 80
     within = said.run("ga.grids.regional(", target=globe, rows=rows, columns=columns)
+    said.says("method='conservative'")
+    assert np.isnan(Regridder(fine, globe, method="conservative")(np.ones(fine.shape))).any()
     plane = fine.xyz @ [1.0, -2.0, 0.5]
     for method in ("interpolation", "average"):
         moved = Regridder(fine, within, method)(plane)

@@ -407,19 +407,21 @@ def test_regridding(refused_by):
     target = ga.grids.healpix(2)
     operator = ga.xarray.Regridder(SCHEMA.grid, target)
     field = GOOD["t"][0, 0]
-    with refused_by("xarray/regrid.py", "would not be looked at") as said:
+    with refused_by("xarray/regridding/regridder.py", "would not be looked at") as said:
         operator(field)
     moved = said.run("ga.xarray.regrid(", field=field, target=target)
     np.testing.assert_allclose(operator(said.run("field.values", field=field)), moved)
     for labels in (np.arange(84).reshape(7, 12), torch.arange(84).reshape(7, 12)):
-        with refused_by("xarray/regrid.py", "labels or counts whose average is none of them") as said:
+        with refused_by(
+            "xarray/regridding/regridder.py", "labels or counts whose average is none of them"
+        ) as said:
             operator(labels)
         said.says("method='nearest' or method='majority'")
         for method in ("nearest", "majority"):
             assert ga.xarray.Regridder(SCHEMA.grid, target, method=method)(labels).dtype == labels.dtype
         assert operator(said.run("field.", field=labels)).shape == (48,)
     holes = np.where(LAND, np.nan, 1.0)
-    with refused_by("xarray/regrid.py", "leaves them out of the means") as said:
+    with refused_by("xarray/regridding/regridder.py", "leaves them out of the means") as said:
         operator(holes)
     said.says("missing='renormalise'", "missing='propagate'")
     for missing in ("renormalise", "propagate"):

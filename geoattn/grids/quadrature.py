@@ -79,12 +79,17 @@ def fejer(n: int) -> Rule:
     return 90.0 * np.arange(n - 1, -n, -2) / n, _symmetric(weights)
 
 
-def midpoint_cells(lat: Floats) -> Floats:
-    """Weights of rows at any monotonic latitudes: the zones between midpoints, up to both poles."""
+def midpoint_edges(lat: Floats) -> Floats:
+    """Degrees where rows at any monotonic latitudes meet: between neighbors, at both poles, ``[n + 1]``."""
     inner = 0.5 * (lat[1:] + lat[:-1])
     north_first = len(lat) < 2 or lat[0] > lat[-1]
     ends = (90.0, -90.0) if north_first else (-90.0, 90.0)
-    edges = np.radians(np.concatenate((ends[:1], inner, ends[1:])))
+    return np.concatenate((ends[:1], inner, ends[1:]))
+
+
+def midpoint_cells(lat: Floats) -> Floats:
+    """Weights of rows at any monotonic latitudes: the zones between midpoints, up to both poles."""
+    edges = np.radians(midpoint_edges(lat))
     # the difference of two sines as a product, which keeps its accuracy near the poles
     zones = 2.0 * np.cos(0.5 * (edges[1:] + edges[:-1])) * np.sin(0.5 * np.abs(np.diff(edges)))
     return np.asarray(zones * (2.0 / zones.sum()))

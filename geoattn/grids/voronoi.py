@@ -66,6 +66,37 @@ def cell_areas(xyz: Floats, triangles: Ints, neighbors: Ints, corners: Floats) -
     return areas
 
 
+def voronoi_corners(xyz: Floats) -> Floats:
+    """Corners of the Voronoi cells of ``xyz [n, 3]``, anticlockwise, ``[n, k, 3]``; the last may repeat.
+
+    Raises
+    ------
+    ValueError
+        If the points lie in one plane.
+    """
+    try:
+        hull = ConvexHull(xyz)
+    except (QhullError, ValueError):
+        raise ValueError(
+            f"the {len(xyz)} points lie in one plane, so their Voronoi cells are undefined; "
+            "say where their cells end: ga.grids.regional(lat, lon, corners=(corner_lat, corner_lon))"
+        ) from None
+    centres = hull.equations[:, :3]
+    point, triangle = hull.simplices.ravel(), np.repeat(np.arange(len(centres)), 3)
+    # around each point by the angle on its tangent plane
+    pole = np.eye(3)[np.abs(xyz).argmin(1)]
+    east = np.cross(pole, xyz)
+    east /= np.linalg.norm(east, axis=1, keepdims=True)
+    north = np.cross(xyz, east)
+    away = centres[triangle]
+    angle = np.arctan2((away * north[point]).sum(1), (away * east[point]).sum(1))
+    order = np.lexsort((angle, point))
+    counts = np.bincount(point, minlength=len(xyz))
+    place = np.minimum(np.arange(counts.max()), np.maximum(counts - 1, 0)[:, None])
+    starts = np.cumsum(counts) - counts
+    return np.asarray(away[order][starts[:, None] + place])
+
+
 def neighboring(triangles: Ints) -> Ints:
     """The triangle beyond the side opposite to each point of closed ``triangles [t, 3]``."""
     sides = np.sort(np.stack([np.roll(triangles, -1, axis=1), np.roll(triangles, -2, axis=1)], -1), axis=-1)
