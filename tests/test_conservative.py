@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from meshes import tripolar
 
 import geoattn as ga
 from geoattn.grids.base import PointSet
@@ -222,6 +223,28 @@ def test_given_areas_are_the_measure():
     total = np.nansum(out * operator.weights.covered * globe.cell_areas)
     assert total == pytest.approx((field * given.cell_areas).sum(), rel=1e-12)
     np.testing.assert_allclose(Regridder(globe, given, "conservative")(np.ones(globe.shape)), 1.0, rtol=1e-12)
+
+
+def test_points_that_repeat_others_have_their_values_and_count_once():
+    grid = G.regional(*tripolar(n=48, rows=24, cap=12))
+    assert grid.repeats.sum() > 20
+    globe = G.equiangular(45, 90, poles=False)
+    onto = Regridder(globe, grid, "conservative")
+    field = np.random.default_rng(0).random(globe.shape)
+    out = onto(field).reshape(-1)
+    again, xyz = grid.repeats.ravel(), grid.xyz.reshape(-1, 3)
+    twin = (xyz[again] @ xyz[~again].T).argmax(1)
+    np.testing.assert_array_equal(out[again], out[~again][twin])
+    assert np.isfinite(out).all()
+    back = Regridder(grid, globe, "conservative")
+    share = back.weights.covered.reshape(globe.shape) * globe.cell_areas
+
+    def total():
+        return np.nansum(back(out.reshape(grid.shape), least=0) * share)
+
+    assert total() == pytest.approx((out * grid.cell_areas.ravel()).sum(), rel=1e-9)
+    kept, out[again] = total(), 1e9  # what stands there once more is not read
+    assert total() == pytest.approx(kept, rel=1e-12)
 
 
 def test_gradients_are_the_transpose():

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from real_fields import real_field
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -41,6 +42,8 @@ def test_training_leaves_no_bars_among_the_outputs(path):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook_runs(path):
+    for name in re.findall(r"real_data\.fetch\(\\\"(\w+)\\\"\)", path.read_text()):
+        real_field(name)
     for module, reason in NEEDED.items():
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is missing: {reason}")

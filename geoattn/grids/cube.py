@@ -112,13 +112,6 @@ class CubedSphere(SphericalGrid, kind="cubed_sphere"):
         return self._lat_lon[1]
 
     @cached_property
-    def corners(self) -> Floats:
-        """Unit vectors to the corners of each cell, ``[6, n, n, 4, 3]``, whose sides are great circles."""
-        edge = _tangents(2 * np.arange(self.n + 1), self.n)
-        m = _on_faces(*np.meshgrid(edge, -edge))
-        return read_only(np.stack((m[:, :-1, :-1], m[:, :-1, 1:], m[:, 1:, 1:], m[:, 1:, :-1]), axis=3))
-
-    @cached_property
     def weights(self) -> Floats:
         """Exact cell areas: the solid angle of a rectangle from the face's centre to a corner
         (x, y, 1) is atan(x y / sqrt(1 + x² + y²)), and cells are differences of those."""

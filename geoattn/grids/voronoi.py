@@ -78,7 +78,7 @@ def voronoi_corners(xyz: Floats) -> Floats:
         hull = ConvexHull(xyz)
     except (QhullError, ValueError):
         raise ValueError(
-            f"the {len(xyz)} points lie in one plane, so their Voronoi cells are undefined; "
+            f"the {len(xyz)} points span no sphere, so that Voronoi cells around them have no corners; "
             "say where their cells end: ga.grids.regional(lat, lon, corners=(corner_lat, corner_lon))"
         ) from None
     centres = hull.equations[:, :3]

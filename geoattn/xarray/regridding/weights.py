@@ -62,18 +62,24 @@ def conservative(source: SphericalGrid, target: SphericalGrid, normalisation: st
     within = shared.sum(axis=0)
     outline = outline_areas(source)
     # of cells that are covered wholly the sum itself, which differs from the outline by round-off
-    whole = np.abs(within - outline) <= 1e-6 * outline
-    scale = np.where(whole, ours / np.where(whole, within, 1.0), ours / np.where(outline > 0, outline, 1.0))
+    reach = np.where(np.abs(within - outline) <= 1e-6 * outline, within, outline)
+    scale = ours / np.where(reach > 0, reach, 1.0)
     matrix = csr_array(shared.multiply(scale[None, :])).tocsr()
-    matrix = csr_array(matrix.multiply(1.0 / theirs[:, None])).tocsr()
+    matrix = csr_array(matrix.multiply(1.0 / np.where(theirs > 0, theirs, 1.0)[:, None])).tocsr()
     covered = matrix.sum(axis=1)
     if normalisation == "fracarea":
         partly = (np.abs(covered - 1.0) > COVERED) & (covered > 0)
         matrix = csr_array(
             matrix.multiply(np.where(partly, 1.0 / np.where(partly, covered, 1.0), 1.0)[:, None])
         )
+    repeats = getattr(target, "repeats", None)
+    if repeats is not None:  # points that are there once more have no cells, and the same values
+        again, places = np.asarray(repeats).ravel(), target.xyz.reshape(-1, 3)
+        stands = np.arange(target.size)
+        stands[again] = np.flatnonzero(~again)[cKDTree(places[~again]).query(places[again])[1]]
+        matrix, covered = csr_array(matrix[stands]), covered[stands]
     matrix.sort_indices()
-    return Weights(matrix, covered, within * scale / ours, normalisation)
+    return Weights(matrix, covered, within * scale / np.where(ours > 0, ours, 1.0), normalisation)
 
 
 def _nearest(source: SphericalGrid, target: SphericalGrid) -> csr_array:

@@ -21,7 +21,7 @@ from geoattn.xarray.schema.fit import (
     fit_variables,
 )
 from geoattn.xarray.schema.levels import check_once, places, selecting
-from geoattn.xarray.schema.schema import on_grid
+from geoattn.xarray.schema.schema import describes_grid, on_grid
 from geoattn.xarray.schema.times import check_calendars
 from geoattn.xarray.schema.values import check_numbers, refuse_labels
 from geoattn.xarray.schema.variable import OWN_LEVELS
@@ -127,7 +127,7 @@ class Pairing:
                 f"the forecast has no ensemble dimension {ensemble_dim!r}: its dimensions are "
                 f"{tuple(forecast.dims)}. Name it: ensemble_dim=…"
             )
-        self.forecast = decoded(forecast[self.names], "forecast", "forecast" in arrays)
+        self.forecast = decoded(_fields(forecast, self.names), "forecast", "forecast" in arrays)
         self.time, self.lead = initial_time(self.forecast), lead_time(self.forecast)
         same_grid = _same_names if by_name else _same_grid
         units = {name: str(forecast[name].attrs.get("units", "")) for name in self.names}
@@ -136,12 +136,12 @@ class Pairing:
             for name in self.names:
                 call = what if what in arrays else f"{what}[{name!r}]"
                 refuse_labels(ds[name], call, f"Score the share of each, {call} == …, or leave them out")
-        whole = decoded(truth[self.names], "truth", "truth" in arrays)
+        whole = decoded(_fields(truth, self.names), "truth", "truth" in arrays)
         self.truth = self._comparable(whole, same_grid, forecast, "truth")
         self.climatology = xarray.Dataset()
         if climatology is not None:
             fit_variables(climatology, units, "climatology", "forecast", "climatology" in arrays)
-            chosen = climatology[self.names]
+            chosen = _fields(climatology, self.names)
             if (dated := initial_time(chosen)) is not None:
                 raise ValueError(
                     f"the climatology has times along {dated!r}, not days of the year: make one of it, "
@@ -292,6 +292,14 @@ def _given_weights(area: Any, field: xarray.DataArray) -> xarray.DataArray:
     if not bool((area > 0).any()):
         raise ValueError("weights are 0 everywhere: there is nothing to average over")
     return fit_points(area, field, [str(dim) for dim in area.dims], "weights", "forecast")
+
+
+def _fields(ds: xarray.Dataset, names: list[str]) -> xarray.Dataset:
+    """Some variables, with the bounds of cells that tell of their grid: xarray leaves out what has corners."""
+    chosen = ds[names]
+    told = [n for n in ds.variables if n not in chosen.variables and describes_grid(ds, n)]
+    there = [n for n in told if set(ds[n].dims) & set(chosen.dims)]
+    return chosen.assign_coords({name: ds[name].variable for name in there})
 
 
 def _same_grid(

@@ -1,0 +1,129 @@
+"""Real fields that packages ship, fetched by pip and kept in geoattn's cache.
+
+    python notebooks/real_data.py    # fetches all, some 40 MB, and prints where they are
+
+| name | what | package | licence |
+|---|---|---|---|
+| ``era5`` | ten members of ERA5, z and t at 850 and 500 hPa, four times, 61×120 | the source distribution of cfgrib 0.9.15.1 (its tests) | package Apache 2.0; generated using Copernicus Climate Change Service information, modified (2017) |
+| ``orca2`` | potential temperature of NEMO's ORCA2 ocean, its mesh with corners and its land | iris-sample-data 2.5.2 | UK Open Government Licence |
+| ``land`` | the share of land in boxes of 1/4°, from the mask at 30 arc seconds after NOAA's GLOBE | global-land-mask 1.0.0 | MIT |
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from geoattn._files import cache_folder, whole
+
+
+class Shipped(NamedTuple):
+    """A file inside a package."""
+
+    package: str
+    version: str
+    member: str
+    source: bool  # in the source distribution only
+
+
+SHIPPED = {
+    "era5": Shipped("cfgrib", "0.9.15.1", "tests/sample-data/era5-levels-members.nc", True),
+    "orca2": Shipped("iris-sample-data", "2.5.2", "iris_sample_data/sample_data/orca2_votemper.nc", False),
+    "land": Shipped(
+        "global-land-mask", "1.0.0", "global_land_mask/globe_combined_mask_compressed.npz", False
+    ),
+}
+
+
+class NotThere(RuntimeError):
+    """The file is not kept here, and pip could not fetch it."""
+
+
+def kept(name: str) -> Path | None:
+    """Where the file is kept, or None."""
+    path = _place(name)
+    return path if path.exists() else None
+
+
+def fetch(name: str) -> Path:
+    """The file, fetched where it is not kept yet.
+
+    Raises
+    ------
+    NotThere
+        If pip cannot fetch the package, for instance without a network; pip's own words are told.
+    """
+    path = _place(name)
+    if path.exists():
+        return path
+    shipped = SHIPPED[name]
+    options = ["--no-binary", shipped.package, "--no-build-isolation"] if shipped.source else []
+    wanted = f"{shipped.package}=={shipped.version}"
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+        ]
+        run = subprocess.run([*command, *options, "--dest", folder, wanted], capture_output=True, text=True)
+        if run.returncode:
+            raise NotThere(f"pip did not fetch {wanted}: {run.stderr.strip().splitlines()[-1:]}")
+        (archive,) = Path(folder).iterdir()
+        content = _read(archive, shipped.member)
+    if name == "land":
+        content = _land(content)
+    with whole(path) as partial:
+        partial.write_bytes(content)
+    return path
+
+
+def _land(content: bytes, side: int = 30) -> bytes:
+    """The share of land in boxes of ``side²`` places, ``[720, 1440]``, read a few rows at a time."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open("mask.npy") as file:
+        version = np.lib.format.read_magic(file)
+        assert version == (1, 0)
+        (rows, columns), order, dtype = np.lib.format.read_array_header_1_0(file)
+        assert not order
+        share = np.empty((rows // side, columns // side), np.float32)
+        for row in share:
+            sea = np.frombuffer(file.read(side * columns * dtype.itemsize), dtype)
+            row[:] = 1.0 - sea.reshape(side, -1, side).mean((0, 2))
+    kept = io.BytesIO()
+    np.save(kept, share)
+    return kept.getvalue()
+
+
+def _place(name: str) -> Path:
+    shipped = SHIPPED[name]
+    ending = "land.npy" if name == "land" else Path(shipped.member).name
+    return cache_folder("real-data") / f"{shipped.package}-{shipped.version}-{ending}"
+
+
+def _read(archive: Path, member: str) -> bytes:
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            return wheel.read(member)
+    with tarfile.open(archive) as source:
+        for entry in source.getmembers():
+            if entry.name.endswith("/" + member):
+                file = source.extractfile(entry)
+                assert file is not None
+                return file.read()
+    raise NotThere(f"{archive.name} holds no {member}")
+
+
+if __name__ == "__main__":
+    for each in SHIPPED:
+        print(f"{each}: {fetch(each)}")
