@@ -307,3 +307,23 @@ def test_regions_are_written_as_they_are_recognised(region):
     assert found.shape == region.shape
     for name in ("lat", "lon", "weights", "corners"):
         np.testing.assert_allclose(getattr(found, name), getattr(region, name), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("region", REGIONS[2:], ids=repr)
+def test_bounds_of_a_region_stay_with_what_is_made_of_its_fields(region):
+    """Corners are along a dimension that no field has: xarray leaves them out of ds[names]."""
+    place = ga.xarray.coordinates(region).coords
+    dims = place["latitude"].dims
+    times = np.datetime64("2001-01-01", "ns") + np.arange(6) * np.timedelta64(1, "D")
+    values = np.random.default_rng(0).random((6, *region.shape)).astype(np.float32)
+    ds = xr.Dataset({"t": (("time", *dims), values)}, {"time": times}).assign_coords(place)
+    schema = ga.xarray.Schema.of(ds, ["t"])
+    back = ga.xarray.to_xarray(ga.xarray.to_tensor(ds, schema), schema, ds)
+    forecast = ds.isel(time=[0]).expand_dims(prediction_timedelta=times[1:3] - times[0])
+    still = ga.xarray.metrics.persistence(forecast, ds)
+    normal = ga.xarray.metrics.climatology(ds, hours=False)
+    for made in (back, still, normal):
+        assert G.from_xarray(made) == G.from_xarray(ds)
+    found = ga.xarray.metrics.rmse(still, ds).t.values
+    squares = (values[1:3] - values[0]) ** 2 * region.shares
+    np.testing.assert_allclose(found, np.sqrt(squares.reshape(2, -1).sum(1)), rtol=1e-5)

@@ -325,9 +325,9 @@ def _with_coordinates(ds: xarray.Dataset, coords: Any, schema: Schema) -> xarray
     ds = ds.drop_vars(chosen).assign_coords(fitting.coords)
     attached = [c.attrs.get("bounds", c.encoding.get("bounds")) for c in fitting.variables.values()]
     attached += [v.attrs.get("grid_mapping") for v in ds.data_vars.values()]
-    found = [name for name in dict.fromkeys(attached) if name in extra.variables]
-    ds = ds.assign({name: extra[name].variable for name in found if name in extra.data_vars})
-    ds = ds.assign_coords({name: extra[name].variable for name in found if name in extra.coords})
+    told = [name for name in dict.fromkeys(attached) if name in extra.variables]
+    ds = ds.assign({name: extra[name].variable for name in told if name in extra.data_vars})
+    ds = ds.assign_coords({name: extra[name].variable for name in told if name in extra.coords})
     source = coords if isinstance(coords, xarray.Dataset | xarray.DataArray) else given
     for name in set(ds.variables) & set(source.coords):
         ds[name].encoding = source[name].encoding

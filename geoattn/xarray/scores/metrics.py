@@ -43,7 +43,7 @@ from geoattn.xarray.schema.units import check_units
 from geoattn.xarray.schema.values import check_numbers, refuse_labels
 from geoattn.xarray.scores.jobs import Averages, Score, ScoreJob, as_dataset, given
 from geoattn.xarray.scores.lead_times import LEAD, TIME, decoded, initial_time, lead_time, valid_times
-from geoattn.xarray.scores.pairs import Pair, Pairing, at_times
+from geoattn.xarray.scores.pairs import Pair, Pairing, at_times, fields_of
 from geoattn.xarray.stores.jobs import run
 
 #: name → the function that makes the job of a score from the score's arguments
@@ -287,10 +287,12 @@ def persistence(forecast: Any, truth: Any) -> Any:
     if initial_time(sets["truth"]) is None:
         raise ValueError(f"the truth has no times: its dimensions are {tuple(sets['truth'].dims)}")
     changing = [name for name in ours.data_vars if lead in ours[name].dims]
-    pairing = Pairing(ours[changing], sets["truth"], arrays=arrays)
+    fields = fields_of(ours, changing)
+    pairing = Pairing(fields, sets["truth"], arrays=arrays)
     start = at_times(pairing.truth, ours[time], "truth", "truth" in arrays)
     still = start.expand_dims({lead: ours.sizes[lead]})
     own = {name: c for name, c in ours.coords.items() if set(c.dims) <= set(still.dims)}
+    own |= {name: c for name, c in fields.coords.items() if name not in ours[changing].coords}
     return _as_given(still.assign_coords(own).transpose(time, lead, ...), truth)
 
 
@@ -346,7 +348,7 @@ def climatology(ds: Any, *, hours: bool = True, time: str = "time") -> Any:
         of_hours.append(_joined(of_days, "dayofyear", np.unique(days)))
     means = _joined(of_hours, "hour", np.unique(clock)) if hours else of_hours[0]
     result = whole.drop_vars([*changing.data_vars, *(n for n, c in whole.coords.items() if time in c.dims)])
-    result = result.assign(means.data_vars)[list(whole.data_vars)]
+    result = fields_of(result.assign(means.data_vars), list(whole.data_vars))
     return _as_given(result, ds)
 
 

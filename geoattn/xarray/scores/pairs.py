@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,7 +127,7 @@ class Pairing:
                 f"the forecast has no ensemble dimension {ensemble_dim!r}: its dimensions are "
                 f"{tuple(forecast.dims)}. Name it: ensemble_dim=…"
             )
-        self.forecast = decoded(_fields(forecast, self.names), "forecast", "forecast" in arrays)
+        self.forecast = decoded(fields_of(forecast, self.names), "forecast", "forecast" in arrays)
         self.time, self.lead = initial_time(self.forecast), lead_time(self.forecast)
         same_grid = _same_names if by_name else _same_grid
         units = {name: str(forecast[name].attrs.get("units", "")) for name in self.names}
@@ -136,12 +136,12 @@ class Pairing:
             for name in self.names:
                 call = what if what in arrays else f"{what}[{name!r}]"
                 refuse_labels(ds[name], call, f"Score the share of each, {call} == …, or leave them out")
-        whole = decoded(_fields(truth, self.names), "truth", "truth" in arrays)
+        whole = decoded(fields_of(truth, self.names), "truth", "truth" in arrays)
         self.truth = self._comparable(whole, same_grid, forecast, "truth")
         self.climatology = xarray.Dataset()
         if climatology is not None:
             fit_variables(climatology, units, "climatology", "forecast", "climatology" in arrays)
-            chosen = _fields(climatology, self.names)
+            chosen = fields_of(climatology, self.names)
             if (dated := initial_time(chosen)) is not None:
                 raise ValueError(
                     f"the climatology has times along {dated!r}, not days of the year: make one of it, "
@@ -294,9 +294,9 @@ def _given_weights(area: Any, field: xarray.DataArray) -> xarray.DataArray:
     return fit_points(area, field, [str(dim) for dim in area.dims], "weights", "forecast")
 
 
-def _fields(ds: xarray.Dataset, names: list[str]) -> xarray.Dataset:
-    """Some variables, with the bounds of cells that tell of their grid: xarray leaves out what has corners."""
-    chosen = ds[names]
+def fields_of(ds: xarray.Dataset, names: Sequence[Any]) -> xarray.Dataset:
+    """Some variables, with the bounds of their cells: xarray leaves out what has corners."""
+    chosen = ds[list(names)]
     told = [n for n in ds.variables if n not in chosen.variables and describes_grid(ds, n)]
     there = [n for n in told if set(ds[n].dims) & set(chosen.dims)]
     return chosen.assign_coords({name: ds[name].variable for name in there})
