@@ -214,6 +214,7 @@ KINDS: Registry[type[Value]] = Registry(
         "cubed_sphere": "geoattn.grids.cube:CubedSphere",
         "equiangular": "geoattn.grids.latlon:Equiangular",
         "gaussian": "geoattn.grids.latlon:Gaussian",
+        "grid_union": "geoattn.grids.union:GridUnion",
         "healpix": "geoattn.grids.healpix:HEALPix",
         "icosahedral": "geoattn.grids.icosahedral:Icosahedral",
         "latlon": "geoattn.grids.latlon:LatLon",

@@ -127,7 +127,7 @@ def mpas(level=2):
     xyz, nodes = triangles(level)
     a, b, c = (xyz[nodes[:, i]] for i in range(3))
     centres = normalised(np.cross(b - a, c - a))
-    vertices, beside = np.zeros((len(xyz), 7), np.int32), np.zeros((len(xyz), 7), np.int32)
+    vertices = np.zeros((len(xyz), 7), np.int32)
     for cell in range(len(xyz)):
         around = np.flatnonzero((nodes == cell).any(1))
         pole = xyz[cell]
@@ -135,9 +135,6 @@ def mpas(level=2):
         angle = np.arctan2(centres[around] @ np.cross(pole, east), centres[around] @ east)
         around = around[angle.argsort()]
         vertices[cell, : len(around)] = around + 1
-        others = np.unique(nodes[around])
-        others = others[others != cell]
-        beside[cell, : len(others)] = others + 1
     (lat, lon), (corner_lat, corner_lon) = ((np.radians(x) for x in lat_lon(p)) for p in (xyz, centres))
     return xr.Dataset(
         {
@@ -147,7 +144,6 @@ def mpas(level=2):
             "latVertex": ("nVertices", corner_lat),
             "lonVertex": ("nVertices", corner_lon),
             "verticesOnCell": (("nCells", "maxEdges"), vertices),
-            "cellsOnCell": (("nCells", "maxEdges"), beside),
             "nEdgesOnCell": ("nCells", (vertices > 0).sum(1).astype(np.int32)),
             "areaCell": ("nCells", ga.grids.icosahedral(level).weights * 1.0),
         },

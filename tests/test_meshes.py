@@ -45,6 +45,16 @@ def test_tripolar_grids_count_every_place_once(pivot):
     assert 0.98 < bare.weights.sum() / GLOBE < 1
 
 
+def test_areas_of_the_file_count_once_too():
+    ds = ocean()
+    grid = ga.grids.from_xarray(ds)
+    areas = np.where(grid.repeats, 7e9, 0.995 * grid.weights * 6.371e6**2)  # files give repeats an area
+    ds["areacello"] = (("y", "x"), areas, {"units": "m2"})
+    report = ga.grids.recognise(ds)
+    assert "cell areas in 'areacello'" in report.weights
+    np.testing.assert_allclose(report.grid.weights, 0.995 * grid.weights, rtol=1e-12)
+
+
 @pytest.mark.parametrize("pivot", ["T", "F"])
 def test_rows_continue_beyond_the_fold(pivot):
     lat, lon = tripolar(pivot=pivot, halo=False)
@@ -116,6 +126,18 @@ def test_icon_has_areas_and_neighbors_from_its_file():
     np.testing.assert_allclose(ga.grids.from_xarray(ds).weights, exact, rtol=1e-12)
 
 
+def test_selections_of_icon_are_regions_of_the_files_sphere():
+    whole, ds = ga.grids.from_xarray(icon()), icon()
+    for chosen in (np.flatnonzero(whole.lat > 30), np.arange(1, 320), np.arange(320)[::-1]):
+        grid = ga.grids.from_xarray(ds.isel(cell=chosen))
+        np.testing.assert_allclose(grid.weights, whole.weights[chosen], rtol=1e-12)
+        places = np.full(320, -1)
+        places[chosen] = np.arange(len(chosen))
+        expected = np.sort(places[whole.edges], axis=1)
+        expected = expected[expected[:, 0] >= 0]
+        np.testing.assert_array_equal(grid.edges, np.unique(expected, axis=0))
+
+
 def test_output_of_icon_has_cells_within_its_bounds():
     ds = icon()[["t", "clat_vertices", "clon_vertices"]]
     grid = ga.grids.from_xarray(ds)
@@ -133,7 +155,6 @@ def test_mpas_has_cells_and_neighbors_from_its_file():
     np.testing.assert_array_equal(report.grid.edges, mesh.edges)
     polygons = ga.grids.from_xarray(mpas().drop_vars("areaCell"))
     np.testing.assert_allclose(polygons.weights, mesh.weights, rtol=1e-11)
-    np.testing.assert_array_equal(ga.grids.from_xarray(mpas().drop_vars("cellsOnCell")).edges, mesh.edges)
 
 
 @pytest.mark.parametrize("start", [0, 1])
@@ -206,6 +227,17 @@ def test_variables_on_edges_need_areas(refused_by):
     lat, lon = ga.grids.icosahedral(1).lat, ga.grids.icosahedral(1).lon
     areas = np.full(42, GLOBE / 42)
     assert said.run("ga.grids.points(", "areas", lat=lat, lon=lon, areas=areas).size == 42
+
+
+def test_areas_of_a_mesh_that_are_none(refused_by):
+    ds = icon(1)
+    ds["cell_area"] = -ds["cell_area"]
+    ds["cell_area"].attrs["units"] = "m2"
+    with refused_by("grids/from_mesh.py", "said of areas in the file; to go by the corners") as said:
+        ga.grids.recognise(ds)
+    np.testing.assert_allclose(
+        said.run("ga.grids.recognise(", ds=ds).grid.weights, triangle_areas(*triangles(1)), rtol=1e-12
+    )
 
 
 def test_edges_that_join_no_points(refused_by):

@@ -413,8 +413,16 @@ def test_areas_of_the_wrong_sign_or_sum(refused_by):
     with refused_by("grids/regional.py", "are they in other units, or of other cells?") as said:
         regional(LAT, LON, areas=1.2 * REGIONS["corners"].weights)
     said.says("areas=…")
-    with pytest.raises(ValueError, match=r"areas at index \(0, 0\) is -"):
-        regional(LAT, LON, areas=-REGIONS["corners"].weights)
+    half = np.where(LAT > LAT.mean(), 1.0, -1.0) * REGIONS["corners"].weights
+    with refused_by("grids/regional.py", "no positive area in steradians, and so at") as said:
+        regional(LAT, LON, areas=half)
+    assert f"{(half < 0).mean():.1%} of the points" in said.message
+    assert said.run("ga.grids.points(", lat=LAT, lon=LON, areas=half).size == (half > 0).sum()
+    said.says("areas=…")
+    flat = {"lat": LAT.ravel(), "lon": LON.ravel(), "areas": half.ravel()}
+    with refused_by("grids/points.py", "is not a positive area in steradians") as said:
+        ga.grids.points(**flat)
+    assert said.run("ga.grids.points(", **flat).size == (half > 0).sum()
     with pytest.raises(
         ValueError, match=r"areas must have one entry for each point, \(24, 36\), got shape \(864,\)"
     ):

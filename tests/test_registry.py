@@ -74,6 +74,9 @@ def one_of_each_kind() -> list[Value]:
         ga.grids.regional([10.0, 20.0], [0.0, 10.0, 20.0]),
         ga.grids.regional([[10.0, 11.0], [20.0, 22.0]], [[0.0, 10.0], [0.0, 11.0]]),
         ga.grids.regional([10.0], [5.0], ([[0.0, 0.0, 20.0]], [[0.0, 10.0, 5.0]])),
+        ga.grids.union(
+            ga.grids.regional([10.0, 20.0], [0.0, 10.0]), ga.grids.regional([10.0, 20.0], [40.0, 50.0])
+        ),
         ga.grids.product(ga.grids.cartesian((3,)), GRID),
         disc,
         edges,

@@ -43,6 +43,7 @@ from geoattn.grids.reduced import ReducedGaussian, reduced_gaussian
 from geoattn.grids.regional import regional
 from geoattn.grids.regional_latlon import RegionalLatLon
 from geoattn.grids.repeats import distinct
+from geoattn.grids.union import GridUnion, union
 
 __all__ = [
     "Cartesian",
@@ -55,6 +56,7 @@ __all__ = [
     "Equiangular",
     "Gaussian",
     "Grid",
+    "GridUnion",
     "HEALPix",
     "Icosahedral",
     "LatLon",
@@ -95,4 +97,5 @@ __all__ = [
     "regional",
     "register_recogniser",
     "ring_to_nested",
+    "union",
 ]

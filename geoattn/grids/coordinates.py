@@ -328,8 +328,8 @@ def check_areas(name: str, areas: Floats, units: str) -> None:
 def steradians(name: str, areas: Floats, units: str, radius: float | None = None) -> Floats:
     """Cell areas of a file as steradians; those of cells that cover the globe sum to 4π.
 
-    ``radius`` is that of the file's sphere in metres. Models take other ones of the Earth: areas within 0.3 %
-    of the globe's are the globe's.
+    ``radius`` is that of the file's sphere in metres. Where the file does not say it, areas within 0.3 %
+    of the globe's are the globe's: models take other radii of the Earth.
     """
     if radius is not None and units not in EARTH_AREAS and not units.strip():
         units = "m2"
@@ -339,11 +339,11 @@ def steradians(name: str, areas: Floats, units: str, radius: float | None = None
             f"ds[{name!r}].attrs['units'] = 'm2', or leave them out, "
             "ga.grids.recognise(ds, use_areas=False)"
         )
-    found: Floats = areas * (4.0 * np.pi / EARTH_AREAS[units])
+    whole, near = 4.0 * np.pi, 3e-3
+    found: Floats = areas * (whole / EARTH_AREAS[units])
     if radius is not None and EARTH_AREAS[units] == _EARTH_AREA:
-        found = areas / radius**2
-    whole = 4.0 * np.pi
-    return found * (whole / found.sum()) if abs(found.sum() / whole - 1.0) < 3e-3 else found
+        found, near = areas / radius**2, 1e-5
+    return found * (whole / found.sum()) if abs(found.sum() / whole - 1.0) < near else found
 
 
 def rounded_up(fraction: float) -> str:

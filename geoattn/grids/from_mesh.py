@@ -43,7 +43,15 @@ def _built(source: Source, found: Found, use_areas: bool) -> Match:
     given = source.areas((found.dim,)) if use_areas else None
     if given is not None:
         areas, rule = steradians(*given, source.radius), f"cell areas in {given[0]!r}"
-    grid = mesh(found.lat, found.lon, found.corners, areas, found.edges)
+    try:
+        grid = mesh(found.lat, found.lon, found.corners, areas, found.edges)
+    except ValueError as error:
+        if given is not None:
+            error.add_note(
+                "said of areas in the file; to go by the corners alone: "
+                "ga.grids.recognise(ds, use_areas=False)"
+            )
+        raise
     return Match(grid, (found.dim,), rule, 0.0, 0.0)
 
 
@@ -90,12 +98,12 @@ def _ugrid(source: Source) -> Found | None:
             lat, lon, dim = _pair(source, str(attrs["face_coordinates"]))
         else:
             lat, lon = lat_lon(_middle(unit_vectors(*corners), nodes >= 0))
-        edges = _links(source, attrs, ("face_face_connectivity", "edge_face_connectivity"), len(nodes))
-        return Found(basis, dim, lat, lon, corners, of_nodes(around) if edges is None else edges)
-    edges = _links(source, attrs, ("edge_node_connectivity",), len(node_lat))
-    if edges is None:
-        sides = np.stack((around, np.roll(around, -1, axis=1)), axis=-1).reshape(-1, 2)
-        edges = sides[sides[:, 0] != sides[:, 1]]
+        return Found(basis, dim, lat, lon, corners, of_nodes(around))
+    if (table := attrs.get("edge_node_connectivity")) in source.variables:
+        edges = _table(source, str(table), attrs.get("edge_dimension"))
+    else:
+        edges = np.stack((around, np.roll(around, -1, axis=1)), axis=-1).reshape(-1, 2)
+    edges = edges[(edges >= 0).all(1) & (edges[:, 0] != edges[:, 1])]
     # each face is shared equally by its nodes
     there = nodes >= 0
     share = np.abs(signed_areas(unit_vectors(*corners))) / there.sum(1)
@@ -119,16 +127,6 @@ def _pair(source: Source, names: str) -> tuple[Floats, Floats, str]:
     return found["lat"], found["lon"], str(source.variables[names.split()[0]].dims[0])
 
 
-def _links(source: Source, attrs: dict[str, Any], kinds: tuple[str, ...], size: int) -> Ints | None:
-    """Pairs of neighbors from the first of these tables that the file has."""
-    for kind in kinds:
-        name = attrs.get(kind)
-        if name in source.variables:
-            table = _table(source, str(name), attrs.get(f"{kind.split('_')[0]}_dimension"))
-            return _joined(table) if len(table) == size and "face_face" in kind else _whole(table)
-    return None
-
-
 # --- MPAS: https://mpas-dev.github.io/files/documents/MPAS-MeshSpec.pdf --------------------------------
 
 
@@ -142,11 +140,7 @@ def _mpas(source: Source) -> Found | None:
         vertices = np.where(np.arange(vertices.shape[1]) < count[:, None], vertices, -1)
     around = _repeated(vertices)
     corners = [_degrees(source, name, "radian")[around] for name in ("latVertex", "lonVertex")]
-    edges = of_nodes(around)
-    if "cellsOnCell" in source.variables:
-        beside = _table(source, "cellsOnCell", "nCells", start=1)
-        edges = _joined(np.where(vertices >= 0, beside, -1))
-    return Found("MPAS's 'verticesOnCell'", "nCells", lat, lon, (corners[0], corners[1]), edges)
+    return Found("MPAS's 'verticesOnCell'", "nCells", lat, lon, (corners[0], corners[1]), of_nodes(around))
 
 
 # --- ICON: Grid files of the ICON grid generator, https://gitlab.dkrz.de/icon/icon-model -----------------
@@ -193,15 +187,18 @@ def _repeated(table: Ints) -> Ints:
     return np.take_along_axis(table, last, axis=1)
 
 
-def _joined(beside: Ints) -> Ints:
-    """Pairs of neighbors from the neighbors ``[n, k]`` of each."""
-    pairs = np.stack((np.repeat(np.arange(len(beside)), beside.shape[1]), beside.ravel()), axis=-1)
-    return _whole(pairs)
+def _joined(beside: Ints) -> Ints | None:
+    """Pairs of neighbors from the neighbors ``[n, k]`` of each; None where these are of a larger mesh.
 
-
-def _whole(pairs: Ints) -> Ints:
-    """The pairs both of whose ends are there."""
-    return np.asarray(pairs[(pairs >= 0).all(1) & (pairs[:, 0] != pairs[:, 1])])
+    A selection of cells keeps the numbers that they had before: then not all neighbors are mutual.
+    """
+    n, k = beside.shape
+    pairs = np.stack((np.repeat(np.arange(n), k), beside.ravel()), axis=-1)
+    pairs = pairs[(pairs >= 0).all(1) & (pairs[:, 0] != pairs[:, 1])]
+    if beside.max(initial=-1) >= n:
+        return None
+    there, back = (np.unique(first * n + second) for first, second in (pairs.T, pairs.T[::-1]))
+    return pairs if np.array_equal(there, back) else None
 
 
 def _middle(corners: Floats, there: Any) -> Floats:

@@ -48,7 +48,10 @@ class Points(PointSet, kind="points"):
             raise ValueError(f"areas must have one entry per point, {lat.shape}, got shape {areas.shape}")
         # the operator takes the logarithm of the weights in float32
         for i in np.flatnonzero(~((areas >= np.finfo(np.float32).tiny) & np.isfinite(areas)))[:1]:
-            raise ValueError(f"areas[{i}] = {areas[i]} is not a positive area in steradians")
+            raise ValueError(
+                f"areas[{i}] = {areas[i]} is not a positive area in steradians. Leave such points out: "
+                "ga.grids.points(lat[areas > 0], lon[areas > 0], areas=areas[areas > 0])"
+            )
         check_links(self.links, len(lat))
         self._check_distinct()
 

@@ -276,7 +276,11 @@ def _check_areas(areas: Floats, grid: SphericalGrid) -> None:
     bad = ~((areas >= np.finfo(np.float32).tiny) & np.isfinite(areas))
     if bad.any():
         i = tuple(map(int, np.argwhere(bad)[0]))
-        raise ValueError(f"areas at index {i} is {areas[i]}, no positive area in steradians")
+        raise ValueError(
+            f"areas at index {i} is {areas[i]}, no positive area in steradians, and so at {bad.mean():.1%} "
+            "of the points. Leave those out, ga.grids.points(lat[areas > 0], lon[areas > 0], "
+            "areas=areas[areas > 0]), or take the areas of the cells, without areas=…"
+        )
     total = float(grid.weights.sum())  # without those of points that repeat others
     if total > 4.0 * np.pi * (1 + 1e-3):
         raise ValueError(

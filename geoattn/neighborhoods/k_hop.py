@@ -70,7 +70,8 @@ def k_hop(mesh: Grid | Neighborhood, hops: int) -> KHop:
     mesh
         A grid that has edges: :func:`geoattn.grids.icosahedral` the sides of its triangles,
         :func:`geoattn.grids.cubed_sphere` cells that share a side, :func:`geoattn.grids.points` around the
-        globe the pairs whose Voronoi cells touch. Or a neighborhood of a grid on itself, such as
+        globe the pairs whose Voronoi cells touch, :func:`geoattn.grids.mesh` and files of models their own
+        neighbors, and arrays of cells those side by side. Or a neighborhood of a grid on itself, such as
         :func:`geoattn.from_edges` makes of any mesh, whose edges from query to key are the steps.
     hops
         Steps, at least 1.
