@@ -66,6 +66,9 @@ def test_the_sea_of_orca2_moves_to_a_globe_and_its_heat_stays(orca2):
     points = points.isel(cell=np.flatnonzero(np.isfinite(points.votemper.values)))
     corners = tuple(points[f"{name}_bnds"].transpose("cell", ...).values for name in ("nav_lat", "nav_lon"))
     grid = G.regional(points.nav_lat.values.astype(float), points.nav_lon.values.astype(float), corners)
+    found = G.recognise(points)  # whose bounds have the points last
+    assert "within the bounds 'nav_lat_bnds'" in found.weights
+    np.testing.assert_allclose(found.grid.weights, grid.weights, rtol=1e-12)
     assert 0.65 < grid.weights.sum() / (4 * np.pi) < 0.72  # of the Earth is sea
     globe = G.equiangular(90, 180, poles=False)
     operator = Regridder(grid, globe, "conservative")

@@ -280,7 +280,7 @@ def test_points_that_repeat_others_where_cells_are_none(refused_by):
     bent = np.clip(GRID.lat[1:-1] + 2 * np.sin(np.radians(GRID.lon[1:-1])), -89, 89)
     whole = points(bent, GRID.lon[1:-1], ("y", "x"))
     ds = xr.concat([whole, whole.isel(y=[-1], x=slice(None, None, -1))], "y")
-    with refused_by("grids/from_points.py", "to take the points without such cells, each once") as said:
+    with refused_by("grids/from_points.py", "points without such cells, each once") as said:
         ga.grids.recognise(ds)
     fixed = said.run("ds.", ds=ds)
     np.testing.assert_allclose(ga.grids.from_xarray(fixed).weights, ga.grids.from_xarray(whole).weights)

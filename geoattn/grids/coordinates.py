@@ -139,9 +139,15 @@ class Source:
         """
         attrs, encoding = (getattr(self.variables[coordinate.name], kind) for kind in ("attrs", "encoding"))
         name = attrs.get("bounds", encoding.get("bounds"))
-        if name not in self.variables or self.variables[name].shape[:-1] != coordinate.values.shape:
+        if name not in self.variables:
             return None
-        values = np.asarray(self.variables[name].values, dtype=np.float64)
+        variable = self.variables[name]
+        corner = [dim for dim in variable.dims if str(dim) not in coordinate.dims]
+        if len(corner) != 1 or variable.ndim != len(coordinate.dims) + 1:
+            return None
+        values = np.asarray(variable.transpose(*coordinate.dims, *corner).values, dtype=np.float64)
+        if values.shape[:-1] != coordinate.values.shape:
+            return None
         return name, np.degrees(values) if coordinate.in_radians else values
 
     def healpix(self) -> tuple[str, dict[str, Any]] | None:

@@ -52,7 +52,10 @@ def from_points(
             return from_region(source, lats, lons, use_areas)
         except ValueError as error:
             if len(distinct(lats.values, lons.values)) < lats.values.size:
-                error.add_note(f"to take the points without such cells, each once: {_each_once(lats, lons)}")
+                error.add_note(
+                    "over land cells are often none: leave out points without a value first. To take the "
+                    f"points without such cells, each once: {_each_once(lats, lons)}"
+                )
             raise
     _check_not_repeated(lats, lons)
     _check_covers_the_globe(source, lats, lons, use_areas)
