@@ -194,6 +194,24 @@ def test_what_is_missing_is_left_out_by_the_area_that_is_there():
 
 
 @pytest.mark.parametrize("normalisation", ["fracarea", "destarea"])
+def test_the_edge_of_a_region_and_of_what_is_missing_count_alike(normalisation):
+    source, target = REGIONS[0], G.equiangular(45, 90, poles=False)  # 4° over cells of 1°
+    operator = Regridder(source, target, "conservative", normalisation)
+    values = np.random.default_rng(0).random(source.shape)
+    there = np.random.default_rng(1).random(source.shape) < 0.7
+    values[~there] = np.nan
+    shared = shared_areas(source, target).toarray()[:, there.ravel()]
+    area, known = shared.sum(1), shared @ values[there]
+    share = area / target.cell_areas.ravel()
+    found = operator(values, "renormalise").ravel()
+    np.testing.assert_array_equal(np.isnan(found), share < 0.5)
+    assert 5 < np.isfinite(found).sum() < (area > 0).sum()
+    by = area if normalisation == "fracarea" else target.cell_areas.ravel()
+    every = operator(values, "renormalise", least=0).ravel()
+    np.testing.assert_allclose(every[area > 0], known[area > 0] / by[area > 0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("normalisation", ["fracarea", "destarea"])
 def test_regions_cover_what_they_reach(normalisation):
     source, target = REGIONS[0], G.equiangular(90, 180, poles=False)
     operator = Regridder(source, target, "conservative", normalisation)
@@ -258,13 +276,22 @@ def test_gradients_are_the_transpose():
 def test_the_majority_is_that_of_the_overlap():
     fine, coarse = G.equiangular(36, 72, poles=False), G.equiangular(4, 8, poles=False, lon_start=20.0)
     labels = np.random.default_rng(0).integers(0, 3, fine.shape).astype(np.int16)
+    labels[:9:3] = 7  # near the poles boxes are no nearest points
+    labels[27::3] = 7
+    labels[:, ::4] = 8
     found = Regridder(fine, coarse, "majority")(labels)
     first = int(np.argmin(np.abs(fine.lon_axis - (20 - 22.5 + 2.5))))
     boxes = np.roll(labels, -first, 1).reshape(4, 9, 8, 9)
     areas = np.broadcast_to(fine.cell_areas.reshape(4, 9, 8, 9), boxes.shape)
-    shares = np.stack([(areas * (boxes == label)).sum((1, 3)) for label in range(3)])
+    shares = np.stack([(areas * (boxes == label)).sum((1, 3)) for label in range(9)])
     assert found.dtype == np.int16
     np.testing.assert_array_equal(found, shares.argmax(0))
+    pixels = Regridder(G.healpix(8), G.healpix(1), "majority")(np.arange(768) // 64)
+    np.testing.assert_array_equal(pixels, np.arange(12))
+    # the zone of the southern row ends at 30°N, where z is 1/2, though the northern row is nearer
+    zones = G.latlon([45.0, -45.0], np.arange(0.0, 360.0, 90.0), areas=[1.0, 3.0])
+    bands = np.where((fine.lat > 10) & (fine.lat < 30), 99, np.round(fine.lat).astype(int))
+    assert (Regridder(fine, zones, "majority")(bands) == 99).tolist() == [[False] * 4, [True] * 4]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

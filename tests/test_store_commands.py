@@ -277,6 +277,26 @@ def test_regrid_writes_what_the_library_gives(tmp_path, monkeypatch, capsys, blo
         np.testing.assert_array_equal(found.latitude, LAT)
 
 
+def test_regrid_keeps_integrals_block_by_block(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("geoattn.xarray.regrid_stores.BLOCK_BYTES", 1)
+    made = []
+    shared = ga.xarray.regrid.__globals__["Regridder"]
+    monkeypatch.setitem(ga.xarray.regrid.__globals__, "Regridder", lambda *a: made.append(a) or shared(*a))
+    ds = source()
+    ds.to_netcdf(path := tmp_path / "in.nc")
+    given = ["--grid", "healpix(3,'ring')", "--missing", "renormalise", "--method", "conservative"]
+    out = tmp_path / "out.zarr"
+    assert run("regrid", path, *given, "--normalisation", "destarea", "--least", "0", "--output", out) == 0
+    assert "conservative, destarea from" in capsys.readouterr().out
+    assert len(made) == 1  # one for all blocks
+    usual = ga.xarray.Regridder(
+        ga.grids.from_xarray(ds), ga.grids.healpix(3, "ring"), "conservative", "destarea"
+    )
+    with xr.open_zarr(out, consolidated=False, chunks=None) as found:
+        expected = usual(ds.t.values, "renormalise", least=0)
+        np.testing.assert_array_equal(found.t.values, expected.astype(found.t.dtype))
+
+
 def test_a_regridding_that_fails_leaves_nothing(tmp_path, capsys):
     source().to_netcdf(path := tmp_path / "in.nc")
     said = refused(capsys, "regrid", path, "--grid", "healpix(2)", "--output", tmp_path / "out.zarr")

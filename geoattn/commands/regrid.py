@@ -33,6 +33,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="refuse",
         help="what becomes of missing values: refused, left out of means, or let through (%(default)s)",
     )
+    parser.add_argument(
+        "--normalisation",
+        choices=known.NORMALISATIONS,
+        default="fracarea",
+        help="conservative: means over what is there of a cell, or over the whole of it (%(default)s)",
+    )
+    parser.add_argument(
+        "--least",
+        type=float,
+        default=known.LEAST,
+        metavar="SHARE",
+        help="share of a target that must be there, else it is missing; 0 keeps all (%(default)s)",
+    )
     parser.add_argument("--variables", nargs="+", metavar="NAME", help="variables to regrid (all)")
     stores.add_cluster(parser)
     stores.add_recognition(parser)
@@ -58,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
             options.output,
             method=options.method,
             missing=options.missing,
+            normalisation=options.normalisation,
+            least=options.least,
             client=client,
             progress=tell,
             **stores.recognition(options),

@@ -9,12 +9,15 @@ import numpy as np
 import xarray
 from numpy.typing import NDArray
 
+from geoattn._lru import BoundedCache
 from geoattn.grids import SphericalGrid, named, recognise
 from geoattn.xarray.regridding.regridder import LEAST, OF_LABELS
 from geoattn.xarray.regridding.regridder import Regridder as Regridder
 from geoattn.xarray.schema.coordinates import coordinates
 from geoattn.xarray.schema.schema import describes_grid, on_grid
 from geoattn.xarray.schema.values import check_numbers, refuse_labels
+
+_operators: BoundedCache[tuple[str, ...], Regridder] = BoundedCache(256 * 2**20)
 
 
 def regrid(
@@ -75,7 +78,7 @@ def regrid(
             extra = [n for n in extra if not set(target[n].dims) & (set(target.dims) - set(dims) - {"bnds"})]
             coords = coords.assign({n: target[n] for n in extra})
     if operator is None:
-        operator = Regridder(report.grid, grid, method, normalisation)
+        operator = _operator(report.grid, grid, method, normalisation)
     else:
         _check_between(operator, report.grid, grid)
     sizes = tuple(int(whole.sizes[dim]) for dim in dims)
@@ -154,6 +157,14 @@ def _regrid_array(
     result: xarray.DataArray = moved.transpose(*order[:at], *new, *order[at:])
     result.attrs.pop("grid_mapping", None)
     return result
+
+
+def _operator(source: SphericalGrid, target: SphericalGrid, method: str, normalisation: str) -> Regridder:
+    """One that was made lately for the same, as for the block of a store before this one, or a new one."""
+    key = (source.identity, target.identity, method, normalisation)
+    return _operators.get_or_make(
+        key, lambda: Regridder(source, target, method, normalisation), lambda made: made.nbytes
+    )
 
 
 def _check_between(operator: Regridder, source: SphericalGrid, target: SphericalGrid) -> None:

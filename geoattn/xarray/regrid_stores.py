@@ -13,6 +13,7 @@ import xarray
 
 from geoattn.grids import recognise
 from geoattn.xarray.regrid import regrid
+from geoattn.xarray.regridding.regridder import LEAST
 from geoattn.xarray.schema.dimensions import sort_dimensions
 from geoattn.xarray.schema.schema import on_grid
 from geoattn.xarray.stores.files import refuse_existing
@@ -32,7 +33,7 @@ class RegridJob(Job[int, Path]):
     ----------
     ds
         Dataset, lazy or in memory.
-    target, method, missing, **recognition
+    target, method, missing, normalisation, least, **recognition
         As for :func:`geoattn.xarray.regrid`.
     output
         The zarr store to write.
@@ -48,6 +49,8 @@ class RegridJob(Job[int, Path]):
         *,
         method: str = "auto",
         missing: str = "refuse",
+        normalisation: str = "fracarea",
+        least: float = LEAST,
         block_bytes: int = BLOCK_BYTES,
         **recognition: Any,
     ) -> None:
@@ -57,6 +60,7 @@ class RegridJob(Job[int, Path]):
         if self.store.exists():
             raise FileExistsError(f"{str(self.store)!r} is there, of a run that was stopped: delete it")
         self.options = {"target": target, "method": method, "missing": missing, **recognition}
+        self.options |= {"normalisation": normalisation, "least": least}
         report = recognise(ds, **recognition)
         names = on_grid(ds, report.dims)
         samples = [d for n in names for d in sort_dimensions(ds, n, report.dims, (), ())[0]]

@@ -267,6 +267,12 @@ class Regridder:
             sums = np.where(reached, moved, 0.0) @ theirs - flat @ ours
         return (sums / ours.sum()).reshape(field.shape[: field.ndim - len(self.source.shape)])
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights and of what says how much they cover."""
+        held = (self.matrix.data, self.matrix.indices, self.matrix.indptr)
+        return sum(a.nbytes for a in (*held, self.weights.covered, self.weights.used))
+
     @cached_property
     def _positive(self) -> csr_array:
         positive = self.matrix.maximum(0.0).tocsr()
