@@ -13,13 +13,15 @@ four, and compares sums over outputs and gradients. Writes ``benchmarks/results/
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
+import os
 import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -165,27 +167,43 @@ def many(nside: int, processes: int) -> dict[str, Any]:
     """One attention over a HEALPix grid, forward and backward: seconds, memory and sums of the results."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "answer.json"
-        mp.spawn(_attended, (processes, str(Path(folder) / "store"), str(file), nside), processes)
+        task = mp.get_context("spawn").Process(target=_together, args=(processes, folder, str(file), nside))
+        task.start()
+        task.join()
         return dict(json.loads(file.read_text()))
 
 
-def _attended(rank: int, n: int, store: str, file: str, nside: int) -> None:
+def _together(n: int, folder: str, file: str, nside: int) -> None:
+    """Start the processes, which share what they read of the whole grid, and watch the memory of all."""
     torch.set_num_threads(1)
+    ga.nearest(ga.grids.healpix(2), k=5).rows(np.arange(2))
+    before = _memory([os.getpid()])
+    hood = ga.nearest(ga.grids.healpix(nside), k=25)
+    hood.rows(np.arange(2))  # makes what finds points by their place
+    arguments = (n, str(Path(folder) / "store"), file, hood)
+    fork = mp.get_context("fork")
+    workers = [fork.Process(target=_attended, args=(rank, *arguments)) for rank in range(n)]
+    for worker in workers:
+        worker.start()
+    most = 0.0
+    while any(worker.is_alive() for worker in workers):
+        most = max(most, _memory([os.getpid(), *(worker.pid for worker in workers)]))
+        time.sleep(0.3)
+    answer = json.loads(Path(file).read_text())
+    answer |= {"gigabytes": (most - before) / 1e9, "bytes_per_token": (most - before) / answer["tokens"]}
+    write_text(json.dumps(answer), Path(file))
+
+
+def _attended(rank: int, n: int, store: str, file: str, hood: Neighborhood) -> None:
     patience = datetime.timedelta(hours=2)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=n, timeout=patience)
-    start, before = time.perf_counter(), _memory()["now"]
-    hood = ga.nearest(ga.grids.healpix(nside), k=25)
-    if n == 1:
-        part, tokens = None, np.arange(hood.query_grid.size)
-    else:
+    start = time.perf_counter()
+    part, tokens = None, np.arange(hood.query_grid.size)
+    if n > 1:
         part = ga.parallel.partition(hood, dist.group.WORLD)
         tokens = part.cut.tokens(hood.query_grid, rank)
     seconds = [time.perf_counter() - start]
-    channels = torch.arange(16)
-    q, k, v = (
-        torch.sin(torch.as_tensor(tokens)[None, :, None, None] * pitch + channels).float().requires_grad_()
-        for pitch in (0.7, 1.1, 1.3)
-    )
+    q, k, v = (_waves(tokens, pitch) for pitch in (0.7, 1.1, 1.3))
     for _ in range(2):  # the first makes plans
         dist.barrier()
         start = time.perf_counter()
@@ -194,23 +212,19 @@ def _attended(rank: int, n: int, store: str, file: str, nside: int) -> None:
         found = torch.autograd.grad(out.square().sum(), (q, k, v))
         dist.barrier()
         seconds += [middle - start, time.perf_counter() - middle]
-    sums = torch.stack([x.double().square().sum() for x in (out.detach(), *found)])
+    sums = torch.stack([_squares(x) for x in (out.detach(), *found)])
     dist.all_reduce(sums)
     told: list[Any] = [None] * n
-    dist.all_gather_object(told, (seconds, _memory()["most"] - before))
+    dist.all_gather_object(told, seconds)
     if rank == 0:
-        size = hood.query_grid.size
-        most = sum(memory for _, memory in told)
         answer = {
-            "nside": nside,
-            "tokens": size,
+            "nside": hood.query_grid.nside,  # type: ignore[attr-defined]
+            "tokens": hood.query_grid.size,
             "processes": n,
-            "seconds_partition": max(times[0] for times, _ in told),
-            "seconds_first": max(sum(times[1:3]) for times, _ in told),
-            "seconds_forward": max(times[3] for times, _ in told),
-            "seconds_backward": max(times[4] for times, _ in told),
-            "megabytes_of_each": [memory / 1e6 for _, memory in told],
-            "bytes_per_token": most / size,
+            "seconds_partition": max(times[0] for times in told),
+            "seconds_first": max(sum(times[1:3]) for times in told),
+            "seconds_forward": max(times[3] for times in told),
+            "seconds_backward": max(times[4] for times in told),
             "sums": sums.tolist(),
         }
         write_text(json.dumps(answer), Path(file))
@@ -218,19 +232,39 @@ def _attended(rank: int, n: int, store: str, file: str, nside: int) -> None:
     dist.destroy_process_group()
 
 
-def _memory() -> dict[str, float]:
-    """Bytes of this process in memory, now and at most so far."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return {name: float(lines[key].split()[0]) * 1024 for name, key in (("now", "VmRSS"), ("most", "VmHWM"))}
+def _waves(tokens: np.ndarray, pitch: float) -> torch.Tensor:  # type: ignore[type-arg]
+    """Numbers that follow from the token, ``[1, n, 1, 16]``: the same on any number of processes."""
+    made = torch.empty(1, len(tokens), 1, 16)
+    for start in range(0, len(tokens), 1 << 18):  # in double precision, piece by piece
+        phase = torch.as_tensor(tokens[start : start + (1 << 18)])[:, None] * pitch + torch.arange(16)
+        made[0, start : start + (1 << 18), 0] = torch.sin(phase.double())
+    return made.requires_grad_()
+
+
+def _squares(x: torch.Tensor) -> torch.Tensor:
+    return torch.stack([part.double().square().sum() for part in x.split(1 << 18, 1)]).sum()
+
+
+def _memory(processes: Iterable[int | None]) -> float:
+    """Bytes that processes hold, what several share counted once."""
+    found = 0.0
+    for process in processes:
+        with contextlib.suppress(OSError):  # it has ended
+            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+            found += next(float(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+    return found
 
 
 def table(rows: list[dict[str, Any]]) -> None:
-    print(f"{'tokens':>12}{'processes':>11}{'bytes per token':>17}{'partition':>11}{'first':>8}", end="")
+    print(
+        f"{'tokens':>12}{'processes':>11}{'GB':>7}{'bytes per token':>17}{'partition':>11}{'first':>8}",
+        end="",
+    )
     print(f"{'forward':>9}{'backward':>10}  sums of squares of out, dq, dk, dv")
     for row in rows:
         sums = " ".join(f"{x:.9g}" for x in row["sums"])
         print(
-            f"{row['tokens']:12,}{row['processes']:11}{row['bytes_per_token']:17,.0f}"
+            f"{row['tokens']:12,}{row['processes']:11}{row['gigabytes']:7.2f}{row['bytes_per_token']:17,.0f}"
             f"{row['seconds_partition']:10.1f}s{row['seconds_first']:7.1f}s{row['seconds_forward']:8.2f}s"
             f"{row['seconds_backward']:9.2f}s  {sums}",
             flush=True,

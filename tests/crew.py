@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib
 import tempfile
+import time
 import traceback
 from datetime import timedelta
 from multiprocessing.connection import wait
@@ -32,8 +34,9 @@ class Crew:
             context.Process(target=_work, args=(rank, n, str(file), theirs), daemon=True)
             for rank, (_, theirs) in enumerate(self._ends)
         ]
-        for process in self._processes:
+        for process, (_, theirs) in zip(self._processes, self._ends, strict=True):
             process.start()
+            theirs.close()  # so that the end of a process is the end of its pipe
 
     def __call__(self, function: Any, *arguments: Any, patience: float = 2 * PATIENCE) -> list[Any]:
         """What each process returns; an error of any of them is raised here with its trace."""
@@ -49,9 +52,24 @@ class Crew:
         assert not wrong, "\n".join(wrong)
         return [answer for _, answer in said]
 
+    def survivors(self, function: Any, *arguments: Any, patience: float) -> dict[int, tuple[str, float]]:
+        """What the processes say that outlive a function which kills one of them, and after how long."""
+        start, said = time.monotonic(), {}
+        for ours, _ in self._ends:
+            ours.send((function.__module__, function.__name__, arguments))
+        waiting = {self._ends[rank][0]: rank for rank in range(self.n)}
+        while waiting and (ready := wait(list(waiting), start + patience - time.monotonic())):
+            for end in ready:
+                rank = waiting.pop(end)  # type: ignore[call-overload]
+                with contextlib.suppress(EOFError, ConnectionError):
+                    said[rank] = end.recv()[1], time.monotonic() - start  # type: ignore[union-attr]
+        assert not waiting, f"processes {sorted(waiting.values())} do not answer within {patience} s"
+        return said
+
     def close(self) -> None:
         for ours, _ in self._ends:
-            ours.send(None)
+            with contextlib.suppress(ConnectionError):
+                ours.send(None)
         for process in self._processes:
             process.join(2)
             process.kill()

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from parallel_jobs import group_of, mesh
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -168,10 +169,9 @@ def alike(
     elif wrapped == "ddp":
         call = DistributedDataParallel(model, process_group=group)
     elif wrapped == "fsdp":
-        from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
-        one = init_device_mesh("cpu", (n,))
+        one = DeviceMesh.from_group(group, "cpu")
         for block in model.processor:
             fully_shard(block, mesh=one)
         fully_shard(model, mesh=one)

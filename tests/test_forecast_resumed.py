@@ -62,9 +62,9 @@ def whole(folder):
 @pytest.mark.parametrize(
     ("place", "function", "after"),
     [
-        (rollout_store._Record, "write", 0),
-        (rollout_store._Record, "write", 1),
-        (rollout_store._Record, "write", 6),
+        (rollout_store.Record, "write", 0),
+        (rollout_store.Record, "write", 1),
+        (rollout_store.Record, "write", 6),
         (rollout_store, "sync", 0),
         (rollout_store, "sync", 3),
         (rollout_store, "sync", 4),
@@ -140,7 +140,7 @@ def stopped(run, tmp_path, monkeypatch):
         if count[0] == 6:
             raise Stopped
         count[0] += 1
-        original(self, *arguments)
+        return original(self, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(RolloutStore, "write", write)
@@ -189,7 +189,7 @@ def test_what_is_recorded_is_on_the_disk_before(run, whole, stopped, tmp_path, m
         synced.add(os.readlink(f"/proc/self/fd/{handle}"))
         original(handle)
 
-    write_record = rollout_store._Record.write
+    write_record = rollout_store.Record.write
 
     def record(self, path):
         store = stopped / "store.zarr"
@@ -199,7 +199,7 @@ def test_what_is_recorded_is_on_the_disk_before(run, whole, stopped, tmp_path, m
 
     before = {str(path) for path in stopped.rglob("*")}
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(rollout_store._Record, "write", record)
+    monkeypatch.setattr(rollout_store.Record, "write", record)
     run(**STOPPED, resume=True)
     assert known
     assert not any(known)

@@ -34,6 +34,7 @@ LAYERS = [
     ["programs"],
     ["ops"],
     ["derivatives"],
+    ["operands"],
     ["functional"],
     ["nn", "testing", "parallel"],
     ["models", "compat"],

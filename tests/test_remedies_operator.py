@@ -32,7 +32,7 @@ def tokens(grid=SPHERE, dim=8):
 def test_what_is_no_neighborhood(refused_by):
     made = [("geoattn.geodesic(", "50", SPHERE), ("geoattn.window(", "", PLANE)]
     made += [("geoattn.everything(", "", SPHERE)]
-    with refused_by("functional.py", "the fourth argument must be a neighborhood") as said:
+    with refused_by("operands.py", "the fourth argument must be a neighborhood") as said:
         ga.attention(*operands(), SPHERE)
     for start, blank, grid in made:
         hood = said.run(start, blank, grid=grid, size=3)
@@ -48,19 +48,19 @@ def test_operands_of_other_kinds(refused_by):
     q, k, v = operands()
     expected = ga.attention(q, k, v, HOOD)
     for other in (q.numpy(), q.tolist(), xarray.DataArray(q.numpy())):
-        with refused_by("functional.py", " must be a torch tensor, got ") as said:
+        with refused_by("operands.py", " must be a torch tensor, got ") as said:
             ga.attention(other, k, v, HOOD)
         assert torch.equal(ga.attention(said.run("torch.as_tensor", q=other), k, v, HOOD), expected)
-    with refused_by("functional.py", "q, k and v must have one dtype") as said:
+    with refused_by("operands.py", "q, k and v must have one dtype") as said:
         ga.attention(q.double(), k, v, HOOD)
     said.says(".to()")
     assert torch.equal(ga.attention(q.double().to(k.dtype), k, v, HOOD), expected)
     whole = [x.round().int() for x in (q, k, v)]
-    with refused_by("functional.py", "q, k and v must be floating point") as said:
+    with refused_by("operands.py", "q, k and v must be floating point") as said:
         ga.attention(*whole, HOOD)
     said.says(".float()")
     assert ga.attention(*(x.float() for x in whole), HOOD).isfinite().all()
-    with refused_by("functional.py", "q, k and v must be on one device") as said:
+    with refused_by("operands.py", "q, k and v must be on one device") as said:
         ga.attention(q, k, v.to("meta"), HOOD)
     said.says(".to()")
     assert ga.attention(q.to("meta"), k.to("meta"), v.to("meta"), HOOD).device.type == "meta"
@@ -70,7 +70,7 @@ def test_operands_in_another_order(refused_by):
     q, k, v = operands()
     flat = q.flatten(1, 2)
     for other in (q.movedim(-2, 1), flat, flat.transpose(1, 2)):
-        with refused_by("functional.py", " must be [B, ") as said:
+        with refused_by("operands.py", " must be [B, ") as said:
             ga.attention(other, k, v, HOOD)
         assert torch.equal(said.run("q.", q=other), q)
 
@@ -79,18 +79,18 @@ def test_what_is_given_for_each_key(refused_by):
     q, k, v = operands()
     half = torch.arange(SPHERE.size).reshape(SPHERE.shape) % 2 == 0
     hidden = ga.attention(q, k, v, HOOD, key_mask=half)
-    with refused_by("functional.py", "key_mask must be bool") as said:
+    with refused_by("operands.py", "key_mask must be bool") as said:
         ga.attention(q, k, v, HOOD, key_mask=half.float())
     said.says("key_bias")
     assert ga.attention(q, k, v, HOOD, key_bias=half.float()).isfinite().all()
-    with refused_by("functional.py", "key_weights must not be negative or NaN") as said:
+    with refused_by("operands.py", "key_weights must not be negative or NaN") as said:
         ga.attention(q, k, v, HOOD, key_weights=torch.where(half, 1.0, -1.0))
     said.says("weight 0", "key_mask")
     by_weight = ga.attention(q, k, v, HOOD, key_weights=half.float())
     by_mask = ga.attention(q, k, v, HOOD, key_weights=torch.where(half, 1.0, -1.0).abs(), key_mask=half)
     torch.testing.assert_close(by_weight, by_mask)
     weights = half.numpy() + 0.5
-    with refused_by("functional.py", 'key_weights must be "quadrature", None or a tensor, got {}') as said:
+    with refused_by("operands.py", 'key_weights must be "quadrature", None or a tensor, got {}') as said:
         ga.attention(q, k, v, HOOD, key_weights=weights)
     assert ga.attention(
         q, k, v, HOOD, key_weights=said.run("torch.as_tensor", "weights", weights=weights)
@@ -100,19 +100,19 @@ def test_what_is_given_for_each_key(refused_by):
     made = said.run("torch.as_tensor", "weights", weights=weights)
     assert ga.nn.Attention(8, 2, HOOD, key_weights=made)(tokens()).isfinite().all()
     for flat in (half.flatten(), half.flatten()[None]):
-        with refused_by("functional.py", " on the key grid {hood.key_grid}, got") as said:
+        with refused_by("operands.py", " on the key grid {hood.key_grid}, got") as said:
             ga.attention(q, k, v, HOOD, key_mask=flat)
         fixed = said.run("key_mask.unflatten(", key_mask=flat)
         assert torch.equal(ga.attention(q, k, v, HOOD, key_mask=fixed), hidden)
-    with refused_by("functional.py", "key_bias must be floating point") as said:
+    with refused_by("operands.py", "key_bias must be floating point") as said:
         ga.attention(q, k, v, HOOD, key_bias=half)
     said.says("key_mask")
-    with refused_by("functional.py", "than {dtype} can") as said:
+    with refused_by("operands.py", "than {dtype} can") as said:
         ga.attention(q, k, v, HOOD, key_bias=half.double().sub(1) * 1e300)
     said.says("key_mask", "a bias of -inf")
     by_bias = ga.attention(q, k, v, HOOD, key_bias=torch.where(half, 0.0, -np.inf).double())
     torch.testing.assert_close(by_bias, hidden)
-    with refused_by("functional.py", "{name} is on {x.device} but q is on") as said:
+    with refused_by("operands.py", "{name} is on {x.device} but q is on") as said:
         ga.attention(q, k, v, HOOD, key_mask=half.to("meta"))
     said.says(".to(q.device)")
     assert torch.equal(ga.attention(q, k, v, HOOD, key_mask=half.to(q.device)), hidden)
@@ -121,28 +121,28 @@ def test_what_is_given_for_each_key(refused_by):
 def test_a_bias_for_every_pair(refused_by):
     q, k, v = operands()
     hood, relation = HOOD, ga.relations.edges(HOOD)
-    with refused_by("functional.py", "relation must be a relation on the edges") as said:
+    with refused_by("operands.py", "relation must be a relation on the edges") as said:
         ga.attention(q, k, v, HOOD, relation=HOOD, relation_bias=torch.zeros(2, 3))
     assert said.run("geoattn.relations.edges(", hood=hood) == relation
     values = np.zeros(relation.count, int)
     assert said.run("geoattn.relations.labels(", hood=hood, values=values).count == 1
-    with refused_by("functional.py", "relation needs relation_bias") as said:
+    with refused_by("operands.py", "relation needs relation_bias") as said:
         ga.attention(q, k, v, HOOD, relation=relation)
     table = said.run("torch.zeros")
     expected = ga.attention(q, k, v, HOOD)
     torch.testing.assert_close(ga.attention(q, k, v, HOOD, relation=relation, relation_bias=table), expected)
     part = HOOD.without_keys(SPHERE.lat > 60)
-    with refused_by("functional.py", "the call attends over {hood}; give the numbers") as said:
+    with refused_by("operands.py", "the call attends over {hood}; give the numbers") as said:
         ga.attention(q, k, v, part, relation=relation, relation_bias=table)
     on_part = said.run("relation.on(", relation=relation, hood=part)
     found = ga.attention(q, k, v, part, relation=on_part, relation_bias=table)
     torch.testing.assert_close(found, ga.attention(q, k, v, part))
-    with refused_by("functional.py", "relation_bias must be floating point") as said:
+    with refused_by("operands.py", "relation_bias must be floating point") as said:
         ga.attention(q, k, v, HOOD, relation=relation, relation_bias=table.long())
     said.says(".float()")
     again = ga.attention(q, k, v, HOOD, relation=relation, relation_bias=table.long().float())
     torch.testing.assert_close(again, expected)
-    with refused_by("functional.py", "relation_bias is on {table.device}") as said:
+    with refused_by("operands.py", "relation_bias is on {table.device}") as said:
         ga.attention(q, k, v, HOOD, relation=relation, relation_bias=table.to("meta"))
     said.says(".to(q.device)")
     assert table.to(q.device) is table
@@ -150,7 +150,7 @@ def test_a_bias_for_every_pair(refused_by):
         with pytest.raises(ValueError, match=r"relation_bias must be \[2, .*, got shape"):
             ga.attention(q, k, v, HOOD, relation=relation, relation_bias=wrong)
     hood = ga.heads(HOOD, ga.everything(SPHERE))
-    with refused_by("functional.py", "takes one {name} for each of its {n} parts") as said:
+    with refused_by("operands.py", "takes one {name} for each of its {n} parts") as said:
         ga.attention(q, k, v, hood, relation=relation, relation_bias=table)
     relations = said.run("geoattn.relations.edges(", hood=hood), ga.relations.edges(hood.parts[1])
     tables = [torch.zeros(1, r.count) for r in relations]
@@ -161,15 +161,15 @@ def test_a_bias_for_every_pair(refused_by):
 def test_scales(refused_by):
     q, k, v = operands()
     expected = ga.attention(q, k, v, HOOD, scale=2.0)
-    with refused_by("functional.py", "scale must be floating point, got a tensor of") as said:
+    with refused_by("operands.py", "scale must be floating point, got a tensor of") as said:
         ga.attention(q, k, v, HOOD, scale=torch.tensor(2))
     said.says(".float()")
     assert torch.equal(ga.attention(q, k, v, HOOD, scale=torch.tensor(2).float()), expected)
-    with refused_by("functional.py", "scale is on {scale.device}") as said:
+    with refused_by("operands.py", "scale is on {scale.device}") as said:
         ga.attention(q, k, v, HOOD, scale=torch.tensor(2.0, device="meta"))
     said.says(".to(q.device)")
     assert torch.equal(ga.attention(q, k, v, HOOD, scale=torch.tensor(2.0).to(q.device)), expected)
-    with refused_by("functional.py", "scale must be a number, a tensor of one or [H] numbers") as said:
+    with refused_by("operands.py", "scale must be a number, a tensor of one or [H] numbers") as said:
         ga.attention(q, k, v, HOOD, scale=np.array([2.0, 2.0], np.float32))
     scale = said.run("torch.as_tensor", "scale", scale=np.array([2.0, 2.0], np.float32))
     torch.testing.assert_close(ga.attention(q, k, v, HOOD, scale=scale), expected)

@@ -32,6 +32,10 @@ def train(rest: list[str]) -> int:
         kept.pop(name, None)
     settings = experiment.Settings(**_values(parser, chosen))
     experiment.train(settings, output)
+    from geoattn.training.processes import is_first
+
+    if not is_first():  # of several, under torchrun
+        return 0
     write_text(parser.dump(kept, skip_validation=True), output / "settings.yaml")
     print(f"The model is in {output}/; score it: geoattn evaluate {task} --output {output}")
     return 0

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import Literal, Unpack, overload
 
 import torch
 from torch import Tensor
 
-from geoattn import functional
 from geoattn.neighborhoods.heads import Heads
+from geoattn.operands import (
+    Options,
+    additive,
+    autocast,
+    check_kinds,
+    check_operands,
+    of_parts,
+    pairs_of,
+    scale_of,
+)
 from geoattn.parallel.agreement import agreed
 from geoattn.parallel.by_halo import by_halo
 from geoattn.parallel.by_heads import by_heads
@@ -25,32 +34,14 @@ def attention(
     v: Tensor,
     part: Partition,
     *,
-    scale: float | Tensor | None = None,
-    key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
-    key_bias: Tensor | None = None,
-    key_mask: Tensor | None = None,
-    relation: Relation | Sequence[Relation] | None = None,
-    relation_bias: Tensor | Sequence[Tensor] | None = None,
     return_lse: Literal[False] = False,
-    backend: str | None = None,
+    **options: Unpack[Options],
 ) -> Tensor: ...
 
 
 @overload
 def attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    part: Partition,
-    *,
-    scale: float | Tensor | None = None,
-    key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
-    key_bias: Tensor | None = None,
-    key_mask: Tensor | None = None,
-    relation: Relation | Sequence[Relation] | None = None,
-    relation_bias: Tensor | Sequence[Tensor] | None = None,
-    return_lse: Literal[True],
-    backend: str | None = None,
+    q: Tensor, k: Tensor, v: Tensor, part: Partition, *, return_lse: Literal[True], **options: Unpack[Options]
 ) -> Result: ...
 
 
@@ -60,14 +51,8 @@ def attention(
     v: Tensor,
     part: Partition,
     *,
-    scale: float | Tensor | None = None,
-    key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
-    key_bias: Tensor | None = None,
-    key_mask: Tensor | None = None,
-    relation: Relation | Sequence[Relation] | None = None,
-    relation_bias: Tensor | Sequence[Tensor] | None = None,
     return_lse: bool = False,
-    backend: str | None = None,
+    **options: Unpack[Options],
 ) -> Tensor | Result:
     """:func:`geoattn.attention` of a whole that is divided among processes, each with local tensors.
 
@@ -124,7 +109,7 @@ def attention(
     calls: list[Call] = []
     failure: Exception | None = None
     try:
-        calls = _calls(q, k, v, part, key_weights, key_bias, key_mask, scale, relation, relation_bias)
+        calls = _calls(q, k, v, part, **options)
     except Exception as error:  # the others learn of it, where this is the first such call
         failure = error
     if not torch.compiler.is_compiling():
@@ -132,6 +117,7 @@ def attention(
     elif failure is not None:
         raise failure
     # all that has to travel departs before anything is computed
+    backend = options.get("backend")
     begun = [
         (by_heads if call.exchange(return_lse) == "heads" else by_halo)(call, return_lse, backend)
         for call in calls
@@ -149,16 +135,18 @@ def _calls(
     k: Tensor,
     v: Tensor,
     part: Partition,
-    key_weights: Literal["quadrature"] | Tensor | None,
-    key_bias: Tensor | None,
-    key_mask: Tensor | None,
-    scale: float | Tensor | None,
-    relation: Relation | Sequence[Relation] | None,
-    relation_bias: Tensor | Sequence[Tensor] | None,
+    *,
+    scale: float | Tensor | None = None,
+    key_weights: Literal["quadrature"] | Tensor | None = "quadrature",
+    key_bias: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    relation: Relation | Sequence[Relation] | None = None,
+    relation_bias: Tensor | Sequence[Tensor] | None = None,
+    backend: str | None = None,  # of no concern to the others
 ) -> list[Call]:
     """The call, checked, for each group of heads that has a neighborhood of its own."""
-    functional._check_kinds(q, k, v, part.hood)
-    q, k, v = functional._autocast(q, k, v)
+    check_kinds(q, k, v, part.hood)
+    q, k, v = autocast(q, k, v)
     for name, x, grid, side in (
         ("q", q, part.hood.query_grid, "queries"),
         ("k", k, part.hood.key_grid, "keys"),
@@ -171,13 +159,13 @@ def _calls(
                 f"{held} of the {grid.size} {side} on {grid!r}, got shape {tuple(x.shape)}; of a whole "
                 f"tensor take part.shard_{side}({name})"
             )
-    functional._check_operands(q, k, v, part.home)
-    bias, quadrature = functional._additive(q, part.home, key_weights, key_bias, key_mask)
-    functional._scale(scale, q)
+    check_operands(q, k, v, part.home)
+    bias, quadrature = additive(q, part.home, key_weights, key_bias, key_mask)
+    scale_of(scale, q)
     parts: Sequence[Partition] = (part,)
     related: Sequence[tuple[object, object]] = ((relation, relation_bias),)
     if isinstance(part.hood, Heads):
-        parts, related = part.parts, functional._of_parts(part.hood, relation, relation_bias)
+        parts, related = part.parts, of_parts(part.hood, relation, relation_bias)
     n = len(parts)
     if k.shape[-2] % n:
         raise ValueError(
@@ -188,7 +176,7 @@ def _calls(
     chunks = zip(*(x.chunk(n, -2) for x in (q, k, v)), strict=True)
     calls = []
     for (some_q, some_k, some_v), p, pairs, factor in zip(chunks, parts, related, scales, strict=True):
-        rel, table = functional._pairs(*pairs, some_q, p.hood)
+        rel, table = pairs_of(*pairs, some_q, p.hood)
         calls.append(Call(some_q, some_k, some_v, bias, quadrature, factor, rel, table, p))
     return calls
 

@@ -73,7 +73,8 @@ class Record(Callback):
         if not self._losses:
             return
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        logged["train_loss"] = float(torch.stack(self._losses).mean())
+        mean = torch.stack(self._losses).mean()
+        logged["train_loss"] = float(trainer.strategy.reduce(mean, reduce_op="mean"))  # over all processes
         row = {"step": float(trainer.global_step), **dict(sorted(logged.items()))}
         self.rows.append(row | {"seconds_per_step": float(np.median(self._seconds))})
         self._losses, self._seconds = [], []

@@ -31,7 +31,10 @@ class FitConfig:
     workers
         Processes that read samples.
     accelerator, devices
-        As for ``lightning.Trainer``: several devices share each batch.
+        As for ``lightning.Trainer``: several devices share each batch. Under torchrun all its processes do.
+    domain
+        Processes that divide each field among them, under torchrun: see
+        :func:`geoattn.parallel.parallelize`. A run goes on with any number.
     precision
         As for ``lightning.Trainer``; "auto" is bfloat16 autocast on GPUs that have it, else float32.
     """
@@ -47,10 +50,11 @@ class FitConfig:
     workers: int = 0
     accelerator: str = "auto"
     devices: int = 1
+    domain: int = 1
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "validate_every", "batch_size", "devices"):
+        for name in ("steps", "validate_every", "batch_size", "devices", "domain"):
             if integer(name, getattr(self, name)) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.steps % self.round_length:

@@ -100,15 +100,24 @@ class Data(lightning.LightningDataModule):
         self.config = config
 
     def _options(self) -> dict[str, Any]:
-        c = self.config
+        c, (replicas, _) = self.config, self._processes()
+        batch_size = c.batch_size
+        if batch_size % replicas:
+            raise ValueError(
+                f"batch_size={batch_size} does not divide among {replicas} processes: take a multiple, or "
+                "a larger domain"
+            )
         return {
-            "batch_size": c.batch_size // c.devices,
+            "batch_size": batch_size // replicas,
             "num_workers": c.workers,
             "persistent_workers": c.workers > 0,
         }
 
     def _processes(self) -> tuple[int, int]:
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        """How many share a batch, and which of them this is; those of one domain have the same samples."""
+        if not self.trainer:
+            return 1, 0
+        return self.trainer.world_size // self.config.domain, self.trainer.global_rank // self.config.domain
 
     def train_dataloader(self) -> DataLoader[Any]:
         c = self.config

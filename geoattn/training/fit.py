@@ -19,6 +19,7 @@ from geoattn.plot import training_curves
 from geoattn.training.callbacks import FiniteLoss, Record, Reseed, TrainingBar
 from geoattn.training.checkpoints import CheckedIO, Checkpoints, Patience, check
 from geoattn.training.config import FitConfig
+from geoattn.training.processes import first, trainer_options
 
 
 def fit(
@@ -58,7 +59,15 @@ def fit(
         If the loss is not finite.
     """
     _quiet()
-    claim(folder, {"fit": dataclasses.asdict(config), "models": _models(module), **(settings or {})})
+    if config.domain > 1 and not any(hasattr(part, "shards") for part in module.modules()):
+        raise ValueError(
+            f"domain={config.domain} divides fields among processes, and {type(module).__name__} works on "
+            "whole ones: leave domain=1, so that processes share batches"
+        )
+    options = trainer_options(config)
+    kept = {name: value for name, value in dataclasses.asdict(config).items() if name != "domain"}
+    described = {"fit": kept, "models": _models(module), **(settings or {})}
+    first(lambda: claim(folder, described))
     status = folder / "metrics.json"
     if status.exists() and (kept := json.loads(status.read_text())).get("weights"):
         _restore(module, folder / kept["weights"])
@@ -71,7 +80,7 @@ def fit(
     trainer = lightning.Trainer(
         max_steps=config.steps,
         accelerator=config.accelerator,
-        devices=config.devices,
+        **options,
         precision=_precision(config),  # type: ignore[arg-type]
         gradient_clip_val=config.gradient_norm,
         use_distributed_sampler=False,

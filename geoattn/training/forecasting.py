@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from geoattn.parallel.parallelize import parallelize
 from geoattn.training.config import FitConfig
 from geoattn.training.data import Data
 from geoattn.training.fit import fit
 from geoattn.training.optimisers import one_cycle
+from geoattn.training.processes import start
 from geoattn.xarray.forecasts.forecaster import Forecaster
 from geoattn.xarray.stores.windows import Windows
 
@@ -58,7 +60,8 @@ class Forecasting(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: Sample, _: int) -> None:
-        self.log("val_loss", self.loss(batch), prog_bar=True, batch_size=len(batch["input"]))
+        size = len(batch["input"])
+        self.log("val_loss", self.loss(batch), prog_bar=True, batch_size=size, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         c = self.settings
@@ -96,6 +99,17 @@ def train_forecaster(
     for name, windows in (("training", training), ("validation", validation)):
         if isinstance(windows, Windows):
             _check(name, windows, forecaster)
+        elif config.domain > 1:
+            raise TypeError(
+                "domain divides fields among processes, each of which reads its points of ga.xarray.Windows, "
+                f"got {type(windows).__name__}: leave domain=1, so that processes share batches"
+            )
+    mesh = start(config)
+    if mesh is not None and config.domain > 1:
+        assert isinstance(training, Windows)
+        assert isinstance(validation, Windows)
+        shards: Any = parallelize(forecaster, mesh["domain"]).shards
+        training, validation = training.part(shards.tokens()), validation.part(shards.tokens())
     described = {
         "forecaster": forecaster.options | {"data": repr(forecaster.statistics)},
         "target_steps": getattr(training, "target_steps", None),

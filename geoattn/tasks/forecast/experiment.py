@@ -16,6 +16,7 @@ from geoattn._files import lock, write_json
 from geoattn.plot import curves
 from geoattn.tasks.forecast.network import NetworkSettings
 from geoattn.training import FitConfig, train_forecaster
+from geoattn.training.processes import is_first, start
 from geoattn.xarray import Forecaster, Schema, Statistics, Windows, forecast, metrics, statistics
 from geoattn.xarray.schema.times import stamp
 from geoattn.xarray.stores.joined import open_stores
@@ -143,9 +144,11 @@ class Settings:
 def train(settings: Settings, output: Path) -> Forecaster:
     """Train, and write the run's folder; a run that was stopped goes on there."""
     data = settings.data
+    start(settings.fit)
     ds = data.open()
     schema = data.schema(ds)
-    print(f"{schema!r}")
+    if is_first():
+        print(f"{schema!r}")
     times = ds[schema.sample_dims[0]].values if schema.sample_dims else np.empty(0)
     parts = {name: data.part(name, times) for name in ("train", "validation")}
     training, validation = (
@@ -162,7 +165,8 @@ def train(settings: Settings, output: Path) -> Forecaster:
     )
     if training.length is None:
         raise ValueError("the steps of the store have no one length: forecasters step by a fixed time")
-    print(f"training: {training!r}")
+    if is_first():
+        print(f"training: {training!r}")
     stats = _statistics(settings, schema, parts["train"], output)
     lightning.seed_everything(settings.fit.seed, verbose=False)
     network = settings.model.config(schema.grid, len(schema), len(schema.changing)).build()
@@ -179,7 +183,8 @@ def train(settings: Settings, output: Path) -> Forecaster:
         pushforward=settings.pushforward,
         settings={"task": "forecast", "data": described},
     )
-    forecaster.save(output / "model.pt")
+    if is_first():
+        forecaster.save(output / "model.pt")
     return forecaster
 
 

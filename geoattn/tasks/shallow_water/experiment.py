@@ -30,6 +30,7 @@ from geoattn.tasks.shallow_water import (
     to_dataset,
 )
 from geoattn.training import FitConfig, train_forecaster
+from geoattn.training.processes import first, is_first, start
 from geoattn.xarray import Forecaster, Schema, Statistics, Windows, forecast, metrics, statistics, to_tensor
 from geoattn.xarray.stores.files import write_zarr
 
@@ -186,7 +187,8 @@ def train(settings: Settings, output: Path, model: nn.Module | None = None) -> F
     The network gives the change over a step. Forecasts keep the area mean of every channel, as the
     equations do, and the variance stays within that of the training states.
     """
-    parts = stores(settings.data)
+    start(settings.fit)
+    parts = first(lambda: stores(settings.data))
     channels = Schema.of(load(parts["training"]), CHANNELS)
     forecaster = Forecaster(
         network(settings) if model is None else model,
@@ -205,7 +207,7 @@ def train(settings: Settings, output: Path, model: nn.Module | None = None) -> F
         pushforward=settings.pushforward,
         settings={"task": "shallow-water", "data": dataclasses.asdict(settings.data)},
     )
-    if model is None:
+    if model is None and is_first():
         forecaster.save(output / "model.pt")
     return forecaster
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -14,8 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from geoattn import models
+from geoattn.grids import Grid
+from geoattn.nn import Table
 from geoattn.xarray.schema.schema import Schema
 from geoattn.xarray.stores.statistics import Statistics
+
+if TYPE_CHECKING:
+    from geoattn.parallel.shards import Shards
 
 
 class Forecaster(nn.Module):
@@ -57,7 +62,6 @@ class Forecaster(nn.Module):
     deviation: Tensor
     change: Tensor
     largest: Tensor
-    area: Tensor
     changing: Tensor
 
     def __init__(
@@ -107,14 +111,34 @@ class Forecaster(nn.Module):
         table("deviation", statistics.states.std)
         table("change", statistics.tendencies.std[changing])
         table("largest", statistics.states.spread[changing])
-        area = torch.tensor(schema.grid.shares, dtype=torch.float32)
-        self.register_buffer("area", area, persistent=False)
+        self._areas = Table(schema.grid.shares, schema.grid)
+        self._shards: Shards | None = None
         self.register_buffer("changing", torch.tensor(changing), persistent=False)
 
     @property
     def schema(self) -> Schema:
         """The channels of the fields."""
         return self.statistics.schema
+
+    @property
+    def grid(self) -> Grid:
+        """Where the fields live."""
+        return self.schema.grid
+
+    @property
+    def area(self) -> Tensor:
+        """Shares of the area, ``[*grid.shape]``; those of its points on one of many processes."""
+        shares: Tensor = self._areas()
+        return shares
+
+    def divide(self, shards: Shards) -> None:
+        """Step the points of one of many processes, ``[B, C, n_local]``; means are those of the whole.
+
+        See :func:`geoattn.parallel.parallelize`.
+        """
+        self._shards = shards
+        for name in ("mean", "deviation", "change", "largest"):
+            self.register_buffer(name, getattr(self, name).reshape(-1, 1), False)
 
     def forward(self, fields: Tensor, mask: Tensor | None = None) -> Tensor:
         """The fields a step later, ``[B, C, *grid.shape]``.
@@ -151,12 +175,16 @@ class Forecaster(nn.Module):
 
     def _mean(self, values: Tensor, seen: Tensor | None) -> Tensor:
         """Area mean ``[B, C, 1, …]`` over the points with a value."""
-        points = tuple(range(2, values.ndim))
         if seen is None:
-            return (values * self.area).sum(points, keepdim=True)
+            return self._sum(values * self.area)
         area = self.area * seen
-        total = (torch.where(seen, values, 0.0) * area).sum(points, keepdim=True)
-        return total / area.sum(points, keepdim=True).clamp_min(1e-9)
+        total = self._sum(torch.where(seen, values, 0.0) * area)
+        return total / self._sum(area).clamp_min(1e-9)
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """Over all points, ``[B, C, 1, …]``, those of other processes too."""
+        total = values.sum(tuple(range(2, values.ndim)), keepdim=True)
+        return total if self._shards is None else self._shards.sum(total)
 
     def _bounded(self, before: Tensor, after: Tensor, seen: Tensor | None) -> Tensor:
         """``after``, with its spread over the grid scaled back where it passes the bound."""
@@ -171,8 +199,12 @@ class Forecaster(nn.Module):
     def _hidden(self, mask: Tensor) -> dict[str, Tensor]:
         """The key mask that hides points where nothing is known, where the network takes one."""
         known = mask[:, self.changing].any(1)
-        hides = getattr(self.network, "takes_key_mask", False) and not bool(known.all())
-        return {"key_mask": known} if hides else {}
+        if not getattr(self.network, "takes_key_mask", False):
+            return {}
+        unknown = (~known).sum()
+        if self._shards is not None:  # all processes make the same call
+            unknown = self._shards.sum(unknown)
+        return {"key_mask": known} if bool(unknown) else {}
 
     def loss(
         self, inputs: Tensor, targets: Tensor, mask: Tensor | None, target_mask: Tensor | None
@@ -200,8 +232,8 @@ class Forecaster(nn.Module):
             if target_mask is not None:
                 counts = counts & target_mask[:, i]
             # the sum over a channel's points, divided by the area that was seen of it
-            seen = (self.area * counts).flatten(2).sum(2)
-            sums = (torch.where(counts, error, 0.0).square() * self.area).flatten(2).sum(2)
+            seen = self._sum(self.area * counts)
+            sums = self._sum(torch.where(counts, error, 0.0).square() * self.area)
             there = seen > 0
             losses.append((sums / torch.where(there, seen, 1.0)).sum() / there.sum().clamp_min(1))
         return torch.stack(losses).mean()

@@ -7,11 +7,12 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import xarray
@@ -36,7 +37,8 @@ class RolloutStore:
     run that was killed at any moment repeats at most the lead time it was writing, and writes the same
     values again. The record is also the mark by which a folder is known as one that may be deleted. A
     finished store keeps it; one that was damaged since is unfinished again. One process at a time works on
-    a store: the caller holds the lock of ``path``.
+    a store, or several that divide the bands of rows among them, each of which is a chunk: the caller holds
+    the lock of ``path``.
 
     Parameters
     ----------
@@ -67,11 +69,11 @@ class RolloutStore:
                     f"{str(self.folder)!r} holds an unfinished forecast: continue it by --resume "
                     "(resume=True), or delete it"
                 )
-        self._record: _Record | None = None
+        self._record: Record | None = None
         if self.path.exists():
             self._reopen()
         if self.folder.exists():
-            record = _Record.read(self.folder / "progress.json")
+            record = Record.read(self.folder / "progress.json")
             if record is None:
                 raise FileExistsError(
                     f"{str(self.folder)!r} is no unfinished forecast of this version: give another output, "
@@ -103,10 +105,10 @@ class RolloutStore:
             If it is another forecast.
         """
         path = Path(path)
-        leftover = _Record.read(path.with_name(path.name + ".unfinished") / "progress.json")
+        leftover = Record.read(path.with_name(path.name + ".unfinished") / "progress.json")
         if not path.exists() or leftover is not None:
             return False
-        record = _Record.read(path / RECORD)
+        record = Record.read(path / RECORD)
         _check(record.request if record else _request_of(path), request, path)
         if record is None:
             warnings.warn(
@@ -116,6 +118,24 @@ class RolloutStore:
             return True
         sound = record.fixed == _checksums(path, record.fixed)
         return sound and all(_sound_leads(path, record, b) == len(d) for b, d in enumerate(record.done))
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], request: dict[str, Any], record: Record | None) -> Self:
+        """The store that another process has opened, and found its record of."""
+        made = cls.__new__(cls)
+        made.path, made.request, made._record = Path(path), request, record
+        made.folder = made.path.with_name(made.path.name + ".unfinished")
+        made.store = made.folder / "store.zarr"
+        return made
+
+    @property
+    def record(self) -> Record | None:
+        """What is known of it, once it is allocated."""
+        return self._record
+
+    def adopt(self, record: Record | None) -> None:
+        """Go by a record that another process has made."""
+        self._record = record
 
     @property
     def allocated(self) -> bool:
@@ -127,6 +147,7 @@ class RolloutStore:
         coords: xarray.Dataset,
         arrays: Mapping[str, tuple[tuple[str, ...], dict[str, Any]]],
         batches: Sequence[Sequence[tuple[int, ...]]],
+        bands: Mapping[str, int],
     ) -> None:
         """Write the coordinates and make the arrays, of missing values.
 
@@ -139,6 +160,8 @@ class RolloutStore:
             levels, have chunks of length 1.
         batches
             Of each batch, where its samples lie: indices along the dimensions before the lead time.
+        bands
+            Dimension → length of its chunks; others are not divided.
         """
         import zarr
 
@@ -155,36 +178,46 @@ class RolloutStore:
                     dims,
                     attributes,
                     shape=tuple(int(coords.sizes[dim]) for dim in dims),
-                    chunks=tuple(1 if dim in leading else int(coords.sizes[dim]) for dim in dims),
+                    chunks=tuple(1 if d in leading else bands.get(d, int(coords.sizes[d])) for d in dims),
                     dtype="float32",
                     fill_value=np.float32(np.nan),
                 )
             files = [path for path in store.rglob("*") if path.is_file()]
             fixed = _checksums(store, [path.relative_to(store).as_posix() for path in files])
             places = [[tuple(place) for place in batch] for batch in batches]
-            self._record = _Record(self.request, fixed, list(arrays), places, [[] for _ in batches])
+            self._record = Record(self.request, fixed, list(arrays), places, [[] for _ in batches])
             self._record.write(partial / "progress.json")
 
     def done(self, batch: int) -> int:
         """Lead times that a batch has reached."""
         return len(self._known.done[batch])
 
-    def write(self, batch: int, lead: int, values: Mapping[str, NDArray[Any]]) -> None:
-        """Write one lead time (counted from 1) of a batch, then record it when the disk holds it.
+    def height(self) -> int:
+        """Rows of a band, which is one chunk: more than there are where nothing is divided."""
+        leading = len(self._known.places[0][0]) + 1
+        heights = [_height(self._group[name], leading) for name in self._known.names]
+        return min(h for h in heights if h) if any(heights) else sys.maxsize
+
+    def write(self, batch: int, lead: int, band: int, values: Mapping[str, NDArray[Any]]) -> str:
+        """Write a band of one lead time (counted from 1) of a batch; its checksum, once the disk holds it.
 
         ``values[name]`` has one entry per sample of the batch.
         """
-        record = self._known
         for name, samples in values.items():
-            for place, sample in zip(record.places[batch], samples, strict=True):
+            for place, sample in zip(self._known.places[batch], samples, strict=True):
                 array, leading = self._group[name], (*place, lead - 1)
-                array[leading] = sample
-                numbers = leading + (0,) * (len(array.shape) - len(leading))
-                chunk = self.store / name / chunk_key(array)(numbers)
+                region, numbers = _region(array, len(leading), band)
+                array[(*leading, *region)] = sample
+                chunk = self.store / name / chunk_key(array)((*leading, *numbers))
                 if chunk.exists():  # zarr writes no file where all values are missing
                     sync(chunk, up_to=self.store / name)
-        record.done[batch][lead - 1 :] = [_checksum(values)]
-        record.write(self.folder / "progress.json")
+        return _checksum(values)
+
+    def note(self, batch: int, lead: int, checksums: Sequence[str], *, write: bool) -> None:
+        """Record a lead time of a batch, by the checksums of all its bands in their order."""
+        self._known.done[batch][lead - 1 :] = [" ".join(checksums)]
+        if write:
+            self._known.write(self.folder / "progress.json")
 
     def read(self, batch: int, lead: int) -> dict[str, NDArray[np.float32]]:
         """What :meth:`write` wrote."""
@@ -201,14 +234,14 @@ class RolloutStore:
 
     def _reopen(self) -> None:
         """Make a finished store unfinished again, as one whose last lead times may be damaged."""
-        record = _Record.read(self.path / RECORD)
+        record = Record.read(self.path / RECORD)
         _check(record.request if record else _request_of(self.path), self.request, self.path)
         if record is None:
             raise FileExistsError(
                 f"{str(self.path)!r} carries no checksums: give another output, or delete it"
             )
         if self.folder.exists():
-            if _Record.read(self.folder / "progress.json") is None:
+            if Record.read(self.folder / "progress.json") is None:
                 return  # none of ours
             shutil.rmtree(self.folder)  # killed while the store was given its name, or lost it
         with whole(self.folder, durable=True) as partial:
@@ -228,7 +261,7 @@ class RolloutStore:
                 self._known.write(self.folder / "progress.json")
 
     @property
-    def _known(self) -> _Record:
+    def _known(self) -> Record:
         if self._record is None:
             raise RuntimeError("nothing is allocated yet: call allocate() first")
         return self._record
@@ -241,7 +274,7 @@ class RolloutStore:
 
 
 @dataclasses.dataclass
-class _Record:
+class Record:
     """What is known of a store that is being filled, or was."""
 
     #: what was asked for
@@ -259,7 +292,7 @@ class _Record:
         write_json(dataclasses.asdict(self), path, durable=True)
 
     @classmethod
-    def read(cls, path: Path) -> _Record | None:
+    def read(cls, path: Path) -> Record | None:
         """None if the file is not there, or none of ours."""
         try:
             found = json.loads(path.read_bytes())
@@ -271,12 +304,28 @@ class _Record:
             return None
 
 
-def _read(group: Any, record: _Record, batch: int, lead: int) -> dict[str, NDArray[np.float32]]:
+def _height(array: Any, leading: int) -> int:
+    """Length of the chunks along the one axis after ``leading`` that is divided; 0 if none is."""
+    pairs = zip(array.chunks[leading:], array.shape[leading:], strict=True)
+    return next((int(chunk) for chunk, size in pairs if chunk < size), 0)
+
+
+def _region(array: Any, leading: int, band: int) -> tuple[tuple[slice, ...], tuple[int, ...]]:
+    """What a band is of the axes after ``leading``, and the number of its chunk along them."""
+    region, numbers = [], []
+    for chunk, size in zip(array.chunks[leading:], array.shape[leading:], strict=True):
+        number = band if chunk < size else 0
+        region.append(slice(number * chunk, min((number + 1) * chunk, size)))
+        numbers.append(number)
+    return tuple(region), tuple(numbers)
+
+
+def _read(group: Any, record: Record, batch: int, lead: int) -> dict[str, NDArray[np.float32]]:
     places = [(*place, lead - 1) for place in record.places[batch]]
     return {name: np.stack([group[name][place] for place in places]) for name in record.names}
 
 
-def _sound_leads(store: Path, record: _Record, batch: int) -> int:
+def _sound_leads(store: Path, record: Record, batch: int) -> int:
     """How many lead times of a batch hold what was written, before the first that does not.
 
     Missing files are damage too: where nothing was known, values are missing by their checksum.
@@ -286,7 +335,12 @@ def _sound_leads(store: Path, record: _Record, batch: int) -> int:
     for number, expected in enumerate(record.done[batch]):
         try:
             group = zarr.open_group(store, mode="r")
-            sound = _checksum(_read(group, record, batch, number + 1)) == expected
+            values, sound = _read(group, record, batch, number + 1), True
+            leading = len(record.places[batch][0]) + 1
+            for band, checksum in enumerate(expected.split()):
+                regions = {name: _region(group[name], leading, band)[0] for name in values}
+                part = {name: array[(slice(None), *regions[name])] for name, array in values.items()}
+                sound = sound and _checksum(part) == checksum
         except Exception:  # each of zarr's codecs has errors of its own
             sound = False
         if not sound:

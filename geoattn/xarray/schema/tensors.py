@@ -169,6 +169,7 @@ def fill_missing(
     variable: Variable,
     schema: Schema,
     place: Callable[[Sequence[int]], str],
+    tokens: NDArray[np.int32] | None = None,
 ) -> None:
     """Replace the missing values of a variable, in place.
 
@@ -182,6 +183,8 @@ def fill_missing(
         The variable, and the schema it is part of.
     place
         Names the sample with some index in errors.
+    tokens
+        Which points of the grid they are, where they are not all: ``[*samples, channels, points]``.
 
     Raises
     ------
@@ -199,18 +202,23 @@ def fill_missing(
     elif variable.mask == "none":
         wrong, remedy = ~finite, f"the schema declares no mask: Schema.of(ds, masked=[{variable.name!r}])"
     elif variable.mask == "static":
-        wrong = finite != variable.visible
+        visible = variable.visible
+        if tokens is not None:
+            visible = visible.reshape(*visible.shape[: -len(schema.grid.shape)], -1)[..., tokens]
+        wrong = finite != visible
         change = {variable.name: "changing"}
         remedy = f"the mask of the schema is static and says otherwise: Schema.of(ds, masked={change})"
     else:
         wrong, remedy = infinite, ""
     if wrong.any():
         index = tuple(np.argwhere(wrong)[0].tolist())
-        leading = values.ndim + schema.channel_axis
-        sample = place(index[:leading])
+        leading = values.ndim + schema.channel_axis if tokens is None else values.ndim - 2
+        sample, point = place(index[:leading]), index[leading + 1 :]
+        if tokens is not None:
+            point = tuple(int(i) for i in np.unravel_index(tokens[point[0]], schema.grid.shape))
         raise ValueError(
             f"{variable.labels[index[leading]]!r} is {values[index]}"
-            f"{' at ' + sample if sample else ''}, at point {index[leading + 1 :]} of the grid, "
+            f"{' at ' + sample if sample else ''}, at point {point} of the grid, "
             f"and at {wrong.sum() - 1} more; {remedy}"
         )
     values[~finite] = variable.fill

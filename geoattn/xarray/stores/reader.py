@@ -19,6 +19,7 @@ from geoattn.xarray.schema.schema import Schema
 from geoattn.xarray.schema.tensors import fill_missing
 from geoattn.xarray.schema.times import are_dates, check_calendars, check_times, dating, settled, stamp
 from geoattn.xarray.schema.variable import Variable
+from geoattn.xarray.stores.boxes import Box, boxes
 from geoattn.xarray.stores.store import DESCRIBED, Given, Store
 
 Masked = tuple[NDArray[Any], NDArray[np.bool_] | None]
@@ -109,6 +110,9 @@ class Reader:
         self._borders = np.cumsum([0, *map(len, axes)]).tolist()
         self._runs = [list(_runs(store, schema)) for store in self.stores]
         self._static: Masked | None = None
+        #: the points that are read, flat indices of the grid; None for all
+        self.tokens: NDArray[np.int32] | None = None
+        self._boxes: dict[tuple[int, str], list[Box]] = {}
         #: of the values read: at least 32 bits, and exact for every variable
         self.dtype = np.result_type(np.float32, *(variable.dtype for variable in schema.variables))
 
@@ -119,7 +123,7 @@ class Reader:
     def read(self, steps: slice) -> Masked:
         """Values ``[n, C, *grid.shape]`` of some steps, missing ones filled, and where there were values.
 
-        The second is None if the schema declares no mask.
+        Of a :meth:`part` they are ``[n, C, points]``. The second is None if the schema declares no mask.
 
         Raises
         ------
@@ -127,7 +131,8 @@ class Reader:
             If a value is missing where the schema declares no mask, naming variable, level and time.
         """
         chosen = range(len(self))[steps]
-        values = np.empty((len(chosen), len(self.schema), *self.schema.grid.shape), self.dtype)
+        shape = self.schema.grid.shape if self.tokens is None else (len(self.tokens),)
+        values = np.empty((len(chosen), len(self.schema), *shape), self.dtype)
         mask = np.ones(values.shape, bool) if self.schema.masked else None
         for part, own, rows in self._parts(chosen):
             runs = [run for run in self._runs[part] if not run.variable.static]
@@ -153,7 +158,7 @@ class Reader:
         """A reader of the steps from ``start`` to before ``stop``, which a data set holds alone."""
         other = copy.copy(self)
         other.stores, other._borders, other._first = (Given(ds),), [0, stop - start], 0
-        other.times, other._static = self.times[start:stop], None
+        other.times, other._static, other._boxes = self.times[start:stop], None, {}
         return other
 
     def piece(self, names: Iterable[str], start: int, stop: int) -> xarray.Dataset:
@@ -162,6 +167,12 @@ class Reader:
         chosen = store.dataset[list(names)]
         steps = slice(self._first + start, self._first + stop)
         return chosen.isel({self.dim: steps}) if self.dim in chosen.dims else chosen
+
+    def part(self, tokens: NDArray[np.integer]) -> Reader:
+        """A reader of some points of the grid, flat indices, which reads no chunk that has none of them."""
+        other = copy.copy(self)
+        other.tokens, other._boxes, other._static = np.asarray(tokens, np.int32), {}, None
+        return other
 
     def blocks(self, size: int) -> Iterator[slice]:
         """All steps in blocks of about that many bytes, cut where the chunks of the first store end."""
@@ -195,32 +206,47 @@ class Reader:
                 yield part, own, slice(first, end)
 
     def _read_runs(self, part: int, runs: list[_Run], steps: slice, values: NDArray[Any]) -> None:
-        """Read into ``values [n, C, *grid.shape]``."""
+        """Read into ``values [n, C, *grid.shape]``, or ``[n, C, points]``."""
         store, grid_dims, shape = self.stores[part], self._grid_dims[part], self.schema.grid.shape
+        asked = [(run, box) for run in runs for box in self._boxes_of(part, run.variable.name)]
         selections = []
-        for run in runs:
+        for run, box in asked:
             lengths = {self.dim: steps, run.variable.level_dim: run.levels}
+            lengths |= zip(grid_dims, box.slices, strict=True) if box else {}
             dims = store.dims(run.variable.name)
             selections.append((run.variable.name, tuple(lengths.get(dim, slice(None)) for dim in dims)))
-        for run, given in zip(runs, store.read(selections), strict=True):
+        for (run, box), given in zip(asked, store.read(selections), strict=True):
             dims = store.dims(run.variable.name)
             wanted = [d for d in (self.dim, run.variable.level_dim) if d in dims] + list(grid_dims)
             given = given.transpose([dims.index(dim) for dim in wanted])
             lead = 1 if run.variable.static else len(values)
-            given = given.reshape(lead, -1, *shape)
+            levels = len(range(run.levels.start, run.levels.stop)) if run.variable.level_dim else 1
+            given = given.reshape(lead, levels, *(shape if box is None else (-1,)))
             channels = run.channels
-            if run.chosen != tuple(range(given.shape[1])):
+            if run.chosen != tuple(range(levels)):
                 given = given[:, list(run.chosen)]
-            if channels == tuple(range(channels[0], channels[-1] + 1)):
+            if box is not None:
+                values[:, np.array(channels)[:, None], box.places] = given[..., box.inside]
+            elif channels == tuple(range(channels[0], channels[-1] + 1)):
                 values[:, channels[0] : channels[-1] + 1] = given
             else:
                 values[:, list(channels)] = given
+
+    def _boxes_of(self, part: int, name: str) -> Sequence[Box | None]:
+        """What is read of the grid: None for all of it."""
+        if self.tokens is None:
+            return (None,)
+        if (part, name) not in self._boxes:
+            store, dims = self.stores[part], self._grid_dims[part]
+            chunks, sizes = store.chunks(name), store.dataset[name].sizes
+            self._boxes[part, name] = boxes(self.tokens, [sizes[d] for d in dims], [chunks[d] for d in dims])
+        return self._boxes[part, name]
 
     def _fill(self, values: NDArray[Any], mask: NDArray[np.bool_] | None, place: Any, static: bool) -> None:
         for variable, channels in zip(self.schema.variables, self.schema.slices, strict=True):
             if variable.static == static:
                 hidden = None if mask is None else mask[:, channels]
-                fill_missing(values[:, channels], hidden, variable, self.schema, place)
+                fill_missing(values[:, channels], hidden, variable, self.schema, place, self.tokens)
 
     def _put_static(self, values: NDArray[Any], mask: NDArray[np.bool_] | None) -> None:
         """Put the static variables into every step; they are read once."""

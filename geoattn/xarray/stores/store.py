@@ -102,6 +102,12 @@ class Store:
         chunks = variable.encoding.get("chunks") or variable.encoding.get("chunksizes")
         return int(chunks[variable.dims.index(dim)]) if chunks else 1
 
+    def chunks(self, name: str) -> dict[str, int]:
+        """Length of the stored chunks of a variable along each dimension; its size if there are none."""
+        variable = self.dataset.variables[name]
+        chunks = variable.encoding.get("chunks") or variable.encoding.get("chunksizes") or variable.shape
+        return dict(zip(map(str, variable.dims), map(int, chunks), strict=True))
+
     def fingerprint(self, names: Sequence[str]) -> str:
         """A digest that changes when the variables or their coordinates do.
 
@@ -199,6 +205,10 @@ class Given(Store):
     def chunk(self, name: str, dim: str) -> int:
         variable = self.dataset.variables[name]
         return int(variable.chunksizes[dim][0]) if variable.chunks else super().chunk(name, dim)
+
+    def chunks(self, name: str) -> dict[str, int]:
+        found = self.dataset.variables[name].chunksizes
+        return {str(dim): int(sizes[0]) for dim, sizes in found.items()} if found else super().chunks(name)
 
     def fingerprint(self, names: Sequence[str]) -> str:
         """What is known of the data set; it does not tell whether its values changed."""

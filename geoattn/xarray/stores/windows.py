@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -141,6 +142,22 @@ class Windows(Dataset[dict[str, Tensor]]):
                 sample["input" + name] = whole[: self.input_steps]
                 sample["target" + name] = whole[self.input_steps :, self.target_channels]
         return sample
+
+    def part(self, tokens: NDArray[np.integer]) -> Windows:
+        """The same windows of some points of the grid, flat indices: fields are ``[steps, C, points]``.
+
+        No chunk of the stores is read that has none of them.
+
+        Raises
+        ------
+        ValueError
+            If samples are normalised.
+        """
+        if self.statistics is not None:
+            raise ValueError("a part of windows is in physical units: make them with normalise=None")
+        other = copy.copy(self)
+        other.reader, other._held = self.reader.part(tokens), None
+        return other
 
     @property
     def length(self) -> np.timedelta64 | None:
