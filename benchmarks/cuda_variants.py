@@ -2,15 +2,16 @@
 
     python benchmarks/cuda_variants.py            # compiles all of them (some minutes), writes the table
     python benchmarks/cuda_variants.py --check    # compiles all of them, fails where the table differs
+    python benchmarks/cuda_variants.py --also     # compiles all by another compiler, notes that none spills
     python benchmarks/cuda_variants.py --model    # what the table lets expect of an H200, by arithmetic
 
 The table is ``benchmarks/results/cuda_variants.csv``: a row per variant and architecture, so that a
-change of the kernels shows as changed lines. Its head names the compiler, and the sources (without
-their comments) by a digest; the tests compile a part of it anew. ``budget`` is the number of registers
-that lets ``blocks`` blocks share a multiprocessor. The last columns describe the loop over the steps of
-a tile list, as nvdisasm shows it: all of its instructions (those of a nested loop once), and among them
-products of tensor cores and loads of matrices. Kernels for partial tiles have the path of full tiles
-too, which would be counted with the other: their columns are empty.
+change of the kernels shows as changed lines. Its head names the compiler, others by which no variant spills
+either, and the sources (without their comments) by a digest; the tests compile a part of it anew. ``budget``
+is the number of registers that lets ``blocks`` blocks share a multiprocessor. The last columns describe the
+loop over the steps of a tile list, as nvdisasm shows it: all of its instructions (those of a nested loop
+once), and among them products of tensor cores and loads of matrices. Kernels for partial tiles have the path
+of full tiles too, which would be counted with the other: their columns are empty.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ COLUMNS = (
     "architecture", "kernel", "element", "score_dim", "value_dim", "masked", "warps", "columns", "slices",
     "blocks", "shared_bytes", "registers", "budget", "spilled_bytes", *LOOP,
 )  # fmt: skip
+
+#: the line of the table's head that names other compilers
+ALSO = "nothing spills either by"
 
 Row = dict[str, str]
 
@@ -239,6 +243,7 @@ def model(rows: list[Row]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare with the table instead of writing it")
+    parser.add_argument("--also", action="store_true", help="note another compiler by which nothing spills")
     parser.add_argument("--model", action="store_true", help="print what the table lets expect")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="compilers at a time")
     arguments = parser.parse_args()
@@ -255,6 +260,16 @@ def main() -> int:
         found = differences(rows, read()[1])
         print("\n".join(found) or f"{len(rows)} rows as in {RESULTS}")
         return bool(found or over)
+    if arguments.also:
+        kept, table = read()
+        if kept["sources"] != known["sources"]:
+            print("the table is of other sources; write it anew first", file=sys.stderr)
+            return 2
+        if not over:
+            kept[ALSO] = ", ".join(sorted({*kept.get(ALSO, "").split(", "), known["compiler"]} - {""}))
+            write_text(written(kept, table), RESULTS)
+            print(f"{len(rows)} variants, none of which spills by {known['compiler']}")
+        return over
     write_text(written(known, rows), RESULTS)
     print(f"{len(rows)} rows written to {RESULTS}")
     return over

@@ -34,6 +34,7 @@ import torch
 
 import geoattn as ga
 from geoattn._files import write_text
+from geoattn.backends.base import Pairs
 from geoattn.backends.triton import variants
 from geoattn.backends.triton.backend import Triton, kernel
 from geoattn.backends.triton.variants import Variant
@@ -55,15 +56,25 @@ PRODUCTS = ("UTCHMMA", "HGMMA", "HMMA", "v_mfma")
 #: those that 16-bit elements should take
 UNITS = {"sm_80": "HMMA", "sm_90": "HGMMA", "sm_100": "UTCHMMA", "sm_120": "HMMA", "gfx942": "v_mfma"}
 COLUMNS = (
-    "architecture", "kernel", "element", "score_dim", "value_dim", "shared_by", "gathered", "rows", "columns",
+    "architecture", "kernel", "element", "score_dim", "value_dim", "shared_by", "gathered", "related", "rows",
+    "columns",
     "warps", "stages", "slices", "shared_bytes", "registers", "spills", "partial", "full", "products",
 )  # fmt: skip
 Row = dict[str, str]
 
 
-#: element type, head dim, query heads that share a key head, whether keys are gathered
-CASES = tuple((torch.bfloat16, dim, 1, True) for dim in (64, 128))
-Work = tuple[str, torch.dtype, int, int, bool]
+#: element type, head dim, query heads that share a key head, whether keys are gathered, a bias for every pair
+CASES = (
+    (torch.bfloat16, 64, 1, True, False),
+    (torch.bfloat16, 128, 1, True, False),
+    (torch.bfloat16, 32, 1, True, False),
+    (torch.bfloat16, 256, 1, True, False),
+    (torch.float16, 64, 1, False, False),
+    (torch.bfloat16, 64, 4, True, False),
+    (torch.bfloat16, 64, 1, True, True),
+    (torch.float32, 64, 1, True, False),
+)
+Work = tuple[str, torch.dtype, int, int, bool, bool]
 
 
 def works() -> list[Work]:
@@ -112,21 +123,25 @@ class Compiling(Triton):
 
 def launched(work: Work) -> list[tuple[Variant, Any]]:
     """What the forward and backward pass of a small problem launch: variants, compiled."""
-    target, dtype, dim, shared, gathered = work
+    target, dtype, dim, shared, gathered, related = work
     grid = ga.grids.cartesian((300,))
     hood = ga.window(grid, 9) if gathered else ga.everything(grid)
     q = torch.zeros(2, 300, 2 * shared, dim, dtype=dtype)
     k = v = torch.zeros(2, 300, 2, dim, dtype=dtype)
     bias = torch.zeros(1, 300)
+    pairs = None
+    if related:
+        relation = ga.relations.offsets(hood)
+        pairs = Pairs(relation, torch.zeros(1, 2 * shared, relation.count))
     backend = Compiling(target)
-    out, lse = backend.forward(q, k, v, bias, hood, 0.3)
-    backend.backward(out, None, q, k, v, bias, out, lse, hood, 0.3, True)
+    out, lse = backend.forward(q, k, v, bias, hood, 0.3, pairs)
+    backend.backward(out, None, q, k, v, bias, out, lse, hood, 0.3, True, False, pairs, related)
     return backend.made
 
 
 def described(work: Work, variant: Variant) -> Row:
     """What is known before it is compiled."""
-    target, dtype, *_ = work
+    target, dtype, *_, related = work
     given, name = variant.constants, variant.kernel
     if name == "key_gradients":
         sides = (side for side in ("score", "value") if given[f"{side.upper()}_SIDE"])
@@ -140,6 +155,7 @@ def described(work: Work, variant: Variant) -> Row:
         "value_dim": given["VALUE_DIM"],
         "shared_by": given.get("SHARED", ""),
         "gathered": given.get("GATHERED", ""),
+        "related": related,
         "rows": rows,
         "columns": given["N"],
         "warps": variant.warps,
@@ -298,6 +314,16 @@ def faults(row: Row) -> list[str]:
     return found
 
 
+#: products of a pair in each kernel: two forward; of the seven that run backward, five count
+PAIR_PRODUCTS = {
+    "attend": 2,
+    "query_gradient": 3,
+    "key_gradients (score and value)": 4,
+    "key_gradients (score)": 3,
+    "key_gradients (value)": 2,
+}
+
+
 def clocks(row: Row, masked: int, unmasked: int) -> dict[str, float]:
     """Clocks of a multiprocessor for these steps, by what bounds them."""
     channels, columns = int(row["score_dim"]) + int(row["value_dim"]), int(row["columns"])
@@ -307,29 +333,35 @@ def clocks(row: Row, masked: int, unmasked: int) -> dict[str, float]:
     return {
         "issue": instructions * int(row["warps"]) / gpu_model.ISSUED,
         "cache": (masked + unmasked) * 64 * channels * 2 / gpu_model.CACHED,
-        "products": pairs * 2 * channels / gpu_model.PRODUCTS,
+        "products": pairs * channels * PAIR_PRODUCTS[row["kernel"]] / gpu_model.PRODUCTS,
         "exponents": pairs / gpu_model.EXPONENTS,
     }
 
 
 def model(rows: list[Row]) -> None:
-    """Print bounds on the speed of the forward pass that follow from instructions and bytes alone."""
+    """Print bounds on speed that follow from instructions and bytes alone."""
     names = ("issue", "cache", "products", "exponents")
-    print(gpu_model.heading("forward in bfloat16, steps of 128 rows", names))
+    print(gpu_model.heading("bfloat16, steps of 128 rows", names))
+    plain = {"architecture": "sm_90", "element": "bf16", "shared_by": "1", "related": "False"}
+    kept = [row for row in rows if plain.items() <= row.items()]
     for title, hood in gpu_model.neighborhoods().items():
-        plan = block_plan(hood)
-        counted = choice.steps(plan.bounds, plan.block_class)
+        plans = {False: block_plan(hood), True: block_plan(hood.transpose())}
+        steps = {side: choice.steps(plan.bounds, plan.block_class) for side, plan in plans.items()}
         useful = int(hood.counts.sum())
-        for dim in (64, 128):
-            row = next(
-                row
-                for row in rows
-                if (row["architecture"], row["kernel"], row["element"]) == ("sm_90", "attend", "bf16")
-                and (row["score_dim"], row["shared_by"]) == (str(dim), "1")
-            )
-            share = useful / (counted.count * 128 * 64)
-            found = clocks(row, counted.masked, counted.unmasked)
-            print(gpu_model.line(title, "forward", dim, share, useful * 4 * dim, found), flush=True)
+        share = useful / (steps[False].count * 128 * 64)
+        for name, per_pair in (("forward", 4), ("backward", 10)):
+            for dim in (64, 128):
+                total = dict.fromkeys(names, 0.0)
+                for row in kept:
+                    of_pass = row["kernel"] in PAIR_PRODUCTS and (row["kernel"] == "attend") == (
+                        per_pair == 4
+                    )
+                    if not of_pass or row["score_dim"] != str(dim):
+                        continue
+                    counted = steps[row["kernel"].startswith("key")]
+                    for bound, n in clocks(row, counted.masked, counted.unmasked).items():
+                        total[bound] += n
+                print(gpu_model.line(title, name, dim, share, useful * per_pair * dim, total), flush=True)
 
 
 def main() -> int:

@@ -262,7 +262,7 @@ def test_what_is_not_a_number_in_a_table_reaches_the_queries_that_look_it_up():
 
 
 @pytest.mark.parametrize("capability", [80, 120])
-@pytest.mark.parametrize(("dtype", "dim"), [(BF16, 256), (F32, 192)])
+@pytest.mark.parametrize(("dtype", "dim"), [(BF16, 256), (F32, 192), (F32, 256)])
 def test_blocks_of_other_devices_match_float64(capability, dtype, dim, monkeypatch):
     """Less shared memory: fewer rows and columns in a block, down to a single warp."""
     monkeypatch.setattr(Emulated, "architecture", lambda *_: capability)

@@ -1,5 +1,7 @@
 """Pictures show the keys that a query sees, no more and no fewer."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -153,3 +155,14 @@ def test_numbers_are_colors_on_the_sphere_and_in_slices():
 def test_queries_outside_the_grid_are_refused(query):
     with pytest.raises(IndexError, match=r"query .* is outside the shape"):
         ga.picture(ga.window(PLANE, 3), query)
+
+
+def test_dates_along_an_axis_do_not_run_into_each_other():
+    times = np.arange("2020-01-01T00", "2020-01-11T00", 6, dtype="datetime64[h]")
+    figure = ga.plot.curves(None, "time", {"height (m)": {"mean": (times, np.arange(len(times)))}})
+    figure.canvas.draw()
+    labels = [label for label in figure.axes[0].get_xticklabels() if label.get_text()]
+    boxes = [label.get_window_extent() for label in labels]
+    assert len(boxes) > 2
+    for left, right in itertools.pairwise(boxes):
+        assert left.x1 < right.x0, [label.get_text() for label in labels]

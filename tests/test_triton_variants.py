@@ -51,7 +51,7 @@ def test_compiled_anew_they_are_as_the_table_says(target, monkeypatch, tmp_path)
     import triton
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))  # a cache holds what was compiled before
-    rows = table.compiled((target, torch.bfloat16, 64, 1, True))
+    rows = table.compiled((target, torch.bfloat16, 64, 1, True, False))
     assert len(rows) >= 4
     assert [table.faults(row) for row in rows] == [[]] * len(rows)
     if triton.__version__ == KNOWN["triton"]:

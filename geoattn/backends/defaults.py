@@ -43,7 +43,7 @@ def _any() -> bool:
 DEFAULTS = (
     Default("GPUs of AMD", "cuda", _rocm, ("sdpa", "triton", "flex", "reference"), NOT_MEASURED),
     Default("GPUs of NVIDIA", "cuda", _any, ("sdpa", "cuda", "triton", "flex", "reference"), NOT_MEASURED),
-    # the kernels of "cpu" are vector code for any processor that LLVM knows
+    # the kernels of "cpu" are vector code for any processor that LLVM knows; tests/test_neon.py reads Arm's
     Default("Arm CPUs", "cpu", _arm, ("sdpa", "cpu", "reference"), NOT_MEASURED),
     Default("x86 CPUs", "cpu", _any, ("sdpa", "cpu", "reference"), "cpu.json"),
     Default("Apple's GPU", "mps", _any, ("reference",), NOT_MEASURED),

@@ -55,7 +55,13 @@ def plot(axes: Any, lines: Lines) -> None:
     """Labelled lines with a grid behind and a legend."""
     for label, (x, y) in lines.items():
         axes.plot(x, y, marker="o", markersize=3, label=label)
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = axes.xaxis.get_major_locator()
+    if isinstance(locator, AutoDateLocator):  # dates: what all have in common is written once
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axes.grid(alpha=0.3)
+    axes.margins(y=0.15)  # room for the legend
     axes.legend(fontsize="small")
 
 

@@ -74,7 +74,9 @@ def _kernel(emit: Callable[..., None]) -> Any:
     ours = list(inspect.signature(typed).parameters.values())[:2]
     theirs = list(inspect.signature(emit).parameters.values())[1:]
     typed.__signature__ = inspect.Signature([*ours, *theirs])  # type: ignore[attr-defined]
-    return intrinsic(typed)
+    kernel = intrinsic(typed)
+    kernel.emit = emit  # for other machines than this one, in tests
+    return kernel
 
 
 def _list_rows(
@@ -254,8 +256,8 @@ def _emit_exponentials(v: Vectors, scores: Value, count: Value, maxima: Value, s
     b = v.builder
     scores, maxima, sums = (v.pointer(a) for a in (scores, maxima, sums))
     tops = [v.load(v.at(maxima, index(i * v.width))) for i in range(v.per_row)]
-    # Four keys at once: their exponentials are independent and overlap.
-    several = 4
+    # four vectors at once: their exponentials are independent and overlap, more would leave the registers
+    several = max(1, 4 // v.per_row)
     running = [v.load(v.at(sums, index(i * v.width))) for i in range(v.per_row)]
     with v.loop(index(0), count, several, running) as keys:
         for r in range(several):

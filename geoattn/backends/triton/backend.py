@@ -99,7 +99,8 @@ class Triton:
         value_dim, shared = v.shape[-1], heads // k.shape[2]
         out = q.new_empty(batch, queries, heads, value_dim)
         lse = q.new_empty(batch, queries, heads, dtype=torch.float32)
-        variant = variants.forward(Shape(q.dtype, score_dim, value_dim, shared, self.architecture(q.device)))
+        architecture, related = self.architecture(q.device), pairs is not None
+        variant = variants.forward(Shape(q.dtype, score_dim, value_dim, shared, architecture, related))
         of = hood if pairs is None else pairs.relation
         plan = device_plan(of, variant.constants["TILES"], q.device)
         views = (view(x) for x in (q, k, v, out))
@@ -127,13 +128,14 @@ class Triton:
     ) -> Gradients:
         (batch, queries, heads, score_dim), (_, keys, key_heads, value_dim) = q.shape, v.shape
         shared, architecture = heads // key_heads, self.architecture(q.device)
-        shape = Shape(q.dtype, score_dim, value_dim, shared, architecture)
+        shape = Shape(q.dtype, score_dim, value_dim, shared, architecture, pairs is not None)
         rows = batch * queries * heads
         notes = q.new_empty(2, batch, queries, heads, dtype=torch.float32)
         lse, grad_lse = lse.contiguous(), None if grad_lse is None else grad_lse.contiguous()
+        noted = variants.note(value_dim)
         self.launch(
-            variants.note(value_dim),
-            math.ceil(rows / variants.NOTED),
+            noted,
+            math.ceil(rows / noted.constants["N"]),
             (view(out), view(grad_out), lse, grad_lse, notes, rows, queries, heads),
             q.device,
         )

@@ -12,7 +12,7 @@ import torch
 
 #: head dims that the kernels take
 MOST_CHANNELS = 512
-#: queries of one program of the kernel that notes what the backward pass needs to know of them
+#: queries of one program, at most, of the kernel that notes what the backward pass needs to know of them
 NOTED = 32
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -62,13 +62,19 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What a variant is chosen by; ``shared`` query heads use one key head."""
+    """What a variant is chosen by: ``shared`` query heads use one key head, pairs ``related`` by a bias."""
 
     dtype: torch.dtype
     score_dim: int
     value_dim: int
     shared: int
     architecture: str
+    related: bool = False
+
+    @property
+    def consumer(self) -> bool:
+        """Whether it is consumers' Blackwell."""
+        return self.architecture in ("sm_120", "sm_121")
 
     @property
     def precision(self) -> str:
@@ -78,16 +84,16 @@ class Shape:
     def widths(self, most: int) -> dict[str, Any]:
         return {
             "SCORE_DIM": self.score_dim,
-            "SCORE_WIDTH": _width(self.score_dim, most, self.architecture),
+            "SCORE_WIDTH": _width(self.score_dim, most, self.consumer),
             "VALUE_DIM": self.value_dim,
-            "VALUE_WIDTH": _width(self.value_dim, most, self.architecture),
+            "VALUE_WIDTH": _width(self.value_dim, most, self.consumer),
             "PRECISION": self.precision,
         }
 
 
-def _width(channels: int, most: int, architecture: str = "") -> int:
+def _width(channels: int, most: int, consumer: bool = False) -> int:
     """Channels at once: a power of 2, 16 at least; on consumers' Blackwell 32, or ptxas spills."""
-    least = 32 if architecture in ("sm_120", "sm_121") else 16
+    least = 32 if consumer else 16
     return min(max(least, 1 << (channels - 1).bit_length()), most)
 
 
@@ -148,17 +154,25 @@ def _of(kernel: str, shape: Shape, pack: int, own: str | None, more: dict[str, A
     steps = _STEPS[unit][kernel]
     narrow = row > steps.most_of_32
     widest = max(shape.score_dim, shape.value_dim)
-    parts = 8 if unit == "mfma" else 4
+    # without instructions for whole warp groups, operands take registers too
+    crowded = unit in ("mma", "mfma")
+    parts = 8 if unit == "mfma" or (unit == "mma" and row >= 512) else 4
+    columns = 64 if row <= steps.most_of_64 and not (crowded and shape.related) else 32
+    if unit == "mma":
+        split = shape.dtype == torch.float32
+        of_keys = narrow and kernel == "key_gradients" and own == "SCORE"
+        columns = 16 if (split and not shape.consumer) or (of_keys and not split) else columns
+    one_tile = pack == 2 or (narrow and unit == "mfma") or (unit == "mma" and shape.dtype == torch.float32)
     widths = shape.widths(min(64, max(16, _width(widest, MOST_CHANNELS) // parts)) if narrow else 128)
     sizes = {
         "SHARED": shape.shared,
         **({"PACK": pack} if kernel != "key_gradients" else {}),
-        "TILES": 1 if pack == 2 or (narrow and unit == "mfma") else 2,
-        "N": 64 if row <= steps.most_of_64 else 32,
+        "TILES": 1 if one_tile else 2,
+        "N": columns,
         **widths,
         **more,
     }
-    stages = 1 if narrow else steps.stages_of_64 if row <= steps.most_of_64 else steps.stages_of_32
+    stages = 1 if narrow else steps.stages_of_64 if columns == 64 else steps.stages_of_32
     slices = 1 if own is None else -(-widths[f"{own}_DIM"] // widths[f"{own}_WIDTH"])
     return Variant(kernel, tuple(sizes.items()), warps=8, stages=stages, slices=slices)
 
@@ -188,7 +202,8 @@ def key_gradients(shape: Shape) -> list[Variant]:
 
 def note(value_dim: int) -> Variant:
     """What the backward pass needs to know of each query."""
-    sizes = {"VALUE_DIM": value_dim, "VALUE_WIDTH": _width(value_dim, 128), "N": NOTED}
+    rows = NOTED if value_dim <= 128 else NOTED // 2
+    sizes = {"VALUE_DIM": value_dim, "VALUE_WIDTH": _width(value_dim, 128), "N": rows}
     return Variant("note", tuple(sizes.items()), warps=4, stages=1)
 
 

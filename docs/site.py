@@ -1,0 +1,311 @@
+"""What mkdocs does not do by itself for the site of ``mkdocs.yml``: its hooks.
+
+- The reference has a page for each part of the package, made of the names that the part makes public.
+- README, CHANGELOG and the like are pages too, and so are the source files that a page links to: a link to a
+  file of the repository leads to it within the site. One that leads nowhere is a warning, and ends the build.
+- What the library refuses is listed from its sources, and pictures of neighborhoods are drawn by itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import io
+import logging
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import griffe
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parent.parent
+LOG = logging.getLogger("mkdocs.hooks.geoattn")
+
+#: files of the repository that are pages of the site
+PAGES = {
+    "README.md": "overview.md",
+    "CHANGELOG.md": "changes.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "cuda/README.md": "cuda-kernels.md",
+    "grids/README.md": "shipped-grids.md",
+}
+#: parts of the package with a page each, in this order
+PARTS = (
+    "grids", "neighborhoods", "relations", "plans", "nn", "models", "parallel", "xarray", "training", "plot",
+    "backends", "testing",
+)  # fmt: skip
+COMPAT = ("natten", "torch_harmonics")
+
+
+# -- the reference ----------------------------------------------------------------------------------------
+
+
+def reference() -> dict[str, str]:
+    """The pages of the reference by their paths."""
+    import geoattn
+
+    own = [name for name in geoattn.__all__ if not inspect.ismodule(getattr(geoattn, name))]
+    pages = {"reference/geoattn.md": _page("geoattn", own)}
+    for part in PARTS:
+        module = importlib.import_module(f"geoattn.{part}")
+        pages[f"reference/{part}.md"] = _page(f"geoattn.{part}", list(module.__all__))
+    for name in COMPAT:
+        module = importlib.import_module(f"geoattn.compat.{name}")
+        public = getattr(module, "__all__", [n for n in vars(module) if not n.startswith("_")])
+        pages[f"reference/compat-{name}.md"] = _page(f"geoattn.compat.{name}", list(public))
+    return pages
+
+
+@cache
+def _sources() -> Any:
+    return griffe.load("geoattn", search_paths=[str(ROOT)])
+
+
+def _written(place: str) -> bool:
+    """Whether the sources hold what stands at ``geoattn.….name``."""
+    try:
+        return bool(_sources()[place.removeprefix("geoattn.")])
+    except KeyError:
+        return False
+
+
+def _page(module: str, names: list[str]) -> str:
+    """A module's page: what it says of itself, then each public name where it is defined."""
+    found = importlib.import_module(module)
+    lines = [f"# {module}", "", inspect.cleandoc(found.__doc__ or ""), ""]
+    constants = []
+    for name in names:
+        value = getattr(found, name)
+        if inspect.isfunction(value) or inspect.isclass(value):
+            place = f"{value.__module__}.{value.__qualname__}"
+            if _written(place):
+                lines += [f"::: {place}", "    options:", f"      heading: {module}.{name}"]
+                lines += [f"      toc_label: {name}", ""]
+            else:  # made at run time: no tool that reads sources finds it
+                lines += [
+                    f"## {module}.{name}",
+                    "",
+                    "```python",
+                    f"{name}{inspect.signature(value)}",
+                    "```",
+                    "",
+                ]
+                lines += [inspect.cleandoc(value.__doc__ or ""), ""]
+        elif not inspect.ismodule(value):
+            constants.append(f"- `{module}.{name}`: `{type(value).__name__}`")
+    return "\n".join([*lines, *(["## Also", "", *constants] if constants else [])]) + "\n"
+
+
+# -- refusals ---------------------------------------------------------------------------------------------
+
+#: folders and files of the sources: what a reader was doing
+AREAS = (
+    (("functional", "ops", "derivatives", "programs", "backends/"), "Attention and its operands"),
+    (("grids/",), "Grids"),
+    (("neighborhoods/", "relations/", "plans/"), "Neighborhoods, relations, plans"),
+    (("nn/", "models/"), "Modules and models"),
+    (("xarray/", "_accessor"), "Files, stores, forecasts, scores"),
+    (("parallel/",), "Many processes"),
+    (("training/", "tasks/", "commands/", "__main__", "demo"), "Training, tasks, commands"),
+    (("compat/",), "Names of other libraries"),
+    (("",), "Elsewhere"),
+)
+
+
+def refusals() -> str:
+    """All that the library refuses, by what one was doing, in its own words."""
+    path = ROOT / "tests" / "remedies.py"
+    spec = importlib.util.spec_from_file_location("remedies", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    groups: dict[str, dict[str, str]] = {title: {} for _, title in AREAS}
+    for found in module.refusals():
+        title = next(title for starts, title in AREAS if found.file.startswith(starts))
+        words = re.sub(r"\{[^{}]*\}", "…", found.text).strip()
+        if len(words) > 12:
+            groups[title].setdefault(words, found.file)
+    lines = []
+    for title, entries in groups.items():
+        if entries:
+            lines += [f"### {title}", ""]
+            lines += [f"- `{words.replace('`', chr(39))}`" for words in sorted(entries, key=str.lower)] + [""]
+    return "\n".join(lines)
+
+
+# -- pictures ---------------------------------------------------------------------------------------------
+
+
+@cache
+def pictures() -> dict[str, tuple[str, str, bytes]]:
+    """By name: a title, the code, and the picture of the neighborhood that the code makes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    import geoattn as ga
+
+    found = {}
+    for name, (title, code, query) in SHOWN.items():
+        values: dict[str, Any] = {"ga": ga}
+        exec(code, values)
+        axes = ga.picture(values["hood"], query)
+        file = io.BytesIO()
+        axes.figure.savefig(file, format="png", dpi=80, bbox_inches="tight")
+        plt.close(axes.figure)
+        found[name] = (title, code, file.getvalue())
+    return found
+
+
+SHOWN: dict[str, tuple[str, str, Any]] = {
+    "disc": (
+        "A disc on the sphere, near a pole",
+        "grid = ga.grids.gaussian(32, 64)\nhood = ga.geodesic(grid, radius=20)",
+        (3, 20),
+    ),
+    "healpix": (
+        "A disc on HEALPix",
+        "grid = ga.grids.healpix(16)\nhood = ga.geodesic(grid, radius=15)",
+        700,
+    ),
+    "nearest": (
+        "The nearest points of another grid",
+        "fine, coarse = ga.grids.equiangular(46, 90), ga.grids.icosahedral(3)\n"
+        "hood = ga.nearest(fine, coarse, k=9)",
+        (20, 30),
+    ),
+    "hops": (
+        "Hops along the edges of a mesh",
+        "mesh = ga.grids.icosahedral(3)\nhood = ga.k_hop(mesh, 3)",
+        100,
+    ),
+    "window": (
+        "A window on a plane, dilated along one axis",
+        "plane = ga.grids.cartesian((24, 32))\nhood = ga.window(plane, (7, 5), dilation=(2, 1))",
+        (5, 16),
+    ),
+    "swin": (
+        "Swin's shifted blocks",
+        "plane = ga.grids.cartesian((24, 32))\n"
+        'hood = ga.window(plane, 8, stride=8, offset=4, boundary="clip")',
+        (13, 13),
+    ),
+    "periodic": (
+        "A window around a periodic axis",
+        "plane = ga.grids.cartesian((24, 32), periodic=(False, True))\nhood = ga.window(plane, 7)",
+        (12, 1),
+    ),
+    "curve": (
+        "A piece of the Hilbert curve",
+        "plane = ga.grids.cartesian((32, 32))\nhood = ga.curve_window(plane, 64)",
+        (13, 18),
+    ),
+}
+
+
+def gallery() -> str:
+    """The page with all pictures: pattern, picture, cost, code."""
+    import geoattn as ga
+
+    lines = [
+        "# Neighborhoods in pictures",
+        "",
+        "Each picture shows the keys that one query sees; what a pattern costs is what its plan says "
+        "(`ga.plans.estimate`), for tiles of 64 × 64 pairs as the GPU kernels take them.",
+        "",
+    ]
+    for name, (title, code, _) in pictures().items():
+        values: dict[str, Any] = {"ga": ga}
+        exec(code, values)
+        hood = values["hood"]
+        cost = str(ga.plans.estimate(hood))
+        lines += [f"## {title}", "", f"![{title}](pictures/{name}.png)", "", "```python", code, "```", ""]
+        lines += ["```text", repr(hood), cost, "```", ""]
+    return "\n".join(lines)
+
+
+# -- what mkdocs calls ------------------------------------------------------------------------------------
+
+
+def on_config(config: Any) -> Any:
+    """Put the pages of the reference into the navigation."""
+    entries = []
+    for path in reference():
+        name = Path(path).stem.replace("compat-", "compat.")
+        entries.append({name if name == "geoattn" else f"geoattn.{name}": path})
+    for section in config.nav:
+        for title in section:
+            if section[title] == "REFERENCE":
+                section[title] = entries
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the pages and pictures that are made by the build."""
+    made: dict[str, str | bytes] = {target: (ROOT / source).read_text() for source, target in PAGES.items()}
+    made |= reference() | {"pictures.md": gallery()}
+    made |= {f"pictures/{name}.png": picture for name, (_, _, picture) in pictures().items()}
+    for path, content in made.items():
+        files.append(File.generated(config, path, content=content))
+    page = files.get_file_from_path("troubleshooting.md")
+    if page is not None:
+        page.content_string = page.content_string.replace("<!-- all refusals -->", refusals())
+    texts = {file.src_uri: file.content_string for file in files if file.src_uri.endswith(".md")}
+    for source in sorted(set().union(*(linked(text, path) for path, text in texts.items()))):
+        if source not in PAGES and (ROOT / source).is_file() and files.get_file_from_path(source) is None:
+            files.append(File.generated(config, _copy(source), content=(ROOT / source).read_bytes()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Let links to files of the repository lead to where these are in the site."""
+    return re.sub(LINK, lambda found: _led(found, page.file.src_uri), markdown)
+
+
+LINK = re.compile(r"(?<!\\)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
+
+
+def _origin(page: str) -> Path:
+    """The folder from which a page's links count."""
+    written = {target: source for source, target in PAGES.items()}
+    return (ROOT / written.get(page, f"docs/{page}")).parent
+
+
+def linked(text: str, page: str) -> set[str]:
+    """The files of the repository, outside ``docs``, to which a page links."""
+    found = set()
+    for path, _ in re.findall(LINK, text):
+        place = (_origin(page) / path).resolve()
+        if place.is_relative_to(ROOT) and not place.is_relative_to(ROOT / "docs"):
+            found.add(place.relative_to(ROOT).as_posix())
+    return found
+
+
+def _copy(source: str) -> str:
+    """Where a source file lies in the site: as text, so that browsers show it."""
+    binary = Path(source).suffix in (".png", ".json", ".csv", ".ipynb")
+    return f"sources/{source}" if binary else f"sources/{source}.txt"
+
+
+def _led(found: re.Match[str], page: str) -> str:
+    path, anchor = found[1], found[2] or ""
+    place = (_origin(page) / path).resolve()
+    if not place.is_relative_to(ROOT):
+        return found[0]
+    inside = place.relative_to(ROOT).as_posix()
+    up = "../" * page.count("/")
+    if inside in PAGES:
+        return f"]({up}{PAGES[inside]}{anchor})"
+    if inside.startswith("docs/"):
+        return f"]({up}{inside.removeprefix('docs/')}{anchor})"
+    if place.is_dir():
+        return "]"  # no page lists a folder: the words stay
+    if not place.exists():
+        LOG.warning("%s links to %s, which is not there", page, path)
+        return found[0]
+    return f"]({up}{_copy(inside)})"
