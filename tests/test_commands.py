@@ -1,8 +1,10 @@
 """The command line as a whole: what it lists, how it refuses, and that every option says what it does."""
 
 import argparse
+import io
 import subprocess
 import sys
+import time
 from importlib import import_module
 
 import pytest
@@ -119,3 +121,30 @@ def test_tables_have_their_numbers_to_the_right():
         ["test", "rmse", "depth", "1", "2"],
         ["stable", "yes"],
     ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("stream", [Terminal(), io.StringIO()], ids=["terminal", "file"])
+def test_a_bar_shows_on_a_terminal_alone(stream, monkeypatch):
+    pytest.importorskip("xarray", reason="long work is on stores")
+    from geoattn.xarray.stores.progress import bar
+
+    monkeypatch.setattr(sys, "stderr", stream)
+    with bar("block") as tell:
+        tell(3, 7)
+        time.sleep(0.2)  # a bar is drawn ten times a second
+        tell(5, 7)
+    assert ("5/7" in stream.getvalue()) == stream.isatty()
+
+
+def test_training_shows_its_bar_on_a_terminal_alone(monkeypatch):
+    pytest.importorskip("lightning", reason="the bar is Lightning's")
+    from geoattn.training.callbacks import TrainingBar
+
+    for stream in (Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert TrainingBar(10).is_enabled == stream.isatty()

@@ -383,7 +383,7 @@ def test_score_is_the_librarys_by_region_and_its_file_in_weatherbench2s_layout(p
 def test_score_of_an_ensemble_and_of_anomalies(pair, capsys, tmp_path):
     words = ["score", pair / "ensemble.zarr", "--truth", pair / "truth.zarr", "--variables", "t"]
     words += ["--levels", "850", "--output", tmp_path / "s.nc"]
-    assert run(*words, "--climatology", pair / "climatology.nc") == 0
+    assert run(*words, "--climatology", pair / "climatology.nc", "--persistence") == 0
     truth, forecast = source(), forecast_of(source(), 3)[["t"]].sel(level=[850])
     mean = forecast.mean("realization", keep_attrs=True)
     with xr.open_dataset(tmp_path / "s.nc", decode_timedelta=True) as found:
@@ -391,6 +391,7 @@ def test_score_of_an_ensemble_and_of_anomalies(pair, capsys, tmp_path):
             "rmse": metrics.rmse(mean, truth),
             "acc": metrics.acc(mean, truth, metrics.climatology(truth[["t"]], hours=False)),
             "crps": metrics.crps(forecast, truth),
+            "rmse of persistence": metrics.rmse(metrics.persistence(mean, truth), truth),
         }
         for name, score in expected.items():
             np.testing.assert_allclose(

@@ -35,6 +35,7 @@ def _report(ds: Any, options: argparse.Namespace) -> dict[str, Any]:
     """Everything that is found, as JSON types."""
     from geoattn.grids import recognise
     from geoattn.xarray.stores.looking import look
+    from geoattn.xarray.stores.progress import bar
 
     refused: list[dict[str, str]] = []
     found = None
@@ -44,7 +45,7 @@ def _report(ds: Any, options: argparse.Namespace) -> dict[str, Any]:
         refused.append({"by": "every command", "reason": _words(reason)})
     kinds = {str(name): _samples(ds, str(name), found) for name in ds.data_vars}
     numbers = {n: d for n, d in kinds.items() if d is not None}
-    with stores.bar("step") as tell:
+    with bar("step") as tell:
         seen, whole = 0, 1
 
         def count(new: int) -> None:

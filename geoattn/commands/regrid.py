@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
     from geoattn.xarray.regrid_stores import regrid_store
     from geoattn.xarray.schema.schema import describes_grid
     from geoattn.xarray.stores.joined import open_stores
+    from geoattn.xarray.stores.progress import bar
 
     ds = open_stores(options.stores)
     if options.variables:
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         keep = {*options.variables, *(name for name in ds.data_vars if describes_grid(ds, name))}
         ds = ds[[name for name in ds.data_vars if name in keep]]
     target = open_stores(options.like) if options.like else from_words(options.grid)
-    with stores.cluster(options) as client, stores.bar("block") as tell:
+    with stores.cluster(options) as client, bar("block") as tell:
         path = regrid_store(
             ds,
             target,

@@ -50,6 +50,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out points where the truth has no value, or where either has none (refuse them)",
     )
     add("--ensemble-dim", default="realization", help="the dimension of members (%(default)s)")
+    add("--persistence", action="store_true", help="score the forecast that nothing changes beside it")
     add("--spectra", action="store_true", help="take the spectra along parallels of forecast and truth too")
     add("--output", metavar="FILE", help="netCDF file of the scores, by metric, region, lead time and level")
     add("--picture", metavar="FILE", help="picture of the first score, and of spectra beside it")
@@ -61,32 +62,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from geoattn.xarray.scores.jobs import ScoreJob
     from geoattn.xarray.scores.regions import regions
-    from geoattn.xarray.stores.jobs import run as run_job
     from geoattn.xarray.stores.joined import open_stores
 
     forecast = _chosen(open_stores(options.stores), options)
     truth = open_stores(options.truth)
     members = options.ensemble_dim if options.ensemble_dim in forecast.dims else ""
     scores = _scores(forecast, options, members)
-    job = ScoreJob(
-        scores,
-        forecast,
-        truth,
-        weights=None if options.weights == "quadrature" else options.weights,
-        mask=options.mask,
-        climatology=open_stores(options.climatology) if options.climatology else None,
-        ensemble_dim=members,
-        regions=regions(forecast, options.regions, options.weights, **stores.recognition(options)),
-    )
-    done = 0
-    with stores.cluster(options) as client, stores.bar("block") as tell:
-
-        def count(new: int) -> None:
-            nonlocal done
-            done += new
-            tell(done, len(job.pieces))
-
-        found = run_job(job, client, count)
+    shared: dict[str, Any] = {
+        "weights": None if options.weights == "quadrature" else options.weights,
+        "mask": options.mask,
+        "climatology": open_stores(options.climatology) if options.climatology else None,
+        "regions": regions(forecast, options.regions, options.weights, **stores.recognition(options)),
+    }
+    jobs = [ScoreJob(scores, forecast, truth, ensemble_dim=members, **shared)]
+    if options.persistence:
+        single = {name: one for name, one in _scores(forecast, options, "").items() if name in OF_MEANS}
+        jobs.append(ScoreJob(single, _still(forecast, truth, members), truth, **shared))
+    found, *still = _run(jobs, options)
+    for of_persistence in still:
+        found |= {f"{name} of persistence": score for name, score in of_persistence.items()}
     spectra = {name: found.pop(name) for name in list(found) if name.startswith("spectrum")}
     whole = _together(found)
     rows, header = _rows(whole)
@@ -94,6 +88,35 @@ def run(options: argparse.Namespace) -> int:
     print(tables.table(header, rows))
     _save(whole, spectra, options)
     return 0
+
+
+def _run(jobs: list[Any], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The results of jobs, with one bar for all."""
+    from geoattn.xarray.stores.jobs import run as run_job
+    from geoattn.xarray.stores.progress import bar
+
+    done, whole = 0, sum(len(job.pieces) for job in jobs)
+    with stores.cluster(options) as client, bar("block") as tell:
+
+        def count(new: int) -> None:
+            nonlocal done
+            done += new
+            tell(done, whole)
+
+        return [run_job(job, client, count) for job in jobs]
+
+
+def _still(forecast: Any, truth: Any, members: str) -> Any:
+    """The truth at the initial times, for every lead time; lazily where dask is installed."""
+    from importlib.util import find_spec
+
+    from geoattn.xarray.scores import metrics
+    from geoattn.xarray.scores.lead_times import initial_time
+
+    time = initial_time(truth)
+    if find_spec("dask") is not None and time is not None:
+        truth = truth.chunk({time: 1})
+    return metrics.persistence(forecast.isel({members: 0}, drop=True) if members else forecast, truth)
 
 
 def _chosen(ds: Any, options: argparse.Namespace) -> Any:
@@ -125,20 +148,22 @@ def _scores(forecast: Any, options: argparse.Namespace, members: str) -> dict[st
     from geoattn.xarray.scores import metrics
     from geoattn.xarray.scores.spectra import spectrum_score
 
-    names = options.scores or ["rmse", "mae", "bias"]
+    names = list(options.scores or ["rmse", "mae", "bias"])
     if not options.scores and options.climatology:
         names.append("acc")
     if not options.scores and members and forecast.sizes[members] > 1:
         names.append("crps")
     if "acc" in names and not options.climatology:
         raise ValueError("anomalies are of a climatology: give its store, --climatology STORE")
-    if "crps" in names and not members:
+    if "crps" in names and members == "" and options.ensemble_dim not in forecast.dims:
         raise ValueError(
             f"the CRPS is of members, and the forecast has no dimension {options.ensemble_dim!r}: its "
             f"dimensions are {tuple(forecast.dims)}. Name it: ensemble_dim=…"
         )
     found = {}
     for name in names:
+        if name == "crps" and not members:
+            continue
         if name == "crps":
             found[name] = metrics.crps_score(members, fair=forecast.sizes[members] > 1)
         else:
@@ -193,7 +218,8 @@ def _rows(whole: Any) -> tuple[list[tuple[Any, ...]], list[str]]:
                     numbers = np.atleast_1d(values.values)[shown].tolist()
                     if all(number != number for number in numbers):
                         continue  # a level that the variable lacks
-                    units = str(array.attrs.get("units", "")) if metric not in ("acc", "relative_l2") else ""
+                    no_units = str(metric).split()[0] in ("acc", "relative_l2")
+                    units = "" if no_units else str(array.attrs.get("units", ""))
                     rows.append((" ".join([str(name), *labels]), units, region, metric, *numbers))
     return rows, ["variable", "units", "region", "metric", *header]
 

@@ -36,6 +36,7 @@ def run(options: argparse.Namespace) -> int:
     from geoattn.xarray import statistics
     from geoattn.xarray.stores.joined import open_stores
     from geoattn.xarray.stores.looking import choose
+    from geoattn.xarray.stores.progress import bar
 
     ds = open_stores(options.stores)
     schema = choose(ds, options.variables, options.masked, **stores.recognition(options))
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     for variable in schema.variables:
         if variable.mask != "none":
             print(f"{variable.name}: a {variable.mask} mask hides what is missing")
-    with stores.cluster(options) as client, stores.bar("block") as tell:
+    with stores.cluster(options) as client, bar("block") as tell:
         found = statistics(
             options.stores,
             schema,

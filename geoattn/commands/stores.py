@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -75,20 +74,6 @@ def cluster(options: argparse.Namespace) -> Iterator[Any]:
 def period(words: list[str] | None) -> slice | None:
     """The first and the last time, of two words."""
     return slice(*words) if words else None
-
-
-@contextlib.contextmanager
-def bar(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal, told of how much is done and of how much there is."""
-    from tqdm import tqdm
-
-    with tqdm(unit=unit, disable=not sys.stderr.isatty(), file=sys.stderr, leave=False) as shown:
-
-        def tell(done: int, whole: int) -> None:
-            shown.total = whole
-            shown.update(done - shown.n)
-
-        yield tell
 
 
 def save_json(options: argparse.Namespace, result: Any) -> None:

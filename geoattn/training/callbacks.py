@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,12 @@ class Record(Callback):
 
 
 class TrainingBar(TQDMProgressBar):
-    """One line of progress with the losses, and no second bar for the short validation."""
+    """One line of progress with the losses on a terminal, and no second bar for the short validation."""
+
+    def __init__(self, refresh_rate: int) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+        if not sys.stdout.isatty():  # a log of thousands of bars helps nobody
+            self.disable()
 
     def get_metrics(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> dict[str, Any]:
         return {k: v for k, v in super().get_metrics(trainer, module).items() if k != "v_num"}

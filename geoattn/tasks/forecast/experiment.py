@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from geoattn.xarray import Forecaster, Schema, Statistics, Windows, forecast, me
 from geoattn.xarray.schema.times import stamp
 from geoattn.xarray.stores.joined import open_stores
 from geoattn.xarray.stores.looking import choose
+from geoattn.xarray.stores.progress import bar
 
 #: parts of the times, where none are given: the shares of training and validation
 SHARES = (0.7, 0.15)
@@ -214,7 +216,7 @@ def evaluate(settings: Settings, output: Path) -> dict[str, Any]:
         times=list(starts),
         batch_size=settings.fit.batch_size,
         resume=True,
-        progress=False,
+        progress=sys.stderr.isatty(),
     )
     mask = "truth" if schema.masked else None
     still = metrics.persistence(predicted, ds)
@@ -263,7 +265,16 @@ def _statistics(settings: Settings, schema: Schema, times: slice, output: Path) 
     with lock(path):  # of several processes of one run the first takes them
         if path.exists():
             return Statistics.open(path)
-        return statistics(data.store, schema, times=times, lag=data.step, gaps=data.gaps, output=path)
+        with bar("block") as tell:
+            return statistics(
+                data.store,
+                schema,
+                times=times,
+                lag=data.step,
+                gaps=data.gaps,
+                output=path,
+                progress=tell,
+            )
 
 
 def _words(part: slice) -> list[str | None]:
