@@ -93,6 +93,16 @@ def measure(gigabytes: float) -> dict[str, float]:
     }
 
 
+def draw(rows: list[dict[str, float]]) -> None:
+    """Peak memory against size, from nothing on."""
+    from geoattn.plot import curves, save
+
+    sizes, held = ([row[name] for row in rows] for name in ("gigabytes", "megabytes_for_the_data"))
+    figure = curves(None, "data (GB)", {"peak memory (MB)": {"statistics": (sizes, held)}})
+    figure.axes[0].set_ylim(bottom=0)
+    save(figure, RESULTS / "statistics_memory.png")
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Peak memory of statistics against the size of the data.")
     parser.add_argument("--largest", type=float, default=20.0, help="gigabytes (%(default)s)")
@@ -110,7 +120,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(rows[-1], flush=True)
 
     from geoattn._files import write_json
-    from geoattn.plot import curves
 
     result = {
         "command": "python benchmarks/statistics_memory.py",
@@ -121,10 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
         "rows": rows,
     }
     write_json(result, RESULTS / "statistics_memory.json")
-    held = [row["megabytes_for_the_data"] for row in rows]
-    curves(
-        RESULTS / "statistics_memory.png", "data (GB)", {"peak memory (MB)": {"statistics": (sizes, held)}}
-    )
+    draw(rows)
     print(f"written to {RESULTS}/statistics_memory.json and .png")
     return 0
 
