@@ -59,7 +59,7 @@ def plot(axes: Any, lines: Lines) -> None:
 
     locator = axes.xaxis.get_major_locator()
     if isinstance(locator, AutoDateLocator):  # dates: what all have in common is written once
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.grid(alpha=0.3)
     axes.margins(y=0.15)  # room for the legend
     axes.legend(fontsize="small")
