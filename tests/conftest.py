@@ -1,6 +1,17 @@
 """Fixtures that all tests share."""
 
+import os
+
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _environment():
+    """What a test leaves in the environment would reach the processes that later tests start."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import pickle
 import random
 
@@ -27,7 +28,11 @@ def client():
     """A cluster of two processes on this machine."""
     distributed = pytest.importorskip("distributed", reason="clusters are dask.distributed's")
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    before = dict(os.environ)
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as found:
+        # the cluster's processes have one thread each, which it also tells all later children of this one
+        os.environ.clear()
+        os.environ.update(before)
         yield found
 
 

@@ -483,7 +483,7 @@ def test_a_store_is_allocated_before_it_is_filled(refused_by, tmp_path):
         coords={"time": [0], "realization": [0], "prediction_timedelta": [0], "latitude": LAT}
     )
     dims = ("time", "realization", "prediction_timedelta", "latitude")
-    store.allocate(coords, {"t": (dims, {})}, [[(0, 0)]])
+    store.allocate(coords, {"t": (dims, {})}, [[(0, 0)]], {})
     assert store.done(0) == 0
 
 

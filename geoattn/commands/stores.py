@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,9 +66,13 @@ def cluster(options: argparse.Namespace) -> Iterator[Any]:
         return
     from distributed import Client, LocalCluster
 
+    before = dict(os.environ)
     local: dict[str, Any] = {"n_workers": options.workers, "threads_per_worker": 1, "dashboard_address": None}
     with contextlib.ExitStack() as stack:
         place = options.cluster or stack.enter_context(LocalCluster(**local))  # type: ignore[no-untyped-call]
+        # a local cluster gives its processes one thread each, and would leave that to all later children
+        os.environ.clear()
+        os.environ.update(before)
         yield stack.enter_context(Client(place))  # type: ignore[no-untyped-call]
 
 
