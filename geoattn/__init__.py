@@ -108,7 +108,8 @@ if not TYPE_CHECKING:  # to a type checker every name above is known, and any ot
         if name == "__version__":
             return import_module("geoattn._version").installed()
         if name in _LATE:
-            return getattr(import_module(_LATE[name]), name)
+            found = globals()[name] = getattr(import_module(_LATE[name]), name)
+            return found
         if name in _LATE_MODULES:
             return import_module(f"geoattn.{name}")
         raise AttributeError(f"module 'geoattn' has no attribute {name!r}")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from geoattn import ops, programs
 from geoattn.backends.chunks import second_derivatives
-from geoattn.backends.torch_private import below_autograd, is_legacy_batched, with_autograd
+from geoattn.backends.torch_private import below_autograd, goes_straight, is_legacy_batched, with_autograd
 from geoattn.backends.torch_private import in_functorch as in_functorch
 
 _attention = torch.ops.geoattn.attention.default
@@ -36,7 +36,14 @@ def attend(*arguments: Any) -> tuple[Tensor, Tensor]:
         return _TransformedAttention.apply(*arguments)  # type: ignore[no-untyped-call, no-any-return]
     if _differentiable(arguments[:OPERANDS]):
         return Attention.apply(*arguments)  # type: ignore[no-untyped-call, no-any-return]
+    return _below(*arguments)
+
+
+def _below(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """The op below autograd; its kernel itself, in half of the time, where nobody sees the difference."""
     with below_autograd():
+        if goes_straight(*arguments[:3]):
+            return ops.forward(*arguments)
         return _attention(*arguments)  # type: ignore[no-any-return]
 
 
@@ -47,6 +54,8 @@ def _gradients(*arguments: Any) -> tuple[Tensor, ...]:
     if torch.is_grad_enabled():  # for derivatives of derivatives
         return _attention_backward(*arguments)  # type: ignore[no-any-return]
     with below_autograd():
+        if goes_straight(arguments[0], *arguments[2:5]):
+            return ops.backward(*arguments)
         return _attention_backward(*arguments)  # type: ignore[no-any-return]
 
 
@@ -172,10 +181,9 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        with below_autograd():
-            output = _attention(*arguments)
+        output = _below(*arguments)
         _setup(ctx, arguments, output)
-        return output  # type: ignore[no-any-return]
+        return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:

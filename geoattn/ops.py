@@ -93,7 +93,7 @@ def pairs_of(relation: str | None, table: Tensor | None, content: Tensor | None)
     return Pairs(programs.find_relation(relation, content), table)
 
 
-def _forward(
+def forward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -107,6 +107,7 @@ def _forward(
     quadrature: bool,
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
+    """The kernel of the op: chooses a backend and runs it."""
     hood = programs.find(neighborhood, content)
     if q.shape[0] == 0:
         return _empty_forward(q, v)
@@ -151,7 +152,7 @@ def _empty_forward(q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 _Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def _backward(
+def backward(
     grad_out: Tensor,
     grad_lse: Tensor | None,
     q: Tensor,
@@ -170,6 +171,7 @@ def _backward(
     backend: str | None,
     needs: list[bool],
 ) -> _Gradients:
+    """The kernel of its derivative; for what is not needed, an empty tensor."""
     hood = programs.find(neighborhood, content)
     if q.shape[0] == 0:
         gradients = _empty_backward(q, k, v, key_bias, scales, relation_bias, lse, needs)
@@ -250,7 +252,7 @@ def _empty_backward(
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), db, ds, dt
 
 
-library.impl("attention", _forward, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-library.impl("attention_backward", _backward, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+library.impl("attention", forward, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+library.impl("attention_backward", backward, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 torch.library.register_fake("geoattn::attention", _forward_fake, lib=library)
 torch.library.register_fake("geoattn::attention_backward", _backward_fake, lib=library)

@@ -5,12 +5,43 @@ Each was read in torch 2.8 to 2.14. If a release of torch moves one, this file a
 
 from __future__ import annotations
 
+import functools
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
 from torch.autograd import forward_ad
+
+_KEYS = (
+    "CPU",
+    "CUDA",
+    "AutogradCPU",
+    "AutogradCUDA",
+    "ADInplaceOrView",
+    "AutocastCPU",
+    "AutocastCUDA",
+    "BackendSelect",
+)
+#: dispatch keys, of tensors and of a thread, with which the dispatcher only calls the kernel of an op
+_ORDINARY = functools.reduce(
+    int.__or__, (torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key)).raw_repr() for key in _KEYS)
+)
+
+
+def goes_straight(*tensors: torch.Tensor) -> bool:
+    """Whether the dispatcher would call an op's kernel on these tensors and do nothing else.
+
+    Not so with tensors of other classes, on other devices, batched, traced or with a pending minus, nor
+    where a mode or a profiler listens.
+    """
+    keys = torch._C._dispatch_tls_local_include_set().raw_repr()
+    for x in tensors:
+        if type(x) is not torch.Tensor and type(x) is not torch.nn.Parameter:
+            return False
+        keys |= torch._C._dispatch_keys(x).raw_repr()
+    listened = torch._C._len_torch_function_stack() or torch._C._autograd._profiler_enabled()
+    return not (keys & ~_ORDINARY or listened)
 
 
 def below_autograd() -> AbstractContextManager[Any]:
