@@ -14,7 +14,6 @@ from torch import Tensor
 from geoattn.backends.base import Forward, Gradients, Pairs, say_extreme
 from geoattn.backends.cpu import threads
 from geoattn.backends.cpu.backward import add_runs, backward
-from geoattn.backends.cpu.few import forward_few
 from geoattn.backends.cpu.forward import forward
 from geoattn.backends.cpu.lists import spread_table
 from geoattn.backends.cpu.micro import MACHINE
@@ -92,14 +91,13 @@ class Cpu:
         n_threads = _threads(work.work * batch * heads * (depth + v.shape[3]))
         bias = _bias(key_bias, q.dtype)
         counters = np.zeros(2, np.int64)
-        few = _few(work, q, v)
         task = functools.partial(
-            forward if few is None else forward_few,
+            forward,
             _like(q.dtype),
             counters,
             work.lists,
             work.order,
-            _block(work, depth + value_width) if few is None else few,
+            _block(work, depth + value_width),
             _together(k.shape[2], batch * len(work.order), n_threads),
             *(_operand(x) for x in (q, k, v)),
             _bias_operand(bias),
@@ -151,10 +149,9 @@ class Cpu:
         learned = pairs if needs_table else None
         own_tables = None if learned is None else _gradient_tables(learned, len(runs.tiles) - 1, batch)
         like, bias, tickets = _like(q.dtype), _bias(key_bias, q.dtype), np.zeros(2, np.int64)
-        few = _few(work, q, v)
         shares = (
             tickets,
-            _block(work, sum(widths)) if few is None else max(1, work.longest),
+            _block(work, sum(widths)),
             _together(key_heads, batch * (len(runs.tiles) - 1), n_threads),
             n_keys,
         )
@@ -176,18 +173,7 @@ class Cpu:
         scales = _scales(scale, heads, q.dtype)
         added = (None, None) if learned is None else related[:2]
         task = functools.partial(
-            backward,
-            like,
-            work.lists,
-            runs,
-            shares,
-            inputs,
-            scales,
-            outputs,
-            sizes,
-            *related[:2],
-            *added,
-            few,
+            backward, like, work.lists, runs, shares, inputs, scales, outputs, sizes, *related[:2], *added
         )
         threads.run(task, n_threads)
         if len(runs.keys):  # that several runs touch
@@ -212,14 +198,6 @@ def _whole_vectors(depth: int, dtype: torch.dtype) -> int:
     """A number of channels rounded up to whole vectors."""
     lanes = MACHINE.vector_bytes // dtype.itemsize
     return -(-depth // lanes) * lanes
-
-
-def _few(work: Schedule, q: Tensor, v: Tensor) -> int | None:
-    """Room for the keys of any query, in whole vectors, where each meets its own; None where queries are lanes."""
-    lanes = MACHINE.vector_bytes // q.element_size()
-    if work.few is None or q.shape[3] % lanes or v.shape[3] % lanes:
-        return None
-    return max(1, -(-work.few // lanes)) * lanes
 
 
 def _block(work: Schedule, channels: int) -> int:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from geoattn.backends.cpu import micro
 from geoattn.backends.cpu.compiled import entry_point, kernel
-from geoattn.backends.cpu.few import add_few, list_seen, pairs_of, seen_keys
 from geoattn.backends.cpu.lists import (
     GROUPS,
     KEY_BLOCK,
@@ -200,7 +199,7 @@ class Item(NamedTuple):
 
 @entry_point
 def backward(  # type: ignore[no-untyped-def]
-    like, lists, runs, shares, inputs, scales, outputs, sizes, numbers, rows, added, added_rows, few
+    like, lists, runs, shares, inputs, scales, outputs, sizes, numbers, rows, added, added_rows
 ):
     """Take runs of tiles until none is left: all that one thread does.
 
@@ -219,9 +218,6 @@ def backward(  # type: ignore[no-untyped-def]
         None where biases are looked up in a table by number; else any value.
     added, added_rows
         The same where the table needs a gradient; None where it does not.
-    few
-        None where queries are lanes; where they meet their keys one by one, a number of whole vectors that holds
-        the keys of any.
     """
     work, sizes = Work(lists, runs, *shares), Sizes(*sizes)
     inputs, outputs = named_inputs(inputs, scales), named_outputs(outputs)
@@ -237,7 +233,6 @@ def backward(  # type: ignore[no-untyped-def]
     room = furnished(
         like, buffer, pair_gradients.ctypes.data, capacity, work.together * shared, state, work, table, sizes
     )
-    seen = None if few is None else seen_keys(like, few)
     n_runs = len(work.runs.tiles) - 1
     parts = (sizes.key_heads + work.together - 1) // work.together
     while True:
@@ -253,7 +248,7 @@ def backward(  # type: ignore[no-untyped-def]
                 lane_offsets(lists.query_order, tile * TILE, inputs.pair_bias.token, room.offsets)
                 lane_offsets(lists.query_order, tile * TILE, outputs.pair_bias.token, room.gradient_offsets)
             for head in range(item.first_head, item.last_head):
-                load(like, item, head, tile, lists, inputs, table, sizes, room, seen)
+                load(like, item, head, tile, lists, inputs, table, sizes, room)
             label = lists.tile_class[tile]
             room.touched[label] = True
             end = lists.indptr[label + 1]
@@ -274,7 +269,6 @@ def backward(  # type: ignore[no-untyped-def]
                     rows,
                     added,
                     added_rows,
-                    seen,
                 )
             for head in range(item.first_head, item.last_head):
                 store(like, item, head, tile, lists, inputs, outputs, sizes, room)
@@ -442,7 +436,7 @@ def begin(like, item, runs, outputs, sizes, room):  # type: ignore[no-untyped-de
 
 
 @kernel
-def load(like, item, head, tile, lists, inputs, table, sizes, room, seen):  # type: ignore[no-untyped-def]
+def load(like, item, head, tile, lists, inputs, table, sizes, room):  # type: ignore[no-untyped-def]
     """Fill the state of a head with the queries of a tile and the gradients of their results."""
     b, order, start = item.batch, lists.query_order, tile * TILE
     depth, value_depth, one = sizes.depth, sizes.value_depth, room.one.ctypes.data
@@ -455,10 +449,9 @@ def load(like, item, head, tile, lists, inputs, table, sizes, room, seen):  # ty
     load_rows(
         like, order, start, grad_out, inputs.grad_out.token, value_depth, table.value_width, one, gradients
     )
-    if seen is None:
-        lanes, two = room.lanes_of_tile, room.to_base_two.ctypes.data
-        turn_rows(like, rows, table.key_width, lanes, depth, two, state.queries)
-        turn_rows(like, gradients, table.value_width, lanes, value_depth, one, state.gradients)
+    lanes, two = room.lanes_of_tile, room.to_base_two.ctypes.data
+    turn_rows(like, rows, table.key_width, lanes, depth, two, state.queries)
+    turn_rows(like, gradients, table.value_width, lanes, value_depth, one, state.gradients)
     load_levels(like, order, start, b, head, inputs, table, value_depth, state)
     fill(like, state.query_gradients, TILE * table.key_width, like * 0)
 
@@ -479,32 +472,28 @@ def multiply(  # type: ignore[no-untyped-def]
     rows,
     added,
     added_rows,
-    seen,
 ):
     """Entries ``first`` to ``last`` of a tile's list, in all heads of an item."""
     table, width, b = outputs.table, micro.size_of(like), item.batch
     shared = sizes.heads // sizes.key_heads
     bias = inputs.bias[0] + b * inputs.bias[1] * width if inputs.bias[0] != 0 else 0
     tokens = room.tokens.ctypes.data
-    if seen is None:
-        n_keys = list_keys(
-            like,
-            work.lists,
-            tile,
-            first,
-            last,
-            bias,
-            room.tokens,
-            room.entries,
-            room.keys,
-            room.places,
-            room.masks,
-            room.biases,
-            room.both,
-            room.counts,
-        )
-    else:
-        n_keys = list_seen(like, work.lists, tile, bias, room.tokens, room.entries, seen)
+    n_keys = list_keys(
+        like,
+        work.lists,
+        tile,
+        first,
+        last,
+        bias,
+        room.tokens,
+        room.entries,
+        room.keys,
+        room.places,
+        room.masks,
+        room.biases,
+        room.both,
+        room.counts,
+    )
     for key_head in range(item.first_key_head, item.last_key_head):
         k, v = rows_at(like, inputs.k, b, key_head), rows_at(like, inputs.v, b, key_head)
         listed = Listed(k, inputs.k.token, room.keys.ctypes.data)
@@ -521,56 +510,14 @@ def multiply(  # type: ignore[no-untyped-def]
             if added_rows is not None:
                 own = (head - item.first_head) * len(added) * TILE * width
                 gradients = room.pair_gradients + own
-            if seen is None:
-                for group in range(GROUPS):
-                    pairs = pairs_at(like, numbers, rows, first, group, room.entries, room.offsets, biases)
-                    score(like, group, state, k, v, inputs, sizes, room, pairs)
-                    pairs = pairs_at(
-                        like, added, added_rows, first, group, room.entries, room.gradient_offsets, gradients
-                    )
-                    collect(like, group, state, listed, table, room, pairs)
-            else:
-                meet(
-                    like,
-                    state,
-                    k,
-                    v,
-                    inputs,
-                    table,
-                    sizes,
-                    room,
-                    pairs_of(numbers, rows, biases, first, room.offsets),
-                    pairs_of(added, added_rows, gradients, first, room.gradient_offsets),
-                    seen,
+            for group in range(GROUPS):
+                pairs = pairs_at(like, numbers, rows, first, group, room.entries, room.offsets, biases)
+                score(like, group, state, k, v, inputs, sizes, room, pairs)
+                pairs = pairs_at(
+                    like, added, added_rows, first, group, room.entries, room.gradient_offsets, gradients
                 )
+                collect(like, group, state, listed, table, room, pairs)
         spread(like, item, key_head, n_keys, work, outputs, sizes, room)
-
-
-@kernel
-def meet(like, state, k, v, inputs, table, sizes, room, pairs, added, seen):  # type: ignore[no-untyped-def]
-    """All queries of a tile in one head, each with the keys that it sees."""
-    two, one = room.to_base_two.ctypes.data, room.one.ctypes.data
-    for lane in range(TILE):
-        add_few(
-            like,
-            lane,
-            state,
-            k,
-            inputs.k.token,
-            v,
-            inputs.v.token,
-            sizes.depth,
-            sizes.value_depth,
-            two,
-            one,
-            room.packed_gradients,
-            row_of(table),
-            pairs,
-            added,
-            room.entries,
-            seen,
-            table.bias_width,
-        )
 
 
 @kernel

@@ -42,7 +42,7 @@ def intrinsic(function: Callable[..., Any]) -> Any:
 Pairs = tuple[Value, ...] | None
 
 
-def vector_kernel(emit: Callable[..., None]) -> Any:
+def _kernel(emit: Callable[..., None]) -> Any:
     """The numba function ``f(like, integer, …)`` whose body ``emit(vectors, value, …)`` writes.
 
     An argument may be None or a tuple of integers, and the emitter gets None or a tuple of values.
@@ -79,7 +79,9 @@ def vector_kernel(emit: Callable[..., None]) -> Any:
     return kernel
 
 
-def list_rows(v: Vectors, base: Value, stride: Value, tokens: Value, first: Value, count: int) -> list[Value]:
+def _list_rows(
+    v: Vectors, base: Value, stride: Value, tokens: Value, first: Value, count: int
+) -> list[Value]:
     """Pointers to the rows of ``count`` listed tokens."""
     listed = [v.load_index(v.at(tokens, first, index(r))) for r in range(count)]
     return [v.at(base, v.builder.mul(token, stride)) for token in listed]
@@ -227,7 +229,7 @@ def _scores(groups: int) -> Any:
         tops = [v.at(top, index(i * v.width)) for top in maxima for i in range(v.per_row)]
         running = [v.load(top) for top in tops]
         for keys, block in v.strips(count, _keys_at_once(v, groups), running):
-            rows = list_rows(v, base, stride, tokens, keys.counter, block)
+            rows = _list_rows(v, base, stride, tokens, keys.counter, block)
             for r, row in enumerate(_dot_products(v, rows, columns, depth)):
                 key = b.add(keys.counter, index(r))
                 offset = v.broadcast(v.at(bias, key))
@@ -246,7 +248,7 @@ def _scores(groups: int) -> Any:
         for top, value in zip(tops, running, strict=True):
             v.store(value, top)
 
-    return vector_kernel(scores)
+    return _kernel(scores)
 
 
 def _emit_exponentials(v: Vectors, scores: Value, count: Value, maxima: Value, sums: Value) -> None:
@@ -294,7 +296,7 @@ def _emit_gather(
                 for c in range(wide)
             ]
             with v.loop(index(0), count, 1, [v.load(place) for place in places]) as keys:
-                (row,) = list_rows(v, base, stride, tokens, keys.counter, 1)
+                (row,) = _list_rows(v, base, stride, tokens, keys.counter, 1)
                 values = [v.load(v.at(row, channel, index(c * v.width))) for c in range(wide)]
                 at = b.add(b.mul(keys.counter, index(v.lanes)), first.counter)
                 for r in range(several):
@@ -342,7 +344,7 @@ def _probabilities(groups: int) -> Any:
         columns, masks = lanes.matrices(queries, depth), lanes.lists(masks)
         results, levels = lanes.matrices(probabilities, capacity), lanes.matrices(lse, index(1))
         for keys, block in v.strips(count, _keys_at_once(v, groups)):
-            rows = list_rows(v, base, stride, tokens, keys.counter, block)
+            rows = _list_rows(v, base, stride, tokens, keys.counter, block)
             for r, row in enumerate(_dot_products(v, rows, columns, depth)):
                 key = b.add(keys.counter, index(r))
                 offset = v.broadcast(v.at(bias, key))
@@ -357,7 +359,7 @@ def _probabilities(groups: int) -> Any:
                     seen = b.select(v.visible(bits, vector), power, v.constant(0.0))
                     v.store(seen, _row(v, results[group], key, vector))
 
-    return vector_kernel(probabilities)
+    return _kernel(probabilities)
 
 
 def _score_gradients(groups: int) -> Any:
@@ -385,7 +387,7 @@ def _score_gradients(groups: int) -> Any:
         weights, results = (lanes.matrices(a, capacity) for a in (probabilities, gradients))
         deltas = lanes.matrices(delta, index(1))
         for keys, block in v.strips(count, _keys_at_once(v, groups)):
-            rows = list_rows(v, base, stride, tokens, keys.counter, block)
+            rows = _list_rows(v, base, stride, tokens, keys.counter, block)
             for r, row in enumerate(_dot_products(v, rows, columns, depth)):
                 key = b.add(keys.counter, index(r))
                 for i, product in enumerate(row):
@@ -394,7 +396,7 @@ def _score_gradients(groups: int) -> Any:
                     weight = v.load(_row(v, weights[group], key, vector))
                     v.store(b.fmul(weight, excess), _row(v, results[group], key, vector))
 
-    return vector_kernel(score_gradients)
+    return _kernel(score_gradients)
 
 
 def _emit_scatter(
@@ -425,7 +427,7 @@ def _emit_scatter(
                     for c in range(wide):
                         slot = r * wide + c
                         lane.carry[slot] = v.multiply_add(weight, row[c], lane.values[slot])
-            for r, target in enumerate(list_rows(v, base, stride, slots, key.counter, several)):
+            for r, target in enumerate(_list_rows(v, base, stride, slots, key.counter, several)):
                 for c in range(wide):
                     place = v.at(target, channel, index(c * v.width))
                     v.store(b.fadd(v.load(place), lane.values[r * wide + c]), place)
@@ -462,8 +464,8 @@ def _emit_pack(
     with v.loop(index(0), count, 1) as keys:
         later = b.add(keys.counter, index(16))
         later = b.select(b.icmp_signed("<", later, count), later, keys.counter)
-        (row,) = list_rows(v, base, stride, tokens, keys.counter, 1)
-        (later_row,) = list_rows(v, base, stride, tokens, later, 1)
+        (row,) = _list_rows(v, base, stride, tokens, keys.counter, 1)
+        (later_row,) = _list_rows(v, base, stride, tokens, later, 1)
         target = v.at(packed, b.mul(keys.counter, width))
         for channel, size in v.strips(depth, (v.width, 1)):
             if size > 1:
@@ -657,19 +659,19 @@ def _bounded(v: Vectors, product: Value, number: Value) -> Value:
 
 
 scores, scores_of_two = _scores(1), _scores(2)
-exponentials = vector_kernel(_emit_exponentials)
-gather = vector_kernel(_emit_gather)
+exponentials = _kernel(_emit_exponentials)
+gather = _kernel(_emit_gather)
 probabilities, probabilities_of_two = _probabilities(1), _probabilities(2)
 score_gradients, score_gradients_of_two = _score_gradients(1), _score_gradients(2)
-scatter = vector_kernel(_emit_scatter)
-add_to_pairs = vector_kernel(_emit_add_to_pairs)
-pack = vector_kernel(_emit_pack)
-split = vector_kernel(_emit_split)
-turn = vector_kernel(_emit_turn)
-scale_row = vector_kernel(_emit_scale_row)
-add_row = vector_kernel(_emit_add_row)
-dot = vector_kernel(_emit_dot)
-fetch = vector_kernel(_emit_fetch)
+scatter = _kernel(_emit_scatter)
+add_to_pairs = _kernel(_emit_add_to_pairs)
+pack = _kernel(_emit_pack)
+split = _kernel(_emit_split)
+turn = _kernel(_emit_turn)
+scale_row = _kernel(_emit_scale_row)
+add_row = _kernel(_emit_add_row)
+dot = _kernel(_emit_dot)
+fetch = _kernel(_emit_fetch)
 
 
 @intrinsic
@@ -715,13 +717,3 @@ def take_ticket(typing_context: Any, address: Any) -> Any:
         return builder.atomic_rmw("add", counter, index(1), "monotonic")
 
     return types.int64(types.intp), generate
-
-
-@intrinsic
-def lowest_bit(typing_context: Any, bits: Any) -> Any:
-    """The place of the lowest bit that is set in an integer which is not 0."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Sequence[Value]) -> Value:
-        return builder.cttz(values[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.int64), generate

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import weakref
 from typing import Any, NamedTuple
 
@@ -11,13 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoattn.backends.cpu.compiled import entry_point, kernel
-from geoattn.backends.cpu.micro import TILE
 from geoattn.plans.base import LanePlan
 
 Array = NDArray[np.int32]
-
-#: keys of a query, on average, up to which it meets them by itself (`benchmarks/cpu_few.py`)
-FEW_KEYS = 16
 
 
 class Lists(NamedTuple):
@@ -64,21 +59,6 @@ class Schedule:
     work: int
     _lengths: NDArray[np.int64]
     _chunks: dict[int, Chunks]
-
-    @functools.cached_property
-    def few(self) -> int | None:
-        """Most keys of any query, where queries have few: each then meets those that it sees by itself."""
-        lanes, indptr = self.lists.lanes, self.lists.indptr
-        if self.longest > TILE * FEW_KEYS:
-            return None
-        most = total = 0
-        often = np.bincount(self.lists.tile_class, minlength=len(indptr) - 1)
-        for lane in range(TILE):
-            seen = np.concatenate([[0], np.cumsum(lanes >> np.uint32(lane) & np.uint32(1))])
-            counts = seen[indptr[1:]] - seen[indptr[:-1]]
-            most = max(most, int(counts.max(initial=0)))
-            total += int(counts @ often)
-        return most if total <= FEW_KEYS * TILE * len(self.lists.tile_class) else None
 
     @classmethod
     def of(cls, plan: LanePlan, n_keys: int) -> Schedule:
@@ -184,12 +164,12 @@ def filled(n, number):  # type: ignore[no-untyped-def]
     return numbers
 
 
-of_plans: weakref.WeakKeyDictionary[LanePlan, Schedule] = weakref.WeakKeyDictionary()
+_schedules: weakref.WeakKeyDictionary[LanePlan, Schedule] = weakref.WeakKeyDictionary()
 
 
 def schedule(plan: LanePlan, n_keys: int) -> Schedule:
     """The schedule of a plan, made at its first use and kept as long as the plan lives."""
-    found = of_plans.get(plan)
+    found = _schedules.get(plan)
     if found is None:
-        found = of_plans[plan] = Schedule.of(plan, n_keys)
+        found = _schedules[plan] = Schedule.of(plan, n_keys)
     return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -236,61 +236,12 @@ class Vectors:
             step *= 2
         return rows
 
-    def summed(self, rows: Sequence[Value]) -> Value:
-        """One vector with the sum of each of ``width`` vectors, in their order.
-
-        Neighbors are added within 16 bytes first, in which one instruction can pick from two vectors, then
-        the blocks of 16 bytes.
-        """
-        b, rows = self.builder, list(rows)
-        block = 16 // self.element_bytes
-        even, odd = self._halves(block)
-        for _ in range(block.bit_length() - 1):
-            rows = [
-                b.fadd(self._picked(x, y, even), self._picked(x, y, odd))
-                for x, y in zip(rows[::2], rows[1::2], strict=True)
-            ]
-        step = block
-        while step < self.width:
-            rows = [
-                b.fadd(self._merged(x, y, step, 0), self._merged(x, y, step, step))
-                for x, y in zip(rows[::2], rows[1::2], strict=True)
-            ]
-            step *= 2
-        return rows[0]
-
-    def folded(self, x: Value, combine: Callable[[Value, Value], Value]) -> Value:
-        """All elements of a vector combined, in every place."""
-        step = self.width // 2
-        while step:
-            turned = [(p + step) % self.width for p in range(self.width)]
-            x = combine(x, self._picked(x, x, turned))
-            step //= 2
-        return x
-
-    def first(self, x: Value) -> Value:
-        """The first element of a vector."""
-        return self.builder.extract_element(x, ir.Constant(ir.IntType(32), 0))
-
-    def _halves(self, block: int) -> tuple[list[int], list[int]]:
-        """Places of every other element of two vectors, block by block: those of the first, then the second."""
-        half = block // 2
-        even = [
-            p - p % block + 2 * (p % half) + (self.width if p % block >= half else 0)
-            for p in range(self.width)
-        ]
-        return even, [p + 1 for p in even]
-
-    def _picked(self, x: Value, y: Value, places: Sequence[int]) -> Value:
-        """Elements of two vectors, counted through both."""
-        word = ir.IntType(32)
-        mask = ir.Constant(ir.VectorType(word, self.width), list(places))
-        return self.builder.shuffle_vector(x, y, mask)
-
     def _merged(self, upper: Value, lower: Value, step: int, offset: int) -> Value:
         """Blocks of ``step`` elements from two rows in turn: the even blocks of both, or the odd ones."""
+        word = ir.IntType(32)
         places = [(p & ~step) + offset + (self.width if p & step else 0) for p in range(self.width)]
-        return self._picked(upper, lower, places)
+        mask = ir.Constant(ir.VectorType(word, self.width), places)
+        return self.builder.shuffle_vector(upper, lower, mask)
 
     # -- control flow -----------------------------------------------------------------------------------
 
