@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import expm
 from scipy.special import lpmv
 
 import geoattn as ga
@@ -22,6 +23,7 @@ from geoattn.tasks.shallow_water import (
     steady_zonal_flow,
 )
 from geoattn.tasks.shallow_water.harmonics import Harmonics
+from geoattn.tasks.shallow_water.stepping import phi_functions, runge_kutta
 
 T10, T21 = ga.grids.gaussian(16, 32), ga.grids.gaussian(32, 64)
 
@@ -136,11 +138,12 @@ def test_the_2_3_rule_gives_the_classic_truncations():
 # --- exact solutions --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("scheme", "time_step"), [("runge-kutta", 3000.0), ("exponential", 9000.0)])
 @pytest.mark.parametrize("radians", [0.0, 0.05, math.pi / 2 - 0.05, math.pi / 2])
-def test_williamson_2_zonal_flow_is_steady_at_any_rotation_angle(radians):
-    solver, state = steady_zonal_flow(T21, math.degrees(radians))
+def test_williamson_2_zonal_flow_is_steady_at_any_rotation_angle(radians, scheme, time_step):
+    solver, state = steady_zonal_flow(T21, math.degrees(radians), scheme=scheme)
     assert solver.tendency(state).abs().max() < 1e-12
-    start, end = solver.to_fields(solver.run(state, 2 * DAY, time_step=3000.0)[[0, -1]])
+    start, end = solver.to_fields(solver.run(state, 2 * DAY, time_step=time_step)[[0, -1]])
     error = relative_error(solver, end, start)
     assert error[0] < 1e-13
     assert error[1] < 1e-12
@@ -176,6 +179,85 @@ def test_gravity_waves_oscillate_at_the_frequency_of_the_dispersion_relation(deg
     assert final[2, degree, 1].real == pytest.approx(
         amplitude / depth * frequency * math.sin(frequency * seconds), rel=1e-6
     )
+
+
+@pytest.mark.parametrize("k", range(4))
+@pytest.mark.parametrize("z", [0.0, 1e-9j, 0.7j, -0.3 + 0.99j, 1.01j, -2.0 + 5.0j, -40.0, 60.0j])
+def test_phi_functions_are_those_of_a_matrix_exponential(z, k):
+    """φ_k(z) is the last entry in the first row of exp of z beside a chain of k ones."""
+    chain = np.diag(np.ones(k), 1).astype(complex)
+    chain[0, 0] = z
+    found = phi_functions(torch.tensor(z, dtype=torch.complex128))[k]
+    assert complex(found) == pytest.approx(expm(chain)[0, k], rel=1e-12, abs=1e-13)
+
+
+def test_the_exponential_step_takes_gravity_waves_exactly_however_long_it_is():
+    solver = ShallowWater(T10, planet=Planet(angular_velocity=0.0), scheme="exponential")
+    depth, amplitude, degree = 4000.0, 1e-7, 10
+    state = torch.zeros(3, 11, 11, dtype=torch.complex128)
+    state[0, 0, 0] = depth * math.sqrt(4 * math.pi)
+    state[0, degree, 1] = amplitude
+    frequency = math.sqrt(solver.planet.gravity * depth * degree * (degree + 1)) / solver.planet.radius
+    seconds = 7.3 * 2 * math.pi / frequency  # seven periods and a part in one step
+    final = solver.step(state, seconds)
+    assert final[0, degree, 1].real / amplitude == pytest.approx(math.cos(frequency * seconds), abs=1e-8)
+    assert final[2, degree, 1].real == pytest.approx(
+        amplitude / depth * frequency * math.sin(frequency * seconds), rel=1e-7
+    )
+
+
+def test_the_exponential_step_is_of_fourth_order_with_damping_and_a_mountain():
+    solver, state = mountain(T10, scheme="exponential", damping_time=4 * HOUR)
+    finals = [solver.run(state, DAY / 2, time_step=DAY / n)[-1] for n in (24, 48, 192)]
+    errors = [float((final - finals[-1]).abs().norm() / finals[-1].abs().norm()) for final in finals[:2]]
+    assert errors[0] / errors[1] > 12
+    degree = torch.arange(11.0, dtype=torch.float64)[:, None]
+    rate = (degree * (degree + 1) / 110) ** 2 / (4 * HOUR)
+
+    def damped(state):
+        """Of the surface: a level one over a mountain is at rest."""
+        ground = torch.stack((solver._ground, *torch.zeros(2, 11, 11, dtype=state.dtype)))
+        return solver.tendency(state) - rate * (state + ground)
+
+    for _ in range(144):
+        state = runge_kutta(damped, state, 300.0)
+    scale = state.abs().amax((-2, -1), keepdim=True)
+    torch.testing.assert_close(finals[-1] / scale, state / scale, rtol=0, atol=5e-6)
+
+
+def test_a_state_does_not_depend_on_others_of_other_depths_beside_it():
+    solver, state = mountain(T10, scheme="exponential")
+    deeper = state.clone()
+    deeper[0, 0, 0] *= 1.5
+    both = solver.run(torch.stack((state, deeper)), 12 * HOUR, time_step=3 * HOUR)[-1]
+    for alone, found in zip((state, deeper), both, strict=True):
+        expected = solver.run(alone, 12 * HOUR, time_step=3 * HOUR)[-1]
+        scale = expected.abs().amax((-2, -1), keepdim=True)
+        torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=1e-13)
+
+
+def test_the_exponential_step_is_as_exact_as_the_classical_one_in_a_quarter_of_the_steps():
+    """On flows like those of the training data, against short steps."""
+    options = {"damping_time": 4 * HOUR, "dtype": torch.float64}
+    classical, exponential = (ShallowWater(T21, scheme=s, **options) for s in ("runge-kutta", "exponential"))
+    state = random_balanced_states(classical, [1, 2])
+    step = classical.stable_time_step(state)
+    truth = exponential.run(state, DAY, time_step=step / 2)[-1]
+
+    def error(solver, time_step):
+        found = solver.run(state, DAY, time_step=time_step)[-1]
+        return (
+            (found - truth).abs().square().sum((0, -2, -1)) / truth.abs().square().sum((0, -2, -1))
+        ).sqrt()
+
+    theirs, ours = error(classical, step), error(exponential, 4 * step)
+    assert (ours[:2] < 2 * theirs[:2]).all()  # depth and vorticity
+    assert exponential.stable_time_step(state) > 3 * step
+
+
+def test_an_unknown_scheme_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match=r"scheme='leapfrog' must be one of 'runge-kutta', 'exponential'"):
+        ShallowWater(T10, scheme="leapfrog")
 
 
 def test_williamson_6_in_a_deep_fluid_turns_at_the_speed_of_the_nondivergent_wave():
@@ -232,8 +314,9 @@ def test_williamson_5_flow_over_a_mountain_conserves_its_invariants_and_converge
     assert medium > 1e-5  # and the two runs do differ
 
 
-def test_a_lake_at_rest_over_a_mountain_stays_at_rest_with_hyperdiffusion_too():
-    still = mountain(T10, damping_time=HOUR).solver
+@pytest.mark.parametrize("scheme", ["runge-kutta", "exponential"])
+def test_a_lake_at_rest_over_a_mountain_stays_at_rest_with_hyperdiffusion_too(scheme):
+    still = mountain(T10, damping_time=HOUR, scheme=scheme).solver
     depth = 5000.0 - still.orography
     state = still.from_wind(depth, torch.zeros_like(depth), torch.zeros_like(depth))
     final = still.run(state, DAY, time_step=1200.0)[-1]

@@ -94,7 +94,8 @@ def filter_gravity_waves(
     remains of the divergence belongs to the vortices and changes with them. The weights are a sinc with
     Lanczos' window, both with the length of the run as their period, as in the digital filter
     initialisation of Lynch and Huang (1992), Mon. Wea. Rev. 120, 1019–1034. The average is linear, so
-    mass stays what it was.
+    mass stays what it was. Steps must be shorter than the period of any gravity wave: one that comes back to
+    where it was would seem slow.
 
     Returns
     -------
@@ -147,7 +148,8 @@ def generate_trajectories(
         it, divergence is mostly gravity waves, which cross a third of the globe in 12 hours.
     time_step : float, optional
         Longest time step in seconds. By default 2.2 over the frequency of the smallest resolved wave at
-        450 m/s, a bound on gravity waves and wind together; what it damps is what hyperdiffusion damps.
+        100 m/s, a bound on the wind and on what gravity waves differ from those in a fluid of mean depth,
+        and over that of the planet's rotation.
     dtype, device, truncation
         As for :class:`ShallowWater`. Hyperdiffusion damps the highest degree in 4 hours.
     **flow
@@ -161,13 +163,22 @@ def generate_trajectories(
     """
     if count < 1 or steps < 1 or not dt_hours > 0:
         raise ValueError(f"count={count}, steps={steps} and dt_hours={dt_hours} must all be positive")
-    solver = ShallowWater(grid, truncation=truncation, damping_time=4 * HOUR, dtype=dtype, device=device)
+    solver = ShallowWater(
+        grid,
+        truncation=truncation,
+        damping_time=4 * HOUR,
+        scheme="exponential",
+        dtype=dtype,
+        device=device,
+    )
     if time_step is None:  # of the configuration alone: no trajectory depends on another of its batch
-        time_step = 2.2 * solver.planet.radius / (450.0 * (solver.truncation + 0.5))
+        time_step = 2.2 / math.hypot(100.0 * solver.wavenumber, 2 * solver.planet.angular_velocity)
     seeds = [(seed, first + index) for index in range(count)]
     state = random_balanced_states(solver, seeds, **flow)
     if filter_hours > 0:
-        state = filter_gravity_waves(solver, state, filter_hours, time_step=time_step)
+        # at most nine tenths of a period at 450 m/s, a bound on gravity waves and wind together
+        shorter = min(time_step, 0.9 * 2 * math.pi / (450.0 * solver.wavenumber))
+        state = filter_gravity_waves(solver, state, filter_hours, time_step=shorter)
     interval = dt_hours * HOUR
     states = solver.run(state, steps * interval, save_every=interval, time_step=time_step)
     return torch.stack([solver.to_fields(s).float().cpu() for s in states], dim=1)
