@@ -12,6 +12,9 @@ constexpr bool KEPT = SCORE_DIM / PER_CHUNK <= (WIDE ? 8 : 16);
 // The widest heads leave the scale no register: they read it in each step.
 constexpr bool CROWDED = SCORE_DIM * sizeof(Storage) >= 512;
 
+// Whether columns that no row sees are left out of copies; where registers are scarce all are copied.
+constexpr bool SPARSE = SCORE_DIM * sizeof(Storage) < 1024;
+
 struct Forward {
     Plan plan;
     View q, k, v, out, lse;
@@ -125,15 +128,19 @@ KERNEL(THREADS, GEOATTN_BLOCKS) forward(const Forward arguments) {
 
     auto copy_keys = [&](const Step& step, int stage) {
         if (step.first < 0) return;
+        const u32 groups = SPARSE ? step.groups_of_block(first_row) : ALL_GROUPS;
         const u32 tokens = memory + Memory::tokens + stage * STEP * 4;
         auto token_of = [&](int column) { return (int)load_shared<u32>(tokens + column * 4); };
         copy_rows<THREADS, STEP>(
             token_of,
-            Source<SCORE_DIM>{memory + Memory::k + stage * Tile<STEP, SCORE_DIM>::BYTES, k, a.k.token, a.score_dim},
-            Source<VALUE_DIM>{memory + Memory::v + stage * Tile<STEP, VALUE_DIM>::BYTES, v, a.v.token, value_dim});
+            Source<SCORE_DIM>{memory + Memory::k + stage * Tile<STEP, SCORE_DIM>::BYTES, k, a.k.token, a.score_dim,
+                              groups},
+            Source<VALUE_DIM>{memory + Memory::v + stage * Tile<STEP, VALUE_DIM>::BYTES, v, a.v.token, value_dim,
+                              in_pairs(groups)});
         if (const int column = thread_index(); column < STEP) {
             const int token = token_of(column);
-            copy_async<4>(memory + Memory::bias + (stage * STEP + column) * 4, bias + token, bias && token >= 0);
+            const float* from = token < 0 ? &a.plan.hidden->minus_lse : bias + token;
+            copy_async<4>(memory + Memory::bias + (stage * STEP + column) * 4, from, bias || token < 0);
         }
     };
 

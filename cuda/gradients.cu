@@ -24,6 +24,9 @@ constexpr bool KEPT = (SCORE_DIM > VALUE_DIM ? SCORE_DIM : VALUE_DIM) / PER_CHUN
 // The widest heads leave the scale no register: they read it in each step.
 constexpr bool CROWDED = SCORE_DIM * sizeof(Storage) >= 512 && !(WIDE && ROWS_ARE_KEYS);
 
+// Whether columns that no row sees are left out of copies; where registers are scarce all are copied.
+constexpr bool SPARSE = (SCORE_DIM + VALUE_DIM) * sizeof(Storage) > 128 && !(WIDE && RELATED);
+
 struct Gradients {
     Plan plan;
     View row_score, row_value;        // q and dO, or k and v
@@ -135,6 +138,8 @@ KERNEL(THREADS, GEOATTN_BLOCKS) gradients(const Gradients arguments) {
 
     auto copy_columns = [&](const Step& step, int stage) {
         if (step.first < 0) return;
+        // products of scores skip groups, sums over columns pairs of them
+        const u32 groups = SPARSE ? step.groups_of_block(first_row) : ALL_GROUPS, pairs = in_pairs(groups);
         // a key head meets the query heads that share it one after the other
         const int head = ROWS_ARE_KEYS ? block.head * a.shared_by + step.head : block.head / a.shared_by;
         const u32 tokens = memory + Memory::tokens + stage * STEP * 4;
@@ -142,18 +147,21 @@ KERNEL(THREADS, GEOATTN_BLOCKS) gradients(const Gradients arguments) {
         copy_rows<THREADS, STEP>(
             token_of,
             Source<SCORE_DIM>{memory + Memory::column_score + stage * Tile<STEP, SCORE_DIM>::BYTES,
-                              a.column_score.start(block.batch, head), a.column_score.token, a.score_dim},
+                              a.column_score.start(block.batch, head), a.column_score.token, a.score_dim,
+                              SCORE_SIDE ? pairs : groups},
             Source<COLUMN_VALUE_DIM>{memory + Memory::column_value + stage * Tile<STEP, COLUMN_VALUE_DIM>::BYTES,
                                      a.column_value.start(block.batch, head, first_column_channel),
-                                     a.column_value.token, a.value_dim - first_column_channel});
+                                     a.column_value.token, a.value_dim - first_column_channel,
+                                     VALUE_SIDE ? pairs : groups});
         const Statistics* statistics = a.statistics + ((i64)block.batch * a.heads + head) * a.queries;
         if (const int column = thread_index(); column < STEP) {
             const int token = token_of(column);
             const u32 place = memory + Memory::column + (stage * STEP + column) * COLUMN_BYTES;
             if constexpr (ROWS_ARE_KEYS)
-                copy_async<8>(place, statistics + token, token >= 0);
+                copy_async<8>(place, token < 0 ? a.plan.hidden : statistics + token, true);
             else
-                copy_async<4>(place, key_bias + token, key_bias && token >= 0);
+                copy_async<4>(place, token < 0 ? &a.plan.hidden->minus_lse : key_bias + token,
+                              key_bias || token < 0);
         }
     };
 

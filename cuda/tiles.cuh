@@ -58,17 +58,27 @@ struct Tile {
     };
 };
 
+constexpr u32 ALL_GROUPS = 0xffffffffu;
+
+// Groups of eight rows, a bit each, in pairs: both of a pair are read where either is.
+DEVICE u32 in_pairs(u32 groups) {
+    const u32 either = (groups | groups >> 1) & 0x55555555u;
+    return either | either << 1;
+}
+
 // A tensor's part in a copy of token rows: from the rows of one batch entry and head to a tile.
 template <int DIM>
 struct Source {
     u32 tile;
     char* start;
     u32 stride;
-    int dim;  // channels beyond are zero
+    int dim;                   // channels beyond are zero
+    u32 groups = ALL_GROUPS;  // bit n: whether anything reads rows 8n to 8n + 7; others keep what they held
 
     // Starts the copy of every LANES-th chunk of a row, from chunk `lane` on.
     template <int ROWS, int LANES>
     DEVICE void copy(int row, int token, int lane) const {
+        if (!(groups >> row / 8 & 1)) return;
         using T = Tile<ROWS, DIM>;
         const typename T::Row place(tile, row, lane);
         const Storage* from = row_at<Storage>(start, stride, token) + lane * PER_CHUNK;

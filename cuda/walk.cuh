@@ -21,8 +21,14 @@ constexpr bool RELATED = GEOATTN_NUMBER_BITS != 0;
 // within the ring that ends before ring_end.
 struct Entry {
     int column_tile, ring_end;
-    int mask;    // −1 where every row sees every column
+    int mask;    // −1 where every row sees every column, padding aside where no pair has a number
     u32 groups;  // bit 8·(i / 16) + j / 8: whether row i and column j may be in a visible pair
+};
+
+// What the backward pass needs to know of a query beside its vectors (see delta.cu).
+struct Statistics {
+    float minus_lse;  // −exponent(lse); −∞ where the query sees nothing
+    float delta;      // dO · out − dlse
 };
 
 // A plan as it lies in device memory; see geoattn/plans/base.py.
@@ -33,6 +39,7 @@ struct Plan {
     const i64* starts;  // of the list of each class
     const Entry* entries;
     const u32* masks;  // [mask, row, 2]: bit j % 32 of word j / 32 for column j
+    const Statistics* hidden;  // what a padded column brings: −∞, so that no mask need hide it
     int ring;
 };
 
@@ -55,12 +62,6 @@ struct Relation {
     i64 batch, query, head;  // strides of the table; 0 where there is but one
 };
 
-// What the backward pass needs to know of a query beside its vectors (see delta.cu).
-struct Statistics {
-    float minus_lse;  // −exponent(lse); −∞ where the query sees nothing
-    float delta;      // dO · out − dlse
-};
-
 // One step: STEP columns from position first, or the end of the walk where first is negative.
 struct Step {
     int first, mask, head;
@@ -72,6 +73,14 @@ struct Step {
     DEVICE int first_in_tile() const { return first % TILE; }
     // Bit n: whether the 16 rows from `row` on may see any of columns 8n to 8n + 7.
     DEVICE u32 groups_of(int row) const { return groups >> row / 16 * 8 & ((1u << STEP / 8) - 1); }
+    // The same for all rows of a block, from `row` on; bits beyond the step say nothing.
+    DEVICE u32 groups_of_block(int row) const {
+        if (!MASKED) return ALL_GROUPS;
+        u32 any = 0;
+#pragma unroll
+        for (int warp = 0; warp < WARPS; ++warp) any |= groups >> (row / 16 + warp) * 8;
+        return any;
+    }
 };
 
 // Which of a step's columns the lane's two rows see: bit 8·n + j of seen[i] (counting over words)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from emulator import Emulated, EmulationError
+from problems import difference, problem, related, results, some_queries_see_nothing
 
 import geoattn as ga
 from geoattn import testing
@@ -29,33 +30,6 @@ TOLERANCES = testing.TOLERANCE | {F32: 1e-5}
 
 
 emulator.register()
-
-
-def problem(hood, dtype, dim=32, dim_v=32, heads=2, kv_heads=2, batch=1, bias=None, seed=0, **options):
-    """Random operands; ``bias`` is "shared" or "batch", and hides some keys."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    nq, nk = hood.query_grid.shape, hood.key_grid.shape
-    if bias is not None:
-        values = normal(*nk) if bias == "shared" else normal(batch, *nk)
-        values[torch.rand(values.shape, generator=generator) < 0.1] = -torch.inf
-        options["key_bias"] = values.float()
-    shapes = (batch, *nq, heads, dim), (batch, *nk, kv_heads, dim), (batch, *nk, kv_heads, dim_v)
-    q, k, v = (normal(*shape).to(dtype) for shape in shapes)
-    grad_lse = normal(batch, *nq, heads).float()
-    return testing.Case(hood, q, k, v, options, normal(batch, *nq, heads, dim_v).to(dtype), grad_lse)
-
-
-def some_queries_see_nothing():
-    rng = np.random.default_rng(5)
-    seen = rng.random((90, 130)) < 0.2
-    seen[rng.random(90) < 0.3] = False
-    seen[7] = True
-    indptr = np.concatenate(([0], np.cumsum(seen.sum(1))))
-    return ga.from_edges(ga.grids.cartesian((90,)), ga.grids.cartesian((130,)), indptr, np.nonzero(seen)[1])
 
 
 PROBLEMS = {
@@ -158,17 +132,9 @@ RELATED = {
 }
 
 
-def related(name):
-    make, shape, options = RELATED[name]
-    relation = make()
-    case = problem(relation.hood, **options)
-    table = torch.randn(*shape, case.q.shape[-2], relation.count, generator=torch.Generator().manual_seed(3))
-    return dataclasses.replace(case, options=case.options | {"relation": relation, "relation_bias": table})
-
-
 @pytest.mark.parametrize("name", RELATED)
 def test_a_bias_for_every_pair_matches_float64(name):
-    testing.check(related(name), "emulated", tolerances=TOLERANCES)
+    testing.check(related(*RELATED[name]), "emulated", tolerances=TOLERANCES)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -199,13 +165,13 @@ def related_results(case, emulated):
 
 
 def test_gradients_of_tables_repeat_bit_for_bit_however_threads_and_blocks_are_ordered():
-    case = related("angles, heads that share keys")
+    case = related(*RELATED["angles, heads that share keys"])
     first, second = (related_results(case, Emulated(seed=seed)) for seed in (1, 2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_gradients_of_tables_are_summed_a_part_at_a_time(monkeypatch):
-    case = related("angles, heads that share keys")
+    case = related(*RELATED["angles, heads that share keys"])
     whole = related_results(case, Emulated())[-1]
     for name, value in (("MOST_SUMS", 2**16), ("RUN", 3)):
         monkeypatch.setattr(backend, name, value)
@@ -229,7 +195,7 @@ def test_sums_by_number_are_those_of_each_number():
 
 
 def test_entries_of_a_table_hide_pairs_or_count_however_low_they_are():
-    case = related("offsets")
+    case = related(*RELATED["offsets"])
     q, k, v = (x.flatten(1, -3) for x in (case.q, case.k, case.v))
     relation, table = case.options["relation"], case.options["relation_bias"]
     for lowest in (-torch.inf, -1e30, torch.finfo(torch.float32).min):
@@ -249,7 +215,7 @@ def test_entries_of_a_table_hide_pairs_or_count_however_low_they_are():
 
 
 def test_what_is_not_a_number_in_a_table_reaches_the_queries_that_look_it_up():
-    case = related("offsets")
+    case = related(*RELATED["offsets"])
     q, k, v = (x.flatten(1, -3) for x in (case.q, case.k, case.v))
     relation, table = case.options["relation"], case.options["relation_bias"].clone()
     table[1, 0] = torch.nan
@@ -348,17 +314,6 @@ def test_tokens_in_plan_order_give_the_same():
     here = Emulated().forward(*(x[:, order] for x in (q, k, v)), None, ordered, scale)
     assert (here.out.float() - there.out[:, order].float()).abs().max() < 0.02
     assert (here.lse - there.lse[:, order]).abs().max() < 1e-5
-
-
-def results(case, backend):
-    """out, lse and the gradients of q, k and v, straight from a backend."""
-    hood, scale = case.hood, 0.2
-    q, k, v, do, dlse = (
-        x.flatten(1, -3) for x in (case.q, case.k, case.v, case.grad_out, case.grad_lse[..., None])
-    )
-    out, lse = backend.forward(q, k, v, None, hood, scale)
-    gradients = backend.backward(do, dlse[..., 0], q, k, v, None, out, lse, hood, scale, False)
-    return out, lse, gradients.q, gradients.k, gradients.v
 
 
 def test_results_repeat_bit_for_bit_in_any_order_of_threads_and_blocks():
@@ -490,7 +445,7 @@ RELATED_FAULTS = {
 @pytest.mark.parametrize("name", RELATED_FAULTS)
 def test_faults_planted_in_what_relations_add_are_caught(name):
     edit, message = RELATED_FAULTS[name]
-    case = related("offsets")
+    case = related(*RELATED["offsets"])
     if message is None:
         right, wrong = (related_results(case, Emulated(edits=edits)) for edits in ((), (edit,)))
         assert max(difference(a, b) for a, b in zip(wrong, right, strict=True)) > 0.1
@@ -517,10 +472,6 @@ def test_nothing_is_caught_where_nothing_is_planted():
     case = PROBLEMS["window on a plane"]()
     pairs = zip(results(case, Emulated()), results(case, ga.backends.get("reference")), strict=True)
     assert max(difference(a, b) for a, b in pairs) < 0.04
-
-
-def difference(found, right) -> float:
-    return torch.nan_to_num(found.float() - right.float(), nan=torch.inf).abs().max().item()
 
 
 def test_accesses_outside_every_array_are_reported():

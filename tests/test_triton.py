@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from interpreter import Interpreted
+from problems import difference, problem, related, results, some_queries_see_nothing
 
 import geoattn as ga
 from geoattn import testing
@@ -32,33 +33,6 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is n
 F16, F32 = torch.float16, torch.float32
 TOLERANCES = testing.TOLERANCE | {F32: 1e-5}
 KERNELS = Path(backend.__file__).parent
-
-
-def problem(hood, dtype, dim=32, dim_v=32, heads=2, kv_heads=2, batch=1, bias=None, seed=0, **options):
-    """Random operands; ``bias`` is "shared" or "batch", and hides some keys."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    nq, nk = hood.query_grid.shape, hood.key_grid.shape
-    if bias is not None:
-        values = normal(*nk) if bias == "shared" else normal(batch, *nk)
-        values[torch.rand(values.shape, generator=generator) < 0.1] = -torch.inf
-        options["key_bias"] = values.float()
-    shapes = (batch, *nq, heads, dim), (batch, *nk, kv_heads, dim), (batch, *nk, kv_heads, dim_v)
-    q, k, v = (normal(*shape).to(dtype) for shape in shapes)
-    grad_lse = normal(batch, *nq, heads).float()
-    return testing.Case(hood, q, k, v, options, normal(batch, *nq, heads, dim_v).to(dtype), grad_lse)
-
-
-def some_queries_see_nothing():
-    rng = np.random.default_rng(5)
-    seen = rng.random((90, 130)) < 0.2
-    seen[rng.random(90) < 0.3] = False
-    seen[7] = True
-    indptr = np.concatenate(([0], np.cumsum(seen.sum(1))))
-    return ga.from_edges(ga.grids.cartesian((90,)), ga.grids.cartesian((130,)), indptr, np.nonzero(seen)[1])
 
 
 PROBLEMS = {
@@ -146,16 +120,8 @@ RELATED = {
 }
 
 
-def related(name):
-    make, shape, options = RELATED[name]
-    relation = make()
-    case = problem(relation.hood, **options)
-    table = torch.randn(*shape, case.q.shape[-2], relation.count, generator=torch.Generator().manual_seed(3))
-    return dataclasses.replace(case, options=case.options | {"relation": relation, "relation_bias": table})
-
-
 def related_checked(name):
-    testing.check(related(name), "interpreted", tolerances=TOLERANCES)
+    testing.check(related(*RELATED[name]), "interpreted", tolerances=TOLERANCES)
 
 
 @pytest.mark.parametrize("name", RELATED)
@@ -177,7 +143,7 @@ RELATED_FAULTS = {
 
 def related_apart(edit):
     """How far results with a table lie from those of the reference, with and without a fault."""
-    case = related("angles, heads that share keys")
+    case = related(*RELATED["angles, heads that share keys"])
     q, k, v, do = (x.flatten(1, -3)[:1] for x in (case.q, case.k, case.v, case.grad_out))
     pairs = Pairs(case.options["relation"], case.options["relation_bias"][:1])
 
@@ -247,22 +213,6 @@ def faulty(edit, folder):
         name: getattr(gradients, name)
         for name in ("note", "query_gradient", "key_gradients", "table_gradient")
     }
-
-
-def results(case, backend, backward=True, scale=0.2):
-    """out, lse and, going backward, the gradients of q, k and v, straight from a backend."""
-    q, k, v, do, dlse = (
-        x.flatten(1, -3) for x in (case.q, case.k, case.v, case.grad_out, case.grad_lse[..., None])
-    )
-    out, lse = backend.forward(q, k, v, None, case.hood, scale)
-    if not backward:
-        return out, lse
-    found = backend.backward(do, dlse[..., 0], q, k, v, None, out, lse, case.hood, scale, False)
-    return out, lse, found.q, found.k, found.v
-
-
-def difference(found, right) -> float:
-    return torch.nan_to_num(found.float() - right.float(), nan=torch.inf).abs().max().item()
 
 
 def turning():

@@ -258,6 +258,13 @@ void copy(u32 destination, const void* source, int bytes, bool valid) {
     fibers[current].open.push_back({destination, valid ? source : nullptr, bytes});
 }
 
+// Leaves NaN in shared memory, as before anything was written.
+void spoil(u32 destination, int bytes) {
+    check_shared(destination, bytes);
+    note_write(destination, bytes);
+    std::memset(memory.data() + destination, 0xff, bytes);
+}
+
 void commit() {
     Fiber& fiber = fibers[current];
     fiber.groups.push_back(std::move(fiber.open));

@@ -33,6 +33,7 @@ u32 round_to_bf16(float x);
 u32 round_to_f16(float x);
 float from_f16(u32 bits);
 void copy(u32 destination, const void* source, int bytes, bool valid);
+void spoil(u32 destination, int bytes);
 void commit();
 void wait(int pending);
 const void* read_shared(u32 address, int bytes);

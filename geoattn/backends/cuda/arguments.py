@@ -71,6 +71,7 @@ class Plan(ctypes.Structure):
 
     ARRAYS: ClassVar = (
         "row_order", "column_order", "schedule", "tile_class", "tile_shift", "starts", "entries", "masks",
+        "hidden",
     )  # fmt: skip
     _fields_: ClassVar = [*((name, _pointer) for name in ARRAYS), ("ring", _int)]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from geoattn.backends.cuda.arguments import Plan as PlanBlock
 from geoattn.backends.resident import Resident, uploaded
 from geoattn.neighborhoods.base import Neighborhood
-from geoattn.plans import NumberedTilePlan, TilePlan, numbered_tile_plan, tile_plan
+from geoattn.plans import NumberedTilePlan, TilePlan, full_beside_padding, numbered_tile_plan, tile_plan
 from geoattn.relations.base import Relation
 
 #: tiles whose gradients one block of the table's kernel adds up, at most
@@ -36,6 +36,8 @@ class DevicePlan:
     entries: Tensor
     #: int64 [masks, 64]
     masks: Tensor
+    #: float32 [2]: −∞ and 0, what a padded column brings in place of a bias or of statistics
+    hidden: Tensor
     ring: int
     #: whether any tile is not full
     masked: bool
@@ -53,7 +55,10 @@ class DevicePlan:
     def of(cls, plan: TilePlan, device: torch.device) -> DevicePlan:
         upload = partial(uploaded, device=device)
         numbered = {}
-        if isinstance(plan, NumberedTilePlan):
+        if not isinstance(plan, NumberedTilePlan):
+            mask_ids = full_beside_padding(plan)
+        else:
+            mask_ids = plan.mask_ids  # padding has number 0, whose entry of a table may be NaN: masks hide it
             small = plan.count <= 2**16
             # [n, row / 16, half, line, column / 8, pair, 2] → [n, row / 16, column / 8, line, pair, half, 2]
             numbers = plan.numbers.reshape(-1, 4, 2, 8, 8, 4, 2).transpose(0, 1, 4, 3, 5, 2, 6)
@@ -72,10 +77,11 @@ class DevicePlan:
             tile_class=upload(plan.tile_class),
             tile_shift=upload(plan.tile_shift % plan.ring),
             starts=upload(plan.indptr),
-            entries=upload(_entries(plan)),
+            entries=upload(_entries(plan, mask_ids)),
             masks=upload(plan.masks.view(np.int64)),
+            hidden=upload(np.array([-np.inf, 0.0], dtype=np.float32)),
             ring=plan.ring,
-            masked=bool((plan.mask_ids >= 0).any()),
+            masked=bool((mask_ids >= 0).any()),
             **numbered,
         )
 
@@ -110,14 +116,14 @@ class DevicePlan:
         return sum(x.numel() * x.element_size() for x in self.tensors)
 
 
-def _entries(plan: TilePlan) -> NDArray[np.int32]:
+def _entries(plan: TilePlan, mask_ids: NDArray[np.int32]) -> NDArray[np.int32]:
     """All that a kernel must know of an entry, in 16 bytes."""
     entries = np.empty((len(plan.key_tiles), 4), dtype=np.int32)
     entries[:, 0] = plan.key_tiles
     entries[:, 1] = plan.key_tiles // plan.ring * plan.ring + plan.ring
-    entries[:, 2] = plan.mask_ids
+    entries[:, 2] = mask_ids
     groups = np.append(plan.groups, np.uint32(0xFFFFFFFF))  # the last is that of full tiles
-    entries[:, 3] = groups[plan.mask_ids].view(np.int32)
+    entries[:, 3] = groups[mask_ids].view(np.int32)
     return entries
 
 
