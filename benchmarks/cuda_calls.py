@@ -27,7 +27,7 @@ import pstats
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from geoattn.backends import driver
 from geoattn.backends.cuda import arguments, variants
 from geoattn.backends.cuda import device as cuda_device
 from geoattn.backends.cuda.backend import Cuda
+from geoattn.backends.cuda.launches import Launch
 
 RESULTS = Path(__file__).parent / "results" / "cuda_calls.json"
 ROUNDS = 2000
@@ -93,11 +94,9 @@ class Posing(Cuda):
     def architecture(self, device: torch.device) -> int:
         return 90
 
-    def launch(
-        self, variant: variants.Variant, blocks: int, block: arguments.Block, tensors: Sequence[Tensor]
-    ) -> None:
+    def launch(self, launch: Launch, words: arguments.Words[int], *tensors: Any) -> None:
         self.launches += 1
-        cuda_device.launch(variant, blocks, block, DEVICE)
+        cuda_device.launch(launch.variant, launch.blocks, words.buffer_info()[0], DEVICE)
 
 
 DEVICE = torch.device("cuda", 0)
@@ -203,7 +202,8 @@ def measure(call: Call, hood: ga.neighborhoods.Neighborhood, rounds: int) -> dic
 
 def launch_cost(rounds: int) -> float:
     """Microseconds of one launch through the bindings to a driver that does nothing."""
-    variant, block = variants.forward(torch.bfloat16, 64, 64, True, 90), arguments.Forward()
+    variant = variants.forward(torch.bfloat16, 64, 64, True, 90)
+    block = ctypes.addressof(arguments.Forward())
     return min(clock(lambda: cuda_device.launch(variant, 1, block, DEVICE)) for _ in range(rounds)) * 1e6
 
 

@@ -17,33 +17,27 @@ of full tiles too, which would be counted with the other: their columns are empt
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
-import importlib.util
-import io
-import itertools
 import os
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import gpu_model
+import numpy as np
+from numpy.typing import NDArray
+from variant_tables import Row, Table, disassembled, disassembler
 
-from geoattn._files import write_text
 from geoattn.backends.cuda import variants
 from geoattn.backends.cuda.compiler import compiler, sources
 from geoattn.backends.cuda.variants import Variant
 from geoattn.neighborhoods.everything import Everything
-from geoattn.plans import plan
-from geoattn.plans.cost import statistics
+from geoattn.plans import TilePlan, full_beside_padding, tile_plan
 
-RESULTS = Path(__file__).parent / "results" / "cuda_variants.csv"
 ARCHITECTURES = (80, 90, 100, 120)
 LOOP = ("loop_instructions", "loop_products", "loop_matrices")
 COLUMNS = (
@@ -51,10 +45,14 @@ COLUMNS = (
     "blocks", "shared_bytes", "registers", "budget", "spilled_bytes", *LOOP,
 )  # fmt: skip
 
+TABLE = Table(
+    path=Path(__file__).parent / "results" / "cuda_variants.csv",
+    columns=COLUMNS,
+    key=("architecture", "kernel", "element", "score_dim", "value_dim", "masked"),
+    optional=LOOP,
+)
 #: the line of the table's head that names other compilers
 ALSO = "nothing spills either by"
-
-Row = dict[str, str]
 
 
 def described(variant: Variant, architecture: int) -> Row:
@@ -84,21 +82,23 @@ def described(variant: Variant, architecture: int) -> Row:
     return row
 
 
-def compiled(work: tuple[Variant, int]) -> Row:
-    """The row of a variant, compiled anew."""
+def compiled(work: tuple[Variant, int], listed: bool = True) -> Row:
+    """The row of a variant, compiled anew; ``listed`` says whether its loop is looked at."""
     variant, architecture = work
     made = compiler().compile(variant, architecture)
     row = described(variant, architecture) | dict.fromkeys(LOOP, "")
     row |= {"registers": str(made.registers), "spilled_bytes": str(made.spilled_bytes)}
-    if disassembler() is not None and row["masked"] != "true":
+    if listed and disassembler() is not None and row["masked"] != "true":
         row |= dict(zip(LOOP, map(str, loop(made.cubin)), strict=True))
     return {column: row[column] for column in COLUMNS}
 
 
-def compile_all(works: Iterable[tuple[Variant, int]], processes: int | None = None) -> Iterator[Row]:
+def compile_all(
+    works: Iterable[tuple[Variant, int]], processes: int | None = None, listed: bool = True
+) -> Iterator[Row]:
     """Rows of many variants, in their order."""
     with ProcessPoolExecutor(processes) as pool:
-        yield from pool.map(compiled, works)
+        yield from pool.map(partial(compiled, listed=listed), works)
 
 
 def over_budget(row: Row) -> bool:
@@ -111,31 +111,9 @@ def everything() -> list[tuple[Variant, int]]:
     return [(variant, a) for a in ARCHITECTURES for variant in variants.every(a)]
 
 
-@cache
-def disassembler() -> str | None:
-    """nvdisasm on the path, or of the package nvidia-cuda-nvdisasm, or None."""
-    found = shutil.which("nvdisasm")
-    package = importlib.util.find_spec("nvidia")
-    for folder in package.submodule_search_locations or () if package else ():
-        found = found or next(map(str, Path(folder).glob("*/bin/nvdisasm")), None)
-    return found
-
-
 def loop(cubin: bytes) -> tuple[int, int, int]:
     """Instructions, products and loads of matrices of the longest loop of a kernel; see the head."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        listing = subprocess.run(
-            [disassembler() or "nvdisasm", "-c", file.name], capture_output=True, text=True, check=True
-        ).stdout
-    instructions: list[str] = []
-    places: dict[str, int] = {}
-    for line in listing.splitlines():
-        if label := re.match(r"\s*(\.L\w+):", line):
-            places[label[1]] = len(instructions)
-        elif instruction := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ +)?(.*?);", line):
-            instructions.append(instruction[1])
+    instructions, places = disassembled(cubin)
     longest: list[str] = []
     for end, instruction in enumerate(instructions):
         target = re.match(r"BRA.*`\((\.L\w+)\)", instruction)
@@ -154,64 +132,83 @@ def head() -> dict[str, str]:
     }
 
 
-def written(known: dict[str, str], rows: list[Row]) -> str:
-    """The table as text."""
-    file = io.StringIO()
-    file.writelines(f"# {name}: {value}\n" for name, value in known.items())
-    table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return file.getvalue()
+class Work(NamedTuple):
+    """What a plan makes of a kernel, in all tiles: 16×8 groups with a visible pair, and columns copied.
+
+    ``columns`` are those with a visible pair in their group of 8, or in their pair of such groups: what
+    products of scores need, and sums over columns.
+    """
+
+    groups: int
+    tiles: int
+    columns: dict[int, int]
+
+    @classmethod
+    def of(cls, plan: TilePlan) -> Work:
+        repeats = _repeats(plan)
+        seen = np.append(plan.groups, np.uint32(0xFFFFFFFF))[plan.mask_ids]
+        bits = seen[:, None] >> np.arange(32, dtype=np.uint32) & 1
+        eights = bits.reshape(-1, 4, 8).any(1)
+        pairs = eights.reshape(-1, 4, 2).any(2)
+        columns = {
+            8: int((eights.sum(1) * repeats).sum()) * 8,
+            16: int((pairs.sum(1) * repeats).sum()) * 16,
+        }
+        return cls(int((bits.sum(1) * repeats).sum()), int(repeats.sum()), columns)
 
 
-def read(path: Path = RESULTS) -> tuple[dict[str, str], list[Row]]:
-    """Head and rows of the table."""
-    lines = path.read_text().splitlines()
-    notes = itertools.takewhile(lambda line: line.startswith("#"), lines)
-    known = dict(line.removeprefix("# ").split(": ", 1) for line in notes)
-    return known, list(csv.DictReader(lines[len(known) :]))
+def _repeats(plan: TilePlan) -> NDArray[np.int64]:
+    """The tile pairs that each entry of a plan stands for."""
+    counts = np.bincount(plan.tile_class, minlength=len(plan.indptr) - 1)
+    return np.repeat(counts, np.diff(plan.indptr))
 
 
-def differences(rows: list[Row], table: list[Row]) -> list[str]:
-    """Where rows and the table's rows of the same variants differ; loops only where both know them."""
-
-    def key(row: Row) -> tuple[str, ...]:
-        return tuple(
-            row[c] for c in ("architecture", "kernel", "element", "score_dim", "value_dim", "masked")
-        )
-
-    kept = {key(row): row for row in table}
-    found = []
-    for row in rows:
-        old = kept.get(key(row))
-        if old is None:
-            found.append(f"{' '.join(key(row))}: not in the table")
-            continue
-        unlike = [c for c in COLUMNS if row[c] != old[c] and (c not in LOOP or (row[c] and old[c]))]
-        if unlike:
-            changes = ", ".join(f"{c} {old[c]} in the table, {row[c]} now" for c in unlike)
-            found.append(f"{' '.join(key(row))}: {changes}")
-    return found
+def columns_by(row: Row) -> tuple[int, int]:
+    """By how many columns at once a kernel copies what scores are made of, and values: see ``SPARSE``."""
+    if row["kernel"] == "forward":
+        return 8, 16
+    sums = re.search(r"\((.*)\)", row["kernel"])
+    assert sums is not None
+    return 16 if "score" in sums[1] else 8, 16 if "value" in sums[1] else 8
 
 
-def clocks(row: Row, groups: int, tiles: int) -> dict[str, float]:
-    """Clocks of a multiprocessor for a kernel's loop over so many 16×8 groups of so many 64×64 tiles.
+def clocks(row: Row, work: Work) -> dict[str, float]:
+    """Clocks of a multiprocessor for a kernel's loop over the groups and tiles of a plan.
 
     A group costs its part of a full step's instructions and of the shared memory that they read: matrices,
     and the row of biases or statistics, 8 bytes for each lane. A tile costs what is written to shared memory
-    for it and what is read of the second cache: rows of two tensors, a number and a token for each column.
+    for it and what is read of the second cache: rows of two tensors, as far as copied, a number and a token
+    for each column.
     """
-    columns, channels = int(row["columns"]), int(row["score_dim"]) + int(row["value_dim"])
-    steps = groups * 8 / columns  # of a warp, with its 16 rows
+    columns, dims = int(row["columns"]), (int(row["score_dim"]), int(row["value_dim"]))
+    steps = work.groups * 8 / columns  # of a warp, with its 16 rows
     read = int(row["loop_matrices"]) * 512 + columns // 8 * 256
-    copied = tiles * 64 * (2 * channels + 8)
-    tokens = tiles * 64 * 32  # each read by the lanes that copy a row, four rows at a time
+    rows = sum(work.columns[by] * 2 * dim for by, dim in zip(columns_by(row), dims, strict=True))
+    copied = rows + work.tiles * 64 * 8
+    tokens = work.tiles * 64 * 32  # each read by the lanes that copy a row, four rows at a time
     return {
         "issue": steps * int(row["loop_instructions"]) / gpu_model.ISSUED,
         "shared": (steps * read + copied + tokens) / gpu_model.SHARED,
         "cache": copied / gpu_model.CACHED,
         "products": steps * int(row["loop_products"]) * 4096 / (gpu_model.PRODUCTS * gpu_model.BY_MMA),
     }
+
+
+def _works() -> dict[str, tuple[int, dict[bool, Work]]]:
+    """Of each neighborhood its pairs, and the work of its plan and of that of its transpose; printed."""
+    print("Tiles without a mask, by content and beside padding; columns copied, by 8 and by 16")
+    works = {}
+    for title, hood in gpu_model.neighborhoods().items():
+        if isinstance(hood, Everything):
+            continue  # torch's fused attention takes it
+        plan = tile_plan(hood)
+        work = Work.of(plan)
+        works[title] = int(hood.counts.sum()), {False: work, True: Work.of(tile_plan(hood.transpose()))}
+        counts = _repeats(plan)
+        full = [(counts[ids < 0].sum() / work.tiles) for ids in (plan.mask_ids, full_beside_padding(plan))]
+        copied = [work.columns[by] / (64 * work.tiles) for by in (8, 16)]
+        print(f"{title:24}" + "".join(f"{share:7.0%}" for share in (*full, *copied)), flush=True)
+    return works
 
 
 def model(rows: list[Row]) -> None:
@@ -223,21 +220,18 @@ def model(rows: list[Row]) -> None:
             name = "forward" if row["kernel"] == "forward" else "backward"
             passes.setdefault((name, int(row["score_dim"])), []).append(row)
     names = ("issue", "shared", "cache", "products")
-    print(gpu_model.heading("bfloat16, tiles of 64×64 of which empty groups of 16×8 are skipped", names))
-    for title, hood in gpu_model.neighborhoods().items():
-        if isinstance(hood, Everything):
-            continue  # torch's fused attention takes it
-        plans = {False: statistics(plan(hood, 64, 64)), True: statistics(plan(hood.transpose(), 64, 64))}
+    works = _works()
+    said = "bfloat16, tiles of 64×64 of which empty groups of 16×8 are skipped and empty columns not copied"
+    print(gpu_model.heading(said, names))
+    for title, (useful, work) in works.items():
         for name, per_pair in (("forward", 4), ("backward", 10)):
             for dim in (64, 128):
                 total = dict.fromkeys(names, 0.0)
                 for row in passes[name, dim]:
-                    work = plans[row["kernel"].startswith("key")]
-                    for bound, n in clocks(row, work.visited_groups, work.visited_tiles).items():
+                    for bound, n in clocks(row, work[row["kernel"].startswith("key")]).items():
                         total[bound] += n
-                flops = plans[False].useful_pairs * per_pair * dim
-                share = plans[False].group_occupancy
-                print(gpu_model.line(title, name, dim, share, flops, total), flush=True)
+                share = useful / (work[False].groups * 16 * 8)
+                print(gpu_model.line(title, name, dim, share, useful * per_pair * dim, total), flush=True)
 
 
 def main() -> int:
@@ -248,30 +242,28 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="compilers at a time")
     arguments = parser.parse_args()
     if arguments.model:
-        model(read()[1])
+        model(TABLE.read()[1])
         return 0
     known, rows = head(), []
-    for row in compile_all(everything(), arguments.processes):
+    for row in compile_all(everything(), arguments.processes, listed=not arguments.also):
         rows.append(row)
         if over_budget(row):
             print("over budget:", " ".join(row[column] for column in COLUMNS), flush=True)
-    over = any(map(over_budget, rows))
     if arguments.check:
-        found = differences(rows, read()[1])
-        print("\n".join(found) or f"{len(rows)} rows as in {RESULTS}")
-        return bool(found or over)
+        return TABLE.compare(rows, over_budget)
+    over = any(map(over_budget, rows))
     if arguments.also:
-        kept, table = read()
+        kept, table = TABLE.read()
         if kept["sources"] != known["sources"]:
             print("the table is of other sources; write it anew first", file=sys.stderr)
             return 2
         if not over:
             kept[ALSO] = ", ".join(sorted({*kept.get(ALSO, "").split(", "), known["compiler"]} - {""}))
-            write_text(written(kept, table), RESULTS)
+            TABLE.write(kept, table)
             print(f"{len(rows)} variants, none of which spills by {known['compiler']}")
         return over
-    write_text(written(known, rows), RESULTS)
-    print(f"{len(rows)} rows written to {RESULTS}")
+    TABLE.write(known, rows)
+    print(f"{len(rows)} rows written to {TABLE.path}")
     return over
 
 

@@ -13,27 +13,20 @@ none; ``products`` names the instruction that multiplies, and how many of it the
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
-import importlib.util
-import io
 import itertools
 import os
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import gpu_model
 import torch
+from variant_tables import Row, Table, disassembled, read_listing
 
 import geoattn as ga
-from geoattn._files import write_text
 from geoattn.backends.base import Pairs
 from geoattn.backends.triton import variants
 from geoattn.backends.triton.backend import Triton, kernel
@@ -41,7 +34,6 @@ from geoattn.backends.triton.variants import Variant
 from geoattn.plans import choice
 from geoattn.plans.choice import block_plan
 
-RESULTS = Path(__file__).parent / "results" / "triton_variants.csv"
 KERNELS = Path(variants.__file__).parent
 TARGETS = {
     "sm_80": ("cuda", 80, 32),
@@ -60,7 +52,11 @@ COLUMNS = (
     "columns",
     "warps", "stages", "slices", "shared_bytes", "registers", "spills", "partial", "full", "products",
 )  # fmt: skip
-Row = dict[str, str]
+TABLE = Table(
+    path=Path(__file__).parent / "results" / "triton_variants.csv",
+    columns=COLUMNS,
+    key=COLUMNS[: COLUMNS.index("rows")],
+)
 
 
 #: element type, head dim, query heads that share a key head, whether keys are gathered, a bias for every pair
@@ -177,18 +173,7 @@ def compiled(work: Work) -> list[Row]:
 
 def of_cubin(cubin: bytes) -> Row:
     """Registers, accesses of local memory and loops of a kernel of NVIDIA."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        command = [disassembler(), "-c", file.name]
-        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    instructions: list[str] = []
-    places: dict[str, int] = {}
-    for line in listing.splitlines():
-        if label := re.match(r"\s*(\.L\w+):", line):
-            places[label[1]] = len(instructions)
-        elif instruction := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ +)?(.*?);", line):
-            instructions.append(instruction[1])
+    instructions, places = disassembled(cubin)
     branch = re.compile(r"BRA.*`\((\.L\w+)\)")
     spills = sum(i.startswith(("STL", "LDL")) for i in instructions)
     # in the section .nv.info: format 4, attribute 0x2f (REGCOUNT), size 8, the kernel's symbol, the number
@@ -200,13 +185,7 @@ def of_cubin(cubin: bytes) -> Row:
 
 def of_listing(listing: str) -> Row:
     """The same of a kernel of AMD."""
-    instructions: list[str] = []
-    places: dict[str, int] = {}
-    for line in listing.splitlines():
-        if label := re.match(r"(\.LBB\w+):", line):
-            places[label[1]] = len(instructions)
-        elif instruction := re.match(r"\t([a-z]\w+.*)", line):
-            instructions.append(instruction[1])
+    instructions, places = read_listing(listing, r"(\.LBB\w+):", r"\t([a-z]\w+.*)")
     branch = re.compile(r"s_c?branch\w* (\.LBB\w+)")
     registers, spills = (re.search(rf"\.vgpr_{name}:\s+(\d+)", listing) for name in ("count", "spill_count"))
     assert registers is not None
@@ -236,24 +215,6 @@ def loops(instructions: list[str], places: dict[str, int], branch: re.Pattern[st
     return {"partial": str(len(partial)), "full": str(len(full)), "products": f"{count} {name}"}
 
 
-@cache
-def disassembler() -> str:
-    """nvdisasm on the path, or of the package nvidia-cuda-nvdisasm.
-
-    Raises
-    ------
-    RuntimeError
-        If there is none.
-    """
-    found = shutil.which("nvdisasm")
-    package = importlib.util.find_spec("nvidia")
-    for folder in package.submodule_search_locations or () if package else ():
-        found = found or next(map(str, Path(folder).glob("*/bin/nvdisasm")), None)
-    if found is None:
-        raise RuntimeError("nvdisasm is missing; pip install nvidia-cuda-nvdisasm")
-    return found
-
-
 def head() -> dict[str, str]:
     """What a row depends on beside its own columns: the compiler and the kernels."""
     import triton
@@ -263,42 +224,6 @@ def head() -> dict[str, str]:
         text = (KERNELS / f"{name}.py").read_text()
         digest.update(re.sub(r'"""[\s\S]*?"""|#.*', "", text).encode())
     return {"triton": triton.__version__, "kernels": digest.hexdigest()[:16]}
-
-
-def written(known: dict[str, str], rows: list[Row]) -> str:
-    """The table as text."""
-    file = io.StringIO()
-    file.writelines(f"# {name}: {value}\n" for name, value in known.items())
-    table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return file.getvalue()
-
-
-def read(path: Path = RESULTS) -> tuple[dict[str, str], list[Row]]:
-    """Head and rows of the table."""
-    lines = path.read_text().splitlines()
-    notes = itertools.takewhile(lambda line: line.startswith("#"), lines)
-    known = dict(line.removeprefix("# ").split(": ", 1) for line in notes)
-    return known, list(csv.DictReader(lines[len(known) :]))
-
-
-def differences(rows: list[Row], table: list[Row]) -> list[str]:
-    """Where rows and the table's rows of the same variants differ."""
-    described = COLUMNS[: COLUMNS.index("rows")]
-    kept = {tuple(row[c] for c in described): row for row in table}
-    found = []
-    for row in rows:
-        key = tuple(row[c] for c in described)
-        if key not in kept:
-            found.append(f"{' '.join(key)}: not in the table")
-            continue
-        changes = [
-            f"{c} {kept[key][c]} in the table, {row[c]} now" for c in COLUMNS if row[c] != kept[key][c]
-        ]
-        if changes:
-            found.append(f"{' '.join(key)}: {', '.join(changes)}")
-    return found
 
 
 def faults(row: Row) -> list[str]:
@@ -371,7 +296,7 @@ def main() -> int:
     parser.add_argument("--model", action="store_true", help="print what the table lets expect")
     arguments = parser.parse_args()
     if arguments.model:
-        model(read()[1])
+        model(TABLE.read()[1])
         return 0
     known, rows = head(), []
     with ProcessPoolExecutor(arguments.processes) as pool:
@@ -380,11 +305,9 @@ def main() -> int:
             if faults(row):
                 print(" ".join(row[column] for column in COLUMNS), "; ".join(faults(row)), flush=True)
     if arguments.check:
-        found = differences(rows, read()[1])
-        print("\n".join(found) or f"{len(rows)} rows as in {RESULTS}")
-        return bool(found)
-    write_text(written(known, rows), RESULTS)
-    print(f"{len(rows)} rows written to {RESULTS}")
+        return TABLE.compare(rows, faults)
+    TABLE.write(known, rows)
+    print(f"{len(rows)} rows written to {TABLE.path}")
     return any(map(faults, rows))
 
 

@@ -29,7 +29,8 @@ def machine(monkeypatch):
 
 
 def launch(index=0, blocks=1, **fields):
-    device.launch(VARIANT, blocks, arguments.Forward(**fields), torch.device("cuda", index))
+    block = arguments.Forward(**fields)
+    device.launch(VARIANT, blocks, ctypes.addressof(block), torch.device("cuda", index))
 
 
 def on_a_thread(call):
@@ -65,7 +66,7 @@ def test_a_launch_loads_once_and_runs_on_the_current_stream(machine):
 def test_the_driver_is_given_the_address_of_the_arguments(machine):
     notes = machine((8, 0))
     structure = arguments.Forward(scale=arguments.Scale(all=0.25), batch=3)
-    device.launch(VARIANT, 1, structure, torch.device("cuda", 0))
+    device.launch(VARIANT, 1, ctypes.addressof(structure), torch.device("cuda", 0))
     found = arguments.Forward.from_address(notes.structures[0])
     assert (found.scale.all, found.batch) == (0.25, 3)
     assert ctypes.addressof(structure) == notes.structures[0]
@@ -184,7 +185,8 @@ def test_arguments_that_lie_elsewhere_are_noticed(monkeypatch):
 @pytest.mark.parametrize("structure", KERNELS)
 def test_numbers_are_written_where_they_lie(structure):
     places = list(arguments.numbers_of(structure))
-    block = structure.of(*range(1, len(places) + 1))
+    words = structure.of(*range(1, len(places) + 1))
+    block = structure.from_address(words.buffer_info()[0])
     for number, (name, _, _) in enumerate(places, start=1):
         found = block
         for part in name.split("."):

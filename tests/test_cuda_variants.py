@@ -24,7 +24,7 @@ UPDATE = "run python benchmarks/cuda_variants.py"
 
 sys.path.append(str(SCRIPT.parent))
 table = importlib.import_module("cuda_variants")
-KNOWN, ROWS = table.read()
+KNOWN, ROWS = table.TABLE.read()
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_compiled_anew_they_are_as_the_table_says(chosen, dtype, architecture):
     assert rows
     assert not [row for row in rows if table.over_budget(row)]
     if chosen.version == KNOWN["compiler"]:
-        assert table.differences(rows, ROWS) == [], UPDATE
+        assert table.TABLE.differences(rows, ROWS) == [], UPDATE
 
 
 def test_spills_are_noticed(chosen):
@@ -79,4 +79,4 @@ def test_spills_are_noticed(chosen):
     crowded = dict(variant.definitions) | {"BLOCKS": "8"}
     row = table.compiled((dataclasses.replace(variant, definitions=tuple(crowded.items()), blocks=8), 90))
     assert table.over_budget(row)
-    assert table.differences([row], ROWS)
+    assert table.TABLE.differences([row], ROWS)

@@ -26,7 +26,7 @@ if find_spec("triton") is None:
 
 sys.path.append(str(SCRIPT.parent))
 table = importlib.import_module("triton_variants")
-KNOWN, ROWS = table.read()
+KNOWN, ROWS = table.TABLE.read()
 
 
 def test_the_table_is_of_the_kernels_as_they_are():
@@ -55,7 +55,7 @@ def test_compiled_anew_they_are_as_the_table_says(target, monkeypatch, tmp_path)
     assert len(rows) >= 4
     assert [table.faults(row) for row in rows] == [[]] * len(rows)
     if triton.__version__ == KNOWN["triton"]:
-        assert table.differences(rows, ROWS) == [], UPDATE
+        assert table.TABLE.differences(rows, ROWS) == [], UPDATE
 
 
 def test_the_cost_model_counts_the_instructions_of_the_table():
@@ -71,4 +71,4 @@ def test_faults_are_noticed():
     assert table.faults(row | {"spills": "3"}) == ["3 accesses of spilled registers"]
     assert "shared memory" in table.faults(row | {"shared_bytes": "300000"})[0]
     assert "not HGMMA" in table.faults(row | {"products": "64 HMMA"})[0]
-    assert table.differences([row | {"registers": "1"}], ROWS)
+    assert table.TABLE.differences([row | {"registers": "1"}], ROWS)

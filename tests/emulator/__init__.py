@@ -11,7 +11,6 @@ import hashlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -21,8 +20,9 @@ from torch import Tensor
 from geoattn import backends
 from geoattn._files import cache_folder, whole
 from geoattn._shipped import shipped
-from geoattn.backends.cuda.arguments import Block
+from geoattn.backends.cuda.arguments import Words
 from geoattn.backends.cuda.backend import Cuda
+from geoattn.backends.cuda.launches import Launch
 from geoattn.backends.cuda.variants import Variant
 
 HERE = Path(__file__).parent
@@ -55,15 +55,17 @@ class Emulated(Cuda):
     def architecture(self, device: torch.device) -> int:
         return self.capability
 
-    def launch(self, variant: Variant, blocks: int, block: Block, tensors: Sequence[Tensor]) -> None:
-        ranges = [address for x in tensors for address in extent(x)]
+    def launch(self, launch: Launch, words: Words[int], *tensors: Tensor | float | None) -> None:
+        arrays = [x for x in (*tensors, *launch.arrays) if isinstance(x, Tensor)]
+        ranges = [address for x in arrays for address in extent(x)]
+        variant = launch.variant
         message = kernel(variant, self.edits)(
-            ctypes.byref(block),
-            ctypes.c_uint(blocks),
+            ctypes.c_void_p(words.buffer_info()[0]),
+            ctypes.c_uint(launch.blocks),
             variant.threads,
             variant.shared_bytes,
             (ctypes.c_void_p * len(ranges))(*ranges),
-            len(tensors),
+            len(arrays),
             ctypes.c_uint(self.seed),
         )
         if message:

@@ -1,15 +1,17 @@
 """The kernels' arguments as they lie in memory: each class is the struct of that name in ``cuda/``.
 
 A block of arguments is made of all its numbers at once, in the order in which they lie: a plan's are a tuple
-that it keeps, and :func:`view`, :func:`factor` and :func:`table` give those of tensors.
+that it keeps, and :func:`view`, :func:`factor` and :func:`related` give those of tensors. It is an array of
+words of 64 bits, of which calls that differ in nothing but where their tensors lie write the addresses anew.
 """
 
 from __future__ import annotations
 
 import ctypes
 import struct
+from array import array
 from collections.abc import Iterator
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -31,17 +33,24 @@ def numbers_of(structure: type[ctypes.Structure]) -> Iterator[tuple[str, int, An
             yield name, offset, kind
 
 
+#: a block of arguments
+Words = array  # type: ignore[type-arg]
+
+
 class Block(ctypes.Structure):
     """What a kernel is launched with."""
 
+    #: names of the addresses that calls write anew
+    ADDRESSES: ClassVar[tuple[str, ...]] = ()
+
     _packing: ClassVar[struct.Struct]
+    #: words of these addresses
+    places: ClassVar[tuple[int, ...]]
 
     @classmethod
-    def of(cls, *numbers: float) -> Self:
+    def of(cls, *numbers: float) -> Words[int]:
         """A block of these numbers; a pointer of 0 is null."""
-        block = cls()
-        cls._packing.pack_into(block, 0, *numbers)
-        return block
+        return array("Q", cls._packing.pack(*numbers))
 
 
 def _packed(structure: type[Block]) -> type[Block]:
@@ -50,7 +59,9 @@ def _packed(structure: type[Block]) -> type[Block]:
     for _, offset, kind in numbers_of(structure):
         text += f"{offset - end}x{_CODES[kind]}"
         end = offset + ctypes.sizeof(kind)
-    structure._packing = struct.Struct(text)
+    structure._packing = struct.Struct(f"{text}{ctypes.sizeof(structure) - end}x")
+    offsets = {name: offset for name, offset, _ in numbers_of(structure)}
+    structure.places = tuple(offsets[name] // 8 for name in structure.ADDRESSES)
     return structure
 
 
@@ -111,6 +122,10 @@ def related(numbers: tuple[int, int] | None, table: Tensor | None) -> tuple[int,
 
 @_packed
 class Forward(Block):
+    ADDRESSES: ClassVar = (
+        *(f"{name}.data" for name in ("q", "k", "v", "out", "lse")),
+        *("key_bias", "scale.each", "relation.table"),
+    )
     _fields_: ClassVar = [
         ("plan", Plan),
         *((name, View) for name in ("q", "k", "v", "out", "lse")),
@@ -124,10 +139,16 @@ class Forward(Block):
 
 @_packed
 class Gradients(Block):
+    VIEWS: ClassVar = (
+        "row_score", "row_value", "column_score", "column_value", "row_score_gradient", "row_value_gradient",
+    )  # fmt: skip
+    ADDRESSES: ClassVar = (
+        *(f"{name}.data" for name in VIEWS),
+        *("statistics", "key_bias", "row_gradient", "scale.each", "relation.table"),
+    )
     _fields_: ClassVar = [
         ("plan", Plan),
-        *((name, View) for name in ("row_score", "row_value", "column_score", "column_value")),
-        *((name, View) for name in ("row_score_gradient", "row_value_gradient")),
+        *((name, View) for name in VIEWS),
         ("statistics", _pointer),
         ("key_bias", _pointer),
         ("key_bias_batch", _long),
@@ -140,8 +161,10 @@ class Gradients(Block):
 
 @_packed
 class Delta(Block):
+    VIEWS: ClassVar = ("out", "out_gradient", "lse", "lse_gradient")
+    ADDRESSES: ClassVar = (*(f"{name}.data" for name in VIEWS), "statistics")
     _fields_: ClassVar = [
-        *((name, View) for name in ("out", "out_gradient", "lse", "lse_gradient")),
+        *((name, View) for name in VIEWS),
         ("statistics", _pointer),
         ("rows", _long),
         *((name, _int) for name in ("heads", "queries", "value_dim")),

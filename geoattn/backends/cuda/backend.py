@@ -12,8 +12,9 @@ from geoattn.backends.base import Forward, Gradients, Pairs
 from geoattn.backends.chunks import table_gradient
 from geoattn.backends.cuda import arguments, variants
 from geoattn.backends.cuda import device as cuda_device
-from geoattn.backends.cuda.arguments import factor, related, view
-from geoattn.backends.cuda.operands import KeyBias, exponents, key_bias_of, near, readable
+from geoattn.backends.cuda.arguments import Words, factor, related, view
+from geoattn.backends.cuda.launches import Launch, address, form_of
+from geoattn.backends.cuda.operands import ALIGNMENT, KeyBias, exponents, near, readable
 from geoattn.backends.cuda.plans import DevicePlan, device_plan
 from geoattn.backends.cuda.variants import Variant
 from geoattn.neighborhoods.base import Neighborhood
@@ -61,11 +62,9 @@ class Cuda:
         """Compute capability that variants are chosen for, such as 90 for 9.0."""
         return cuda_device.architecture(device.index)
 
-    def launch(
-        self, variant: Variant, blocks: int, block: arguments.Block, tensors: Sequence[Tensor]
-    ) -> None:
-        """Run ``blocks`` blocks of a kernel; ``tensors`` are those that its arguments point into."""
-        cuda_device.launch(variant, blocks, block, tensors[0].device)
+    def launch(self, launch: Launch, words: Words[int], *tensors: Tensor | float | None) -> None:
+        """Run a kernel with these arguments; ``tensors`` are those that they point into, beside a plan's."""
+        cuda_device.launch(launch.variant, launch.blocks, words.buffer_info()[0], launch.device)
 
     def forward(
         self,
@@ -77,34 +76,62 @@ class Cuda:
         scale: float | Tensor,
         pairs: Pairs | None = None,
     ) -> Forward:
-        batch, queries, heads, score_dim = q.shape
-        value_dim = v.shape[-1]
         plan = device_plan(hood if pairs is None else pairs.relation, q.device)
-        q, k, v = readable(q), readable(k), readable(v)
+        bias, table = plan.key_bias(key_bias, hood.key_grid), None if pairs is None else _table(pairs)
+        form = (
+            self.architecture(q.device), q.dtype,
+            q.shape, q.stride(), k.shape, k.stride(), v.shape, v.stride(),
+            bias.numbers[1], form_of(scale, table),
+        )  # fmt: skip
+        launches = plan.launches.get(form)
+        places = q.data_ptr(), k.data_ptr(), v.data_ptr()
+        if launches is None or (places[0] | places[1] | places[2]) % ALIGNMENT:
+            near_q, near_k, near_v = readable(q), readable(k), readable(v)
+            if near_q is not q or near_k is not k or near_v is not v:
+                found = self.forward(near_q, near_k, near_v, key_bias, hood, scale, pairs)
+                return Forward(_narrow(found.out, v.shape[-1]), found.lse)
+        batch, queries, heads, _ = q.shape
         out = q.new_empty(batch, queries, heads, v.shape[-1])
         lse = q.new_empty(batch, queries, heads, dtype=torch.float32)
-        bias, table = key_bias_of(key_bias, hood.key_grid, q.device), _table(pairs)
-        block = arguments.Forward.of(
+        if launches is None:
+            made = self._forward_launch(plan, q, k, v, out, lse, bias, scale, table)
+            launches = plan.launches.keep(form, (made,))
+        (launch,) = launches
+        addresses = *places, out.data_ptr(), lse.data_ptr(), bias.numbers[0], address(scale), address(table)
+        self.launch(launch, launch.at(addresses), q, k, v, out, lse, bias.exponents, scale, table)
+        return Forward(out, lse)
+
+    def _forward_launch(
+        self,
+        plan: DevicePlan,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        bias: KeyBias,
+        scale: float | Tensor,
+        table: Tensor | None,
+    ) -> Launch:
+        (batch, _, heads, score_dim), value_dim = q.shape, v.shape[-1]
+        shape = q.dtype, score_dim, value_dim, plan.masked, self.architecture(q.device)
+        variant = variants.forward(*shape, plan.number_bits)
+        return Launch.of(
+            plan,
+            variant,
+            plan.n_tiles * variant.parts * batch * heads,
+            arguments.Forward,
             *plan.block,
-            *view(q),
-            *view(k),
-            *view(v),
-            *view(out),
-            *view(lse),
+            *(number for x in (q, k, v, out, lse) for number in view(x)),
             *bias.numbers,
             batch,
             heads,
             heads // k.shape[2],
-            q.shape[-1],
-            v.shape[-1],
+            score_dim,
+            value_dim,
             *factor(scale),
             *related(plan.numbered, table),
         )
-        shape = q.dtype, score_dim, value_dim, plan.masked, self.architecture(q.device)
-        variant = variants.forward(*shape, plan.number_bits)
-        tensors = (q, k, v, out, lse, *_tensors(bias.exponents, scale, table), *plan.tensors)
-        self.launch(variant, plan.n_tiles * variant.parts * batch * heads, block, tensors)
-        return Forward(_narrow(out, value_dim), lse)
 
     def backward(
         self,
@@ -123,63 +150,94 @@ class Cuda:
         pairs: Pairs | None = None,
         needs_table: bool = False,
     ) -> Gradients:
-        (batch, queries, heads, score_dim), (_, keys, key_heads, value_dim) = q.shape, v.shape
-        shared_by = heads // key_heads
         of = hood if pairs is None else pairs.relation
         plan, transposed = device_plan(of, q.device), device_plan(of.transpose(), q.device)
-        given = grad_out, grad_lse, q, k, v, key_bias, hood, scale
-        q, k, v, out, grad_out = (readable(x) for x in (q, k, v, out, grad_out))
-        bias, table = key_bias_of(key_bias, hood.key_grid, q.device), _table(pairs)
-        statistics = self._statistics(out, grad_out, lse, grad_lse)
+        bias, table = plan.key_bias(key_bias, hood.key_grid), None if pairs is None else _table(pairs)
+        form = (
+            self.architecture(q.device), q.dtype,
+            q.shape, q.stride(), k.shape, k.stride(), v.shape, v.stride(),
+            out.stride(), grad_out.stride(), lse.stride(), None if grad_lse is None else grad_lse.stride(),
+            bias.numbers[1], form_of(scale, table),
+        )  # fmt: skip
+        launches = plan.launches.get(form)
+        together = q.data_ptr() | k.data_ptr() | v.data_ptr() | out.data_ptr() | grad_out.data_ptr()
+        if launches is None or together % ALIGNMENT:
+            as_given = grad_out, q, k, v, out
+            near = tuple(map(readable, as_given))
+            if any(x is not y for x, y in zip(near, as_given, strict=True)):
+                needs = needs_key_bias, needs_scale, pairs, needs_table
+                do, *operands, near_out = near
+                found = self.backward(do, grad_lse, *operands, key_bias, near_out, lse, hood, scale, *needs)
+                dims = q.shape[-1], k.shape[-1], v.shape[-1]
+                return Gradients(*map(_narrow, found[:3], dims), *found[3:])
+        (batch, queries, heads, score_dim), (_, keys, key_heads, value_dim) = q.shape, v.shape
+        shared_by, shape = heads // key_heads, (q.dtype, score_dim, value_dim)
+        statistics = q.new_empty(batch, heads, queries, 2, dtype=torch.float32)
         dq = torch.empty_like(q, memory_format=torch.contiguous_format)
-        more = _tensors(scale, table)
+        more_addresses = address(scale), address(table)
 
-        def run(
-            variant: Variant, plan: DevicePlan, row_heads: int, views: Sequence[Tensor], sums: Tensor | None
-        ) -> None:
-            block = arguments.Gradients.of(
+        def frozen(variant: Variant, plan: DevicePlan, row_heads: int, views: Sequence[Tensor]) -> Launch:
+            return Launch.of(
+                plan,
+                variant,
+                plan.n_tiles * variant.parts * batch * row_heads,
+                arguments.Gradients,
                 *plan.block,
                 *(number for x in views for number in view(x)),
-                statistics.data_ptr(),
+                0,
                 *bias.numbers,
-                0 if sums is None else sums.data_ptr(),
+                0,
                 batch,
                 heads,
                 shared_by,
                 queries,
                 keys,
-                q.shape[-1],
-                v.shape[-1],
+                score_dim,
+                value_dim,
                 *factor(scale),
                 *related(plan.numbered, table),
             )
-            tensors = (*views, statistics, *_tensors(bias.exponents, sums), *more, *plan.tensors)
-            self.launch(variant, plan.n_tiles * variant.parts * batch * row_heads, block, tensors)
 
-        shape = (q.dtype, score_dim, value_dim)
-        architecture = self.architecture(q.device)
+        def run(launch: Launch, views: tuple[Tensor, ...], sums: Tensor | None) -> None:
+            places = [x.data_ptr() for x in views]
+            places += statistics.data_ptr(), bias.numbers[0], address(sums), *more_addresses
+            self.launch(launch, launch.at(places), *views, statistics, bias.exponents, sums, scale, table)
+
         # queries have no gradient of a value: the place of that view is not written
-        variant = variants.query_gradient(*shape, plan.masked, architecture, plan.number_bits)
-        parts = (variant.slices, batch, heads, queries)
+        views = q, grad_out, k, v, dq, grad_out
+        if launches is None:
+            variant = variants.query_gradient(*shape, plan.masked, form[0], plan.number_bits)
+            noted = _statistics_launch(plan, out, grad_out, lse, grad_lse)
+            launches = plan.launches.keep(form, (noted, frozen(variant, plan, heads, views)))
+        noted, of_queries = launches
+        dlse = None if grad_lse is None else _nearer(grad_lse)
+        seen = out, grad_out, lse, dlse, statistics
+        self.launch(noted, noted.at([address(x) for x in seen]), *seen)
+        parts = (of_queries.variant.slices, batch, heads, queries)
         ds = q.new_empty(parts, dtype=torch.float32) if needs_scale else None
-        run(variant, plan, heads, (q, grad_out, k, v, dq, grad_out), ds)
+        run(of_queries, views, ds)
         dtable = None
         if needs_table and pairs is not None and pairs.table.ndim == 4:  # each query has a table of its own
-            dtable = table_gradient(*given, pairs)
+            dtable = table_gradient(grad_out, grad_lse, q, k, v, key_bias, hood, scale, pairs)
         elif needs_table and table is not None:
-            variant = variants.table_gradient(*shape, plan.masked, architecture, plan.number_bits)
+            variant = variants.table_gradient(*shape, plan.masked, form[0], plan.number_bits)
             dtable = self._table_gradient(variant, plan, (q, grad_out, k, v), statistics, bias, table, scale)
         apart = shared_by > 1 and isinstance(scale, Tensor)
+        row_heads = key_heads
         if apart:  # rows of keys know one scale: each query head gets keys of its own
             k, v = (x.repeat_interleave(shared_by, 2) for x in (k, v))
             row_heads, shared_by = heads, 1
-        else:
-            row_heads = key_heads
-        dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (k, v))
+        dk = torch.empty_like(k, memory_format=torch.contiguous_format)
+        dv = torch.empty_like(v, memory_format=torch.contiguous_format)
         db = q.new_empty(batch, row_heads, keys, dtype=torch.float32) if needs_key_bias else None
-        known = transposed.masked, architecture, transposed.number_bits
-        for variant in variants.key_gradients(*shape, *known):
-            run(variant, transposed, row_heads, (k, v, q, grad_out, dk, dv), db)
+        views = k, v, q, grad_out, dk, dv
+        of_keys = transposed.launches.get((form,))
+        if of_keys is None:
+            known = variants.key_gradients(*shape, transposed.masked, form[0], transposed.number_bits)
+            of_keys = tuple(frozen(variant, transposed, row_heads, views) for variant in known)
+            transposed.launches.keep((form,), of_keys)
+        for launch in of_keys:
+            run(launch, views, db)
         if apart:
             dk, dv = (
                 x.reshape(batch, keys, key_heads, heads // key_heads, -1).float().sum(3).to(x.dtype)
@@ -189,7 +247,6 @@ class Cuda:
             db = db.sum((0, 1)).unsqueeze(0) if key_bias.shape[0] == 1 else db.sum(1)
         if ds is not None and isinstance(scale, Tensor):
             ds = ds.sum((0, 1, 3)).unsqueeze(0) if scale.shape[0] == 1 else ds.sum((0, 3))
-        dq, dk, dv = _narrow(dq, score_dim), _narrow(dk, score_dim), _narrow(dv, value_dim)
         return Gradients(dq, dk, dv, db, ds, dtable)
 
     def _table_gradient(
@@ -213,7 +270,12 @@ class Cuda:
         for first in range(0, len(plan.items), step):
             items = plan.items[first : first + step]
             sums = q.new_empty(batch * heads, len(items), TILE**2, dtype=torch.float32)
-            block = arguments.Table.of(
+            parts = variant.parts * (TILE // variant.columns)
+            launch = Launch.of(
+                plan,
+                variant,
+                len(items) * parts * batch * heads,
+                arguments.Table,
                 *plan.block,
                 *(number for x in views for number in view(x)),
                 statistics.data_ptr(),
@@ -231,9 +293,7 @@ class Cuda:
                 *factor(scale),
                 *related(plan.numbered, table),
             )
-            tensors = (*views, statistics, sums, *_tensors(bias.exponents, scale, table), *plan.tensors)
-            parts = variant.parts * (TILE // variant.columns)
-            self.launch(variant, len(items) * parts * batch * heads, block, tensors)
+            self.launch(launch, launch.words, *views, statistics, sums, bias.exponents, scale, table)
             numbers = plan.numbers.flatten(1).index_select(0, items[:, 3].long()).flatten()
             if plan.number_bits == 16:
                 numbers = numbers.int() & 0xFFFF
@@ -241,36 +301,36 @@ class Cuda:
             total += found.sum(0, keepdim=True) if table.shape[0] == 1 else found
         return total
 
-    def _statistics(self, out: Tensor, grad_out: Tensor, lse: Tensor, grad_lse: Tensor | None) -> Tensor:
-        """−lse · log₂ e and delta of each query, ``[B, H, Nq, 2]``."""
-        batch, queries, heads, value_dim = out.shape
-        statistics = out.new_empty(batch, heads, queries, 2, dtype=torch.float32)
-        rows = batch * heads * queries
-        if grad_lse is not None and not near(grad_lse):
-            grad_lse = grad_lse.contiguous()
-        block = arguments.Delta.of(
-            *view(out),
-            *view(grad_out),
-            *view(lse),
-            *((0, 0, 0, 0) if grad_lse is None else view(grad_lse)),
-            statistics.data_ptr(),
-            rows,
-            heads,
-            queries,
-            value_dim,
-        )
-        tensors = (out, grad_out, lse, statistics, *_tensors(grad_lse))
-        self.launch(variants.delta(out.dtype), math.ceil(rows / 16), block, tensors)
-        return statistics
+
+def _statistics_launch(
+    plan: DevicePlan, out: Tensor, grad_out: Tensor, lse: Tensor, grad_lse: Tensor | None
+) -> Launch:
+    """What finds −lse · log₂ e and delta of each query, ``[B, H, Nq, 2]``."""
+    batch, queries, heads, value_dim = out.shape
+    rows = batch * heads * queries
+    return Launch.of(
+        plan,
+        variants.delta(out.dtype),
+        math.ceil(rows / 16),
+        arguments.Delta,
+        *(number for x in (out, grad_out, lse) for number in view(x)),
+        *((0, 0, 0, 0) if grad_lse is None else view(_nearer(grad_lse))),
+        0,
+        rows,
+        heads,
+        queries,
+        value_dim,
+    )
 
 
-def _table(pairs: Pairs | None) -> Tensor | None:
+def _nearer(x: Tensor) -> Tensor:
+    """The tensor itself if its tokens are near each other, else a copy."""
+    return x if near(x) else x.contiguous()
+
+
+def _table(pairs: Pairs) -> Tensor:
     """The table of a relation as exponents of 2, entries side by side."""
-    return None if pairs is None else exponents(pairs.table).contiguous()
-
-
-def _tensors(*arguments: float | Tensor | None) -> tuple[Tensor, ...]:
-    return tuple(x for x in arguments if isinstance(x, Tensor))
+    return exponents(pairs.table).contiguous()
 
 
 def _narrow(x: Tensor, channels: int) -> Tensor:

@@ -57,8 +57,8 @@ def unfit(index: int) -> str | None:
     return None
 
 
-def launch(variant: Variant, blocks: int, arguments: ctypes.Structure, device: torch.device) -> None:
-    """Run a kernel on the device's current stream.
+def launch(variant: Variant, blocks: int, arguments: int, device: torch.device) -> None:
+    """Run a kernel on the device's current stream; ``arguments`` is where its block of them lies.
 
     The first launch of a variant on a device compiles (or reads) and loads it; a graph that is being captured
     does not notice.
@@ -79,7 +79,7 @@ def launch(variant: Variant, blocks: int, arguments: ctypes.Structure, device: t
     index = device.index
     function = _functions.get((variant, index)) or _function(variant, index)
     # a void** to the one argument, which the driver copies before it returns
-    pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
+    pointers = _Pointers(arguments)
     grid, block = (blocks, 1, 1), (variant.threads, 1, 1)
     settings = (*grid, *block, variant.shared_bytes, current_stream(index), ctypes.addressof(pointers), 0)
     if driver.is_current(index):
@@ -90,6 +90,7 @@ def launch(variant: Variant, blocks: int, arguments: ctypes.Structure, device: t
     driver.check("LaunchKernel", result, (variant, index))
 
 
+_Pointers = ctypes.c_void_p * 1
 #: kernels as loaded in the context of a device
 _functions: dict[tuple[Variant, int], Any] = {}
 

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geoattn.backends.cuda.arguments import Plan as PlanBlock
+from geoattn.backends.cuda.launches import Launches
+from geoattn.backends.cuda.operands import KeyBias, key_bias_of
 from geoattn.backends.resident import Resident, uploaded
+from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.plans import NumberedTilePlan, TilePlan, full_beside_padding, numbered_tile_plan, tile_plan
 from geoattn.relations.base import Relation
@@ -94,6 +97,25 @@ class DevicePlan:
     def block(self) -> tuple[int, ...]:
         """The numbers of the plan in a block of arguments."""
         return *(getattr(self, name).data_ptr() for name in PlanBlock.ARRAYS), self.ring
+
+    @cached_property
+    def launches(self) -> Launches:
+        """What calls with this plan launched before."""
+        return Launches()
+
+    def key_bias(self, bias: Tensor | None, grid: Grid) -> KeyBias:
+        """What is added per key; log-weights alone are asked for once."""
+        kept = self._weights
+        if kept and kept[0].of is bias and bias is not None:
+            return kept[0]
+        found = key_bias_of(bias, grid, self.schedule.device)
+        if found.of is not None:
+            kept[:] = [found]
+        return found
+
+    @cached_property
+    def _weights(self) -> list[KeyBias]:
+        return []
 
     @cached_property
     def numbered(self) -> tuple[int, int] | None:
