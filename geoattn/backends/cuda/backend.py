@@ -163,13 +163,14 @@ class Cuda:
         together = q.data_ptr() | k.data_ptr() | v.data_ptr() | out.data_ptr() | grad_out.data_ptr()
         if launches is None or together % ALIGNMENT:
             as_given = grad_out, q, k, v, out
-            near = tuple(map(readable, as_given))
+            do, near_q, near_k, near_v, near_out = near = [readable(x) for x in as_given]
             if any(x is not y for x, y in zip(near, as_given, strict=True)):
-                needs = needs_key_bias, needs_scale, pairs, needs_table
-                do, *operands, near_out = near
-                found = self.backward(do, grad_lse, *operands, key_bias, near_out, lse, hood, scale, *needs)
-                dims = q.shape[-1], k.shape[-1], v.shape[-1]
-                return Gradients(*map(_narrow, found[:3], dims), *found[3:])
+                found = self.backward(
+                    do, grad_lse, near_q, near_k, near_v, key_bias, near_out, lse, hood, scale,
+                    needs_key_bias, needs_scale, pairs, needs_table,
+                )  # fmt: skip
+                dq, dk = _narrow(found.q, q.shape[-1]), _narrow(found.k, k.shape[-1])
+                return found._replace(q=dq, k=dk, v=_narrow(found.v, v.shape[-1]))
         (batch, queries, heads, score_dim), (_, keys, key_heads, value_dim) = q.shape, v.shape
         shared_by, shape = heads // key_heads, (q.dtype, score_dim, value_dim)
         statistics = q.new_empty(batch, heads, queries, 2, dtype=torch.float32)
