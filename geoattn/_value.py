@@ -315,11 +315,16 @@ def _encode(value: Any) -> Any:
     return value
 
 
+def decoded_array(content: dict[str, Any]) -> np.ndarray:
+    """An array that :meth:`Value.to_dict` compressed to text."""
+    stored = zlib.decompress(base64.b64decode(content["array"]))
+    return np.frombuffer(stored, np.dtype(content["dtype"])).reshape(content["shape"])
+
+
 def _decode(value: Any) -> Any:
     if isinstance(value, dict):
         if "shape" in value:
-            stored = zlib.decompress(base64.b64decode(value["array"]))
-            return np.frombuffer(stored, np.dtype(value["dtype"])).reshape(value["shape"])
+            return decoded_array(value)
         if "array" in value:
             return np.array(value["array"], dtype=np.dtype(value["dtype"]))
         return Value.from_dict(value)

@@ -1,6 +1,7 @@
 """Runs: what is written, what repeats after a kill, what is refused."""
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -17,10 +18,10 @@ pytest.importorskip("matplotlib", reason="runs draw their learning curves")
 
 import geoattn as ga  # noqa: E402
 from geoattn import models  # noqa: E402
-from geoattn.training import Data, FitConfig, Rounds, fit, one_cycle  # noqa: E402
+from geoattn.training import Data, FitConfig, Rounds, fit, optimizers  # noqa: E402
 
 GRID = ga.grids.gaussian(4, 8)
-CONFIG = FitConfig(steps=12, validate_every=4, batch_size=3, seed=5, accelerator="cpu")
+CONFIG = FitConfig(steps=12, validate_every=4, batch_size=3, learning_rate=1e-2, seed=5, accelerator="cpu")
 
 
 class Fields(torch.utils.data.Dataset):
@@ -44,8 +45,9 @@ class Fields(torch.utils.data.Dataset):
 
 
 class Shifter(lightning.LightningModule):
-    def __init__(self, radius=60.0):
+    def __init__(self, radius=60.0, settings=CONFIG):
         super().__init__()
+        self.settings = settings
         hood = ga.geodesic(GRID, radius=radius)
         config = models.TransformerConfig(GRID, hood, 1, 1, dim=8, depth=1, num_heads=2, dropout=0.2)
         self.network = config.build()
@@ -60,12 +62,12 @@ class Shifter(lightning.LightningModule):
         self.log("val_loss", self.loss(batch))
 
     def configure_optimizers(self):
-        return one_cycle(self, 1e-2, 0.01, 12)
+        return optimizers(self, self.settings)
 
 
 def run(folder, train=None, config=CONFIG, radius=60.0, **options):
     lightning.seed_everything(config.seed, verbose=False)
-    module = Shifter(radius)
+    module = Shifter(radius, config)
     return module, fit(module, Data(train or Fields(10), Fields(4), config), folder, config, **options)
 
 
@@ -128,7 +130,7 @@ class Steps(lightning.Callback):
         return [int(line) for line in self.path.read_text().split()]
 
 
-LONG = FitConfig(steps=40, validate_every=4, batch_size=3, patience=2, seed=5, accelerator="cpu")
+LONG = dataclasses.replace(CONFIG, steps=40, patience=2)
 
 
 class Jumping(Shifter):
@@ -139,12 +141,12 @@ class Jumping(Shifter):
         self.log("val_loss", losses[self.global_step // 4 - 1])
 
     def configure_optimizers(self):
-        return one_cycle(self, 1e-2, 0.01, 40)
+        return optimizers(self, self.settings)
 
 
 def run_jumping(folder, kill_at=None, steps=None):
     lightning.seed_everything(LONG.seed, verbose=False)
-    module = Jumping()
+    module = Jumping(settings=LONG)
     data = Data(Fields(10, kill_at=kill_at), Fields(4), LONG)
     return module, fit(module, data, folder, LONG, callbacks=[steps] if steps else None)
 
@@ -267,7 +269,7 @@ def test_another_geometry_or_setting_in_the_same_folder_is_refused(uninterrupted
     folder = uninterrupted[0]
     with pytest.raises(ValueError, match=r"other settings: models is .*60°.* there, .*70°.* here"):
         run(folder, radius=70.0, settings={"task": "shift"})
-    other = FitConfig(steps=12, validate_every=4, batch_size=3, seed=6, accelerator="cpu")
+    other = dataclasses.replace(CONFIG, seed=6)
     with pytest.raises(ValueError, match=r"fit\.seed is 5 there, 6 here"):
         run(folder, config=other, settings={"task": "shift"})
 

@@ -1,5 +1,6 @@
 """Whole models, and how they are stored."""
 
+from geoattn.models.base import Model
 from geoattn.models.checkpoint import load, save
 from geoattn.models.config import ModelConfig
 from geoattn.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
@@ -10,6 +11,7 @@ __all__ = [
     "ENCODER_DECODER_SIZES",
     "EncoderDecoder",
     "EncoderDecoderConfig",
+    "Model",
     "ModelConfig",
     "TRANSFORMER_SIZES",
     "Transformer",

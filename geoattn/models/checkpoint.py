@@ -46,6 +46,14 @@ def save(path: str | os.PathLike[str], model: nn.Module, **extra: Any) -> None:
     ------
     TypeError
         If the model has no configuration, or an extra is of another type.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> model = ga.models.TransformerConfig(grid, ga.geodesic(grid, radius=40), 1, 1, depth=1).build()
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     ga.models.save(file.name, model)
     """
     config = getattr(model, "config", None)
     if not isinstance(config, ModelConfig):
@@ -87,6 +95,17 @@ def load(path: str | os.PathLike[str], config: ModelConfig | None = None) -> tup
     ValueError
         If the file is damaged, truncated or not of this kind, of another version, or if its model differs
         from ``config``: the entries that differ are named.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> model = ga.models.TransformerConfig(grid, ga.geodesic(grid, radius=40), 1, 1, depth=1).build()
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     ga.models.save(file.name, model, year=2001)
+    ...     model, extra = ga.models.load(file.name)
+    >>> extra
+    {'year': 2001}
     """
     path = Path(path)
     if not path.is_file():

@@ -19,6 +19,13 @@ class ModelConfig(Value):
     """Base of configurations; ``to_dict()`` gives JSON types and ``from_dict()`` comes back.
 
     A concrete configuration names its kind and builds its model, whose ``config`` it is.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> config = ga.models.TransformerConfig(grid, ga.geodesic(grid, radius=40), 1, 1)
+    >>> ga.models.ModelConfig.from_dict(config.to_dict()) == config
+    True
     """
 
     def _check_kinds(self) -> None:
@@ -29,13 +36,35 @@ class ModelConfig(Value):
         """A new model with random weights, on a device and of a dtype as torch's own modules."""
 
 
+def drop_path_of(rate: float, block: int, blocks: int) -> float:
+    """Stochastic depth grows linearly to ``rate`` at the last block (Huang et al., 1603.09382)."""
+    return rate * (block + 1) / blocks if blocks == 1 else rate * block / (blocks - 1)
+
+
 def check_input(fields: Tensor, in_channels: int, grid: Grid) -> None:
     """Refuse fields that are not ``[B, in_channels, *grid.shape]``."""
+    if not isinstance(fields, Tensor):
+        raise TypeError(
+            f"fields must be a tensor, got {type(fields).__name__}; make one with torch.as_tensor(…), or of "
+            "an xarray object with ga.xarray.to_tensor(ds, schema)"
+        )
     expected = (in_channels, *grid.shape)
     if tuple(fields.shape[1:]) != expected:
         part = isinstance(grid, Selection)
         raise ValueError(
             f"fields must have shape [B, {', '.join(map(str, expected))}] on {grid!r}, "
             f"got {list(fields.shape)}"
-            + ("; of whole fields take model.shards.shard(fields)" if part else "")
+            + ("; of whole fields take model.shards.shard(fields)" if part else _hint(fields, expected))
         )
+
+
+def _hint(fields: Tensor, expected: tuple[int, ...]) -> str:
+    """The call that gives fields their shape, where they only lie in another order."""
+    channels, axes, shape = expected[0], expected[1:], tuple(fields.shape)
+    if shape[1:] == (*axes, channels):
+        return "; channels come first: fields.movedim(-1, 1)"
+    if shape == expected:
+        return "; a batch of one comes before the channels: fields.unsqueeze(0)"
+    if shape[1:] == axes and channels == 1:
+        return "; one channel is an axis too: fields.unsqueeze(1)"
+    return ""

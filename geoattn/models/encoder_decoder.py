@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geoattn.grids import Grid, patches
-from geoattn.models.config import ModelConfig, check_input
+from geoattn.models.base import Model
+from geoattn.models.config import ModelConfig, check_input, drop_path_of
 from geoattn.neighborhoods import Neighborhood
 from geoattn.nn import Block, PatchEmbed, PatchUnembed, Position, PositionFeatures, Resample
 from geoattn.nn.attention import AttentionOptions
@@ -43,10 +44,23 @@ class EncoderDecoderConfig(ModelConfig, kind="encoder_decoder"):
         Channels of the decoder.
     mlp_ratio, qk_norm, key_weights, position, layer_scale, dropout
         See :class:`geoattn.nn.Block` and :class:`geoattn.nn.Attention`.
+    drop_path
+        Stochastic depth: the probability with which the last block's branches leave a sample out while
+        training; it grows from 0 in equal steps from block to block, over all stages.
     features
         Degree of the smooth functions of position that the encoder sees; 0 for none.
     residual
         Predict the change of the first ``out_channels`` of the input instead of their new value.
+
+    Examples
+    --------
+    >>> fine = ga.grids.gaussian(8, 16)
+    >>> middle = ga.nn.patches(fine, 2).grid
+    >>> hoods = ga.geodesic(middle, radius=50), ga.everything(ga.nn.patches(middle, 2).grid)
+    >>> ga.models.EncoderDecoderConfig(
+    ...     fine, hoods, 3, 2, dims=(8, 16), depths=(1, 1), num_heads=(1, 2), patches=(2, 2)
+    ... )
+    encoder–decoder of (1, 1) blocks × (8, 16) channels over geodesic discs of 50° on lat-lon gr...
     """
 
     grid: Grid
@@ -66,6 +80,7 @@ class EncoderDecoderConfig(ModelConfig, kind="encoder_decoder"):
     dropout: float = 0.0
     features: int = 4
     residual: bool = False
+    drop_path: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,12 +122,25 @@ class EncoderDecoderConfig(ModelConfig, kind="encoder_decoder"):
         return f"encoder–decoder of {self.depths} blocks × {self.dims} channels over {self.hoods[0]!r}, …"
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(Model):
     """Fields ``[B, in_channels, *grid.shape]`` to ``[B, out_channels, *grid.shape]``.
 
     After SegFormer (Xie et al., 2105.15203): every stage's tokens are brought to the decoder's channels
     and the first stage's grid, summed, and mapped to the points. The last layer starts at zero.
+
+    Examples
+    --------
+    >>> fine = ga.grids.gaussian(8, 16)
+    >>> middle = ga.nn.patches(fine, 2).grid
+    >>> hoods = ga.geodesic(middle, radius=50), ga.everything(ga.nn.patches(middle, 2).grid)
+    >>> config = ga.models.EncoderDecoderConfig(
+    ...     fine, hoods, 3, 2, dims=(8, 16), depths=(1, 1), num_heads=(1, 2), patches=(2, 2)
+    ... )
+    >>> config.build()(torch.randn(1, 3, 8, 16)).shape
+    torch.Size([1, 2, 8, 16])
     """
+
+    config: EncoderDecoderConfig
 
     def __init__(
         self,
@@ -140,9 +168,13 @@ class EncoderDecoder(nn.Module):
                 self.down.append(PatchEmbed(fine, c.patches[stage], given, dim, device, dtype))
             else:
                 self.down.append(_Between(coarse, fine, given, dim, c.num_heads[stage], attention))
+        rates = iter([drop_path_of(c.drop_path, i, sum(c.depths)) for i in range(sum(c.depths))])
         self.stages = nn.ModuleList(
             nn.Sequential(
-                *(Block(d, h, hood, c.mlp_ratio, c.layer_scale, c.dropout, **attention) for _ in range(n)),
+                *(
+                    Block(d, h, hood, c.mlp_ratio, c.layer_scale, c.dropout, next(rates), **attention)
+                    for _ in range(n)
+                ),
                 nn.LayerNorm(d, device=device, dtype=dtype),
             )
             for d, n, h, hood in zip(c.dims, c.depths, c.num_heads, c.hoods, strict=True)

@@ -27,7 +27,14 @@ ENCODER_DECODER_SIZES: dict[str, dict[str, Any]] = {
 
 
 def parameter_count(config: ModelConfig) -> int:
-    """Numbers that the model learns; it is built without memory for them."""
+    """Numbers that the model learns; it is built without memory for them.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> ga.models.parameter_count(ga.models.TransformerConfig(grid, ga.geodesic(grid, radius=40), 1, 1))
+    135745
+    """
     with torch.device("meta"):
         return sum(p.numel() for p in config.build().parameters())
 

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from geoattn.grids import Grid
 from geoattn.grids.checks import positive
-from geoattn.models.config import ModelConfig, check_input
+from geoattn.models.base import Model
+from geoattn.models.config import ModelConfig, check_input, drop_path_of
 from geoattn.neighborhoods import Neighborhood
+from geoattn.neighborhoods.base import require_neighborhood
 from geoattn.nn import Block, PatchEmbed, PatchUnembed, Position, PositionFeatures, Resample
 from geoattn.nn.attention import AttentionOptions
 
@@ -35,12 +37,21 @@ class TransformerConfig(ModelConfig, kind="transformer"):
         Channels of the fields given and predicted.
     dim, depth, num_heads, num_kv_heads, mlp_ratio, qk_norm, key_weights, position, layer_scale, dropout
         The processor: see :class:`geoattn.nn.Block` and :class:`geoattn.nn.Attention`.
+    drop_path
+        Stochastic depth: the probability with which the last block's branches leave a sample out while
+        training; it grows from 0 in equal steps from block to block.
     patch
         Points along each side of the patch that the encoder makes one token of.
     features
         Degree of the smooth functions of position that the encoder sees; 0 for none.
     residual
         Predict the change of the first ``out_channels`` of the input instead of their new value.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> ga.models.TransformerConfig(grid, ga.geodesic(grid, radius=40), 3, 2, dim=32, depth=2)
+    transformer of 2 blocks × 32 channels on Gaussian grid 8×16 over geodesic discs of 40° on Ga...
     """
 
     grid: Grid
@@ -60,10 +71,13 @@ class TransformerConfig(ModelConfig, kind="transformer"):
     patch: int | tuple[int, ...] = 1
     features: int = 4
     residual: bool = True
+    drop_path: float = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.hoods, Neighborhood):
             object.__setattr__(self, "hoods", (self.hoods,))
+        if not isinstance(self.hoods, tuple | list):
+            require_neighborhood("hoods", self.hoods)
         super().__post_init__()
         positive(depth=self.depth)
         if not self.hoods:
@@ -89,11 +103,20 @@ class TransformerConfig(ModelConfig, kind="transformer"):
         return f"transformer of {size} on {self.grid!r} over {self.hoods[0]!r}"
 
 
-class Transformer(nn.Module):
+class Transformer(Model):
     """Fields ``[B, in_channels, *grid.shape]`` to ``[B, out_channels, *grid.shape]``.
 
     The last layer starts at zero: with ``residual`` a new model is persistence.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> model = ga.models.TransformerConfig(grid, ga.geodesic(grid, radius=40), 3, 2, depth=1).build()
+    >>> model(torch.randn(1, 3, 8, 16)).shape
+    torch.Size([1, 2, 8, 16])
     """
+
+    config: TransformerConfig
 
     def __init__(
         self,
@@ -135,6 +158,7 @@ class Transformer(nn.Module):
                     c.mlp_ratio,
                     c.layer_scale,
                     c.dropout,
+                    drop_path_of(c.drop_path, i, c.depth),
                     **attention,
                 )
                 for i in range(c.depth)

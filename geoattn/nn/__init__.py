@@ -2,7 +2,9 @@
 
 from geoattn.grids import patches, position_features, real_spherical_harmonics
 from geoattn.nn.attention import Attention
-from geoattn.nn.block import Block, LayerScale
+from geoattn.nn.block import Block, LayerScale, set_grad_checkpointing
+from geoattn.nn.decay import no_weight_decay
+from geoattn.nn.drop_path import DropPath
 from geoattn.nn.embedding import PatchEmbed, PatchUnembed, PositionFeatures
 from geoattn.nn.position import (
     Angles,
@@ -25,6 +27,7 @@ __all__ = [
     "Block",
     "Continuous",
     "Directional",
+    "DropPath",
     "Fourier",
     "Harmonic",
     "LayerScale",
@@ -38,7 +41,9 @@ __all__ = [
     "Resample",
     "Rotary",
     "Table",
+    "no_weight_decay",
     "patches",
     "position_features",
     "real_spherical_harmonics",
+    "set_grad_checkpointing",
 ]

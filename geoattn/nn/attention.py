@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from geoattn.functional import attention
 from geoattn.grids.checks import integer, positive, real
 from geoattn.neighborhoods import Neighborhood
+from geoattn.neighborhoods.base import require_neighborhood
 from geoattn.nn.checks import check_rate, check_tokens
 from geoattn.nn.position.base import Position, resolve
 from geoattn.nn.position.pairs import PairBias, PairBiases
@@ -83,6 +84,13 @@ class Attention(nn.Module):
         If ``hood`` is no neighborhood, or a number is of the wrong kind.
     ValueError
         If the heads do not divide, a number is out of range, or the position scheme does not fit the grids.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> layer = ga.nn.Attention(dim=32, num_heads=4, hood=ga.geodesic(grid, radius=40))
+    >>> layer(torch.randn(2, 8, 16, 32)).shape
+    torch.Size([2, 8, 16, 32])
     """
 
     scale: Tensor | float
@@ -105,11 +113,7 @@ class Attention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(hood, Neighborhood):
-            raise TypeError(
-                f"hood must be a neighborhood, got {hood!r}; make one with geoattn.geodesic(grid, radius=…), "
-                "geoattn.window(grid, size), geoattn.everything(grid), …"
-            )
+        require_neighborhood("hood", hood)
         dim, num_heads = integer("dim", dim), integer("num_heads", num_heads)
         num_kv_heads = num_heads if num_kv_heads is None else integer("num_kv_heads", num_kv_heads)
         positive(dim=dim, num_heads=num_heads, num_kv_heads=num_kv_heads)
@@ -273,6 +277,12 @@ class Attention(nn.Module):
         if context is not None:
             _, k, v = torch.split(self.qkv(context), self.sizes, dim=-1)
         return q, k, v
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that are coefficients of position or scales of scores, not weights of a map."""
+        return {
+            n for n, _ in self.named_parameters() if n.partition(".")[0] in ("position", "log_scale", "scale")
+        }
 
     def neighborhoods(self) -> Sequence[Neighborhood]:
         """From where to where tokens move."""

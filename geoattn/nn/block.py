@@ -7,14 +7,22 @@ from typing import Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from geoattn.grids.checks import integer, positive, real
 from geoattn.neighborhoods import Neighborhood
 from geoattn.nn.attention import Attention, AttentionOptions
+from geoattn.nn.drop_path import DropPath
 
 
 class LayerScale(nn.Module):
-    """A learned factor per channel, small at first (Touvron et al. 2021)."""
+    """A learned factor per channel, small at first (Touvron et al. 2021).
+
+    Examples
+    --------
+    >>> ga.nn.LayerScale(4, 0.1)(torch.ones(1, 4))
+    tensor([[0.1000, 0.1000, 0.1000, 0.1000]], grad_fn=<MulBackward0>)
+    """
 
     tokenwise = True
 
@@ -47,12 +55,22 @@ class Block(nn.Module):
         Start value of a learned factor per channel on both branches; ``None`` for none.
     dropout
         Applied to the result of both branches.
+    drop_path
+        Probability with which each branch leaves a sample out while training: see :class:`DropPath`.
     **attention
         Further arguments of :class:`Attention`: ``num_kv_heads``, ``head_dim``, ``qk_norm``, ``bias``,
         ``position``, ``scale``, ``key_weights``, ``device``, ``dtype``.
+
+    Examples
+    --------
+    >>> block = ga.nn.Block(32, 4, ga.geodesic(ga.grids.gaussian(8, 16), radius=40), drop_path=0.1)
+    >>> block(torch.randn(2, 8, 16, 32)).shape
+    torch.Size([2, 8, 16, 32])
     """
 
     tokenwise = True
+    #: keep the block's input alone for the backward pass, and work the rest out again: less memory, more time
+    grad_checkpointing = False
 
     def __init__(
         self,
@@ -62,6 +80,7 @@ class Block(nn.Module):
         mlp_ratio: float = 4.0,
         layer_scale: float | None = None,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
         **attention: Unpack[AttentionOptions],
     ) -> None:
         super().__init__()
@@ -86,10 +105,45 @@ class Block(nn.Module):
             nn.Dropout(dropout),
         )
         self.mlp_scale = scaled()
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, key_mask: Tensor | None = None, key_bias: Tensor | None = None) -> Tensor:
         """``[B, *grid.shape, dim]`` to the same."""
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            again: Tensor = checkpoint(self._both, x, key_mask, key_bias, use_reentrant=False)
+            return again
+        return self._both(x, key_mask, key_bias)
+
+    def _both(self, x: Tensor, key_mask: Tensor | None, key_bias: Tensor | None) -> Tensor:
         attended = self.attention(self.attention_norm(x), key_mask=key_mask, key_bias=key_bias)
-        x = x + self.attention_scale(attended)
-        x = x + self.mlp_scale(self.mlp(self.mlp_norm(x)))
+        x = x + self.drop_path(self.attention_scale(attended))
+        x = x + self.drop_path(self.mlp_scale(self.mlp(self.mlp_norm(x))))
         return x
+
+
+def set_grad_checkpointing(model: nn.Module, enable: bool = True) -> nn.Module:
+    """Let every :class:`Block` of a model keep its input alone for the backward pass, and return the model.
+
+    Memory grows with the blocks' inputs then, and no longer with all that is within them; each block runs
+    forward twice. Gradients are the same, to the bit on one machine.
+
+    Raises
+    ------
+    ValueError
+        If the model has no block.
+
+    Examples
+    --------
+    >>> block = ga.nn.Block(32, 4, ga.geodesic(ga.grids.gaussian(8, 16), radius=40))
+    >>> ga.nn.set_grad_checkpointing(block).grad_checkpointing
+    True
+    """
+    blocks = [part for part in model.modules() if isinstance(part, Block)]
+    if not blocks:
+        raise ValueError(
+            f"{type(model).__name__} has no ga.nn.Block to keep less of: build it of these, or wrap parts of "
+            "it in torch.utils.checkpoint.checkpoint yourself"
+        )
+    for block in blocks:
+        block.grad_checkpointing = enable
+    return model

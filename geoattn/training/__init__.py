@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 from geoattn.training.config import FitConfig
 from geoattn.training.data import Checked, Data, Rounds
 from geoattn.training.fit import fit
-from geoattn.training.optimisers import one_cycle
+from geoattn.training.optimisers import optimizers
 
 if TYPE_CHECKING:
     from geoattn.training.forecasting import train_forecaster as train_forecaster
 
-__all__ = ["Checked", "Data", "FitConfig", "Rounds", "fit", "one_cycle", "train_forecaster"]
+__all__ = ["Checked", "Data", "FitConfig", "Rounds", "fit", "optimizers", "train_forecaster"]
 
 
 def __getattr__(name: str) -> Any:

@@ -68,7 +68,7 @@ class Record(Callback):
         self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, *_: Any
     ) -> None:
         self._seconds.append(time.perf_counter() - self._began)
-        self._losses.append(outputs["loss"].detach())
+        self._losses.append(outputs["loss"].detach() * trainer.accumulate_grad_batches)  # Lightning divides
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         if not self._losses:
@@ -77,7 +77,8 @@ class Record(Callback):
         mean = torch.stack(self._losses).mean()
         logged["train_loss"] = float(trainer.strategy.reduce(mean, reduce_op="mean"))  # over all processes
         row = {"step": float(trainer.global_step), **dict(sorted(logged.items()))}
-        self.rows.append(row | {"seconds_per_step": float(np.median(self._seconds))})
+        steps = np.reshape(self._seconds, (-1, trainer.accumulate_grad_batches)).sum(axis=1)
+        self.rows.append(row | {"seconds_per_step": float(np.median(steps))})
         self._losses, self._seconds = [], []
         if trainer.is_global_zero:
             self.write()
@@ -96,6 +97,19 @@ class Record(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = state_dict["rows"]
+
+
+class LearningRates(Callback):
+    """Tells the loggers the learning rate every so many steps, as ``learning_rate``."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if trainer.global_step % self.every == 0:
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            for logger in trainer.loggers:
+                logger.log_metrics({"learning_rate": rate}, step=trainer.global_step)
 
 
 class TrainingBar(TQDMProgressBar):

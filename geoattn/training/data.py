@@ -17,6 +17,16 @@ class Checked(Dataset[Any]):
     """The same samples; one with NaN or infinite numbers stops the run, with its name.
 
     The name is the sample's own entry ``"name"``, or what ``dataset.name_of(index)`` says, or the index.
+
+    Examples
+    --------
+    >>> spoiled = torch.utils.data.TensorDataset(torch.tensor([1.0, torch.nan]))
+    >>> checked = ga.training.Checked(spoiled, "training")
+    >>> try:
+    ...     checked[1]
+    ... except ValueError as reason:
+    ...     print(reason)
+    1 values of sample 1 for training are NaN or infinite; fill and mask them
     """
 
     def __init__(self, dataset: Dataset[Any], part: str) -> None:
@@ -59,6 +69,11 @@ class Rounds(Sampler[int]):
     The stream follows from the seed alone, and the round says where in it one is: a run that resumes
     sees what it would have seen. What does not fill a batch at the end of an epoch is left out. Of each
     batch, process ``rank`` gets every ``replicas``-th sample.
+
+    Examples
+    --------
+    >>> list(ga.training.Rounds(size=4, batch_size=2, batches=2, seed=0))
+    [0, 1, 3, 2]
     """
 
     def __init__(
@@ -92,23 +107,33 @@ class Rounds(Sampler[int]):
 
 
 class Data(lightning.LightningDataModule):
-    """Training and validation samples for :func:`fit`, in batches, checked and in repeatable order."""
+    """Training and validation samples for :func:`fit`, in batches, checked and in repeatable order.
+
+    Examples
+    --------
+    >>> fields = torch.randn(12, 1, 8, 16)
+    >>> pairs = torch.utils.data.TensorDataset(fields, fields)
+    >>> data = ga.training.Data(pairs, pairs, ga.training.FitConfig(batch_size=4))
+    >>> len(data.val_dataloader())
+    3
+    """
 
     def __init__(self, train: Dataset[Any], validation: Dataset[Any], config: FitConfig) -> None:
         super().__init__()
         self.train, self.validation = Checked(train, "training"), Checked(validation, "validation")
         self.config = config
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self, parts: int = 1) -> dict[str, Any]:
         c, (replicas, _) = self.config, self._processes()
         batch_size = c.batch_size
-        if batch_size % replicas:
+        if batch_size % (replicas * parts):
+            each = f", each in {parts} parts" if parts > 1 else ""
             raise ValueError(
-                f"batch_size={batch_size} does not divide among {replicas} processes: take a multiple, or "
-                "a larger domain"
+                f"batch_size={batch_size} does not divide among {replicas} processes{each}: take a multiple, "
+                "or a larger domain"
             )
         return {
-            "batch_size": batch_size // replicas,
+            "batch_size": batch_size // replicas // parts,
             "num_workers": c.workers,
             "persistent_workers": c.workers > 0,
         }
@@ -122,7 +147,7 @@ class Data(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         c = self.config
         rounds = Rounds(len(self.train), c.batch_size, c.round_length, c.seed, *self._processes())
-        return DataLoader(self.train, sampler=rounds, **self._options())
+        return DataLoader(self.train, sampler=rounds, **self._options(c.accumulate))
 
     def val_dataloader(self) -> DataLoader[Any]:
         part: Any = DistributedSampler(self.validation, *self._processes(), shuffle=False)

@@ -15,11 +15,17 @@ from lightning.pytorch.callbacks import Callback
 
 from geoattn._files import claim
 from geoattn.models import ModelConfig
+from geoattn.nn import set_grad_checkpointing
 from geoattn.plot import training_curves
-from geoattn.training.callbacks import FiniteLoss, Record, Reseed, TrainingBar
+from geoattn.training.averages import Averages
+from geoattn.training.callbacks import FiniteLoss, LearningRates, Record, Reseed, TrainingBar
 from geoattn.training.checkpoints import CheckedIO, Checkpoints, Patience, check
 from geoattn.training.config import FitConfig
-from geoattn.training.processes import first, trainer_options
+from geoattn.training.loggers import loggers
+from geoattn.training.processes import first, is_first, trainer_options
+
+#: settings that say where and how a run is computed, not what comes out: a run goes on under others
+_NOT_OF_THE_RUN = ("domain", "nodes", "strategy", "grad_checkpointing", "logger")
 
 
 def fit(
@@ -32,16 +38,17 @@ def fit(
 ) -> list[dict[str, float]]:
     """Train ``module`` in place, and return the lines of its metrics, one for each round.
 
-    The folder receives ``config.json``, ``metrics.csv``, ``metrics.json``, ``checkpoints/`` and
-    ``learning.png``. A run that was stopped, in whatever way, is continued from the end of its last round
-    by the same call, and ends with the same bits as one that was not; if the newest checkpoint is damaged,
-    a warning says so, and the run goes on from the one before. A finished run is loaded. Build the
-    module after ``lightning.seed_everything(config.seed)`` for weights that repeat.
+    The folder receives ``config.json``, ``metrics.csv``, ``metrics.json``, ``checkpoints/``, a folder for
+    each logger and ``learning.png``. A run that was stopped, in whatever way, is continued from the end of
+    its last round by the same call, and ends with the same bits as one that was not; if the newest checkpoint
+    is damaged, a warning says so, and the run goes on from the one before. A finished run is loaded. Build
+    the module after ``lightning.seed_everything(config.seed)`` for weights that repeat.
 
     Parameters
     ----------
     module
-        Logs ``val_loss`` in its validation step.
+        Logs ``val_loss`` in its validation step. Its optimiser is its own; :func:`optimizers` makes the one
+        that ``config`` names.
     data
         For instance :class:`Data`. Batches of another data module must follow from the epoch's number for
         a resumed run to repeat.
@@ -54,9 +61,37 @@ def fit(
     ------
     ValueError
         If the folder holds a run with other settings, such as another grid or geometry; if a sample is not
-        finite, with its name; if the best or last weights of a finished run are damaged.
+        finite, with its name; if the best or last weights of a finished run are damaged; if there is no
+        block whose inputs alone could be kept, and ``config.grad_checkpointing``.
+    ModuleNotFoundError
+        If a logger's package is not installed.
     FloatingPointError
         If the loss is not finite.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import lightning
+    >>> class Task(lightning.LightningModule):
+    ...     def __init__(self, config):
+    ...         super().__init__()
+    ...         self.config, self.model = config, torch.nn.Linear(3, 3)
+    ...
+    ...     def training_step(self, batch, _):
+    ...         return (self.model(batch[0]) - batch[0]).square().mean()
+    ...
+    ...     def validation_step(self, batch, _):
+    ...         self.log("val_loss", self.training_step(batch, _))
+    ...
+    ...     def configure_optimizers(self):
+    ...         return ga.training.optimizers(self, self.config)
+    >>> data = torch.utils.data.TensorDataset(torch.randn(16, 3))
+    >>> config = ga.training.FitConfig(steps=2, validate_every=1, accelerator="cpu")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     rows = ga.training.fit(Task(config), ga.training.Data(data, data, config), Path(folder), config)
+    >>> [row["step"] for row in rows]
+    [1.0, 2.0]
     """
     _quiet()
     if config.domain > 1 and not any(hasattr(part, "shards") for part in module.modules()):
@@ -65,7 +100,7 @@ def fit(
             "whole ones: leave domain=1, so that processes share batches"
         )
     options = trainer_options(config)
-    kept = {name: value for name, value in dataclasses.asdict(config).items() if name != "domain"}
+    kept = {name: value for name, value in dataclasses.asdict(config).items() if name not in _NOT_OF_THE_RUN}
     described = {"fit": kept, "models": _models(module), **(settings or {})}
     first(lambda: claim(folder, described))
     status = folder / "metrics.json"
@@ -74,6 +109,12 @@ def fit(
         rounds: list[dict[str, float]] = kept["rounds"]
         return rounds
 
+    if config.grad_checkpointing:
+        set_grad_checkpointing(module)
+    tell = loggers(config.logger, folder) if is_first() else []
+    for logger in tell:
+        logger.log_hyperparams(described)
+    often = max(1, config.round_length // 10)
     record = Record(folder)
     best = config.patience is not None
     checkpoints = Checkpoints(folder / "checkpoints", best)
@@ -83,12 +124,16 @@ def fit(
         **options,
         precision=_precision(config),  # type: ignore[arg-type]
         gradient_clip_val=config.gradient_norm,
+        accumulate_grad_batches=config.accumulate,
         use_distributed_sampler=False,
-        logger=False,
+        logger=tell or False,
+        log_every_n_steps=often,
         callbacks=[
             Reseed(config.seed),
             FiniteLoss(),
+            *([Averages(config.ema)] if config.ema is not None else []),
             record,
+            *([LearningRates(often)] if tell else []),
             *([Patience(config.patience)] if config.patience is not None else []),
             checkpoints,
             TrainingBar(refresh_rate=10),

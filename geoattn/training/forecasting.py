@@ -15,7 +15,7 @@ from geoattn.parallel.parallelize import parallelize
 from geoattn.training.config import FitConfig
 from geoattn.training.data import Data
 from geoattn.training.fit import fit
-from geoattn.training.optimisers import one_cycle
+from geoattn.training.optimisers import optimizers
 from geoattn.training.processes import start
 from geoattn.xarray.forecasts.forecaster import Forecaster
 from geoattn.xarray.stores.windows import Windows
@@ -64,8 +64,7 @@ class Forecasting(lightning.LightningModule):
         self.log("val_loss", self.loss(batch), prog_bar=True, batch_size=size, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        c = self.settings
-        return one_cycle(self, c.learning_rate, c.weight_decay, c.steps)
+        return optimizers(self, self.settings)
 
 
 def train_forecaster(
@@ -95,6 +94,26 @@ def train_forecaster(
     ------
     ValueError
         If the windows are normalised, have another schema, or other numbers of steps.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> grid = ga.grids.gaussian(4, 8)
+    >>> times = np.arange("2001-01-01", "2001-01-11", dtype="datetime64[D]").astype("datetime64[ns]")
+    >>> coords = ga.xarray.coordinates(grid).assign_coords(time=times)
+    >>> ds = coords.assign(t=(("time", "latitude", "longitude"), np.random.default_rng(0).random((10, 4, 8))))
+    >>> schema = ga.xarray.Schema.of(ds)
+    >>> config = ga.models.TransformerConfig(grid, ga.geodesic(grid, radius=60), 1, 1, dim=8, depth=1)
+    >>> stats = ga.xarray.statistics(ds, schema)
+    >>> forecaster = ga.xarray.Forecaster(config.build(), stats, np.timedelta64(1, "D"))
+    >>> run = ga.training.FitConfig(steps=1, batch_size=4, accelerator="cpu")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ds.to_netcdf(path := f"{folder}/store.nc")
+    ...     windows = ga.xarray.Windows(path, schema)
+    ...     trained = ga.training.train_forecaster(forecaster, windows, windows, Path(folder) / "run", run)
+    >>> trained is forecaster
+    True
     """
     for name, windows in (("training", training), ("validation", validation)):
         if isinstance(windows, Windows):

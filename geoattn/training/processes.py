@@ -79,13 +79,23 @@ def is_first() -> bool:
 def trainer_options(config: FitConfig) -> dict[str, Any]:
     """What ``lightning.Trainer`` has to know of the processes."""
     if start(config) is None:
-        return {"devices": config.devices}
+        return {"devices": config.devices, "num_nodes": config.nodes, "strategy": config.strategy}
     world = dist.get_world_size()
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
     if world == 1:
-        return {"devices": 1}
-    strategy = DDPStrategy(cluster_environment=Started())
-    return {"devices": local, "num_nodes": world // local, "strategy": strategy}
+        return {"devices": 1, "strategy": config.strategy}
+    nodes = world // local
+    if config.nodes not in (1, nodes):
+        raise ValueError(f"nodes={config.nodes}, and torchrun started processes on {nodes}: leave nodes=1")
+    strategy: Any = config.strategy
+    if strategy in ("auto", "ddp"):
+        strategy = DDPStrategy(cluster_environment=Started())
+    elif config.domain > 1:
+        raise ValueError(
+            f"domain={config.domain} divides fields among processes, and strategy {strategy!r} does not: "
+            "leave strategy='auto'"
+        )
+    return {"devices": local, "num_nodes": nodes, "strategy": strategy}
 
 
 class Started(ClusterEnvironment):

@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from geoattn.grids import SphericalGrid
 from geoattn.tasks.panoramas.areas import area_of
 from geoattn.tasks.panoramas.samples import Sample
-from geoattn.training import FitConfig, one_cycle
+from geoattn.training import FitConfig, optimizers
 
 
 class PanoramaTask(lightning.LightningModule):
@@ -84,5 +84,4 @@ class PanoramaTask(lightning.LightningModule):
         self.scores.reset()
 
     def configure_optimizers(self) -> Any:
-        c = self.config
-        return one_cycle(self, c.learning_rate, c.weight_decay, c.steps)
+        return optimizers(self, self.config)
