@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from geoattn import grids, relations
+from geoattn import _extras, grids, relations
 from geoattn._accessor import register
 from geoattn._after import after_import
 from geoattn.neighborhoods import (
@@ -67,6 +67,8 @@ _LATE_MODULES = {
     "training",
     "xarray",
 }
+#: what parts cannot do without, beside what geoattn is installed with
+_NEEDED = {"training": ("lightning",), "xarray": ("xarray",)}
 
 __all__ = [
     "attention",
@@ -111,6 +113,7 @@ if not TYPE_CHECKING:  # to a type checker every name above is known, and any ot
             found = globals()[name] = getattr(import_module(_LATE[name]), name)
             return found
         if name in _LATE_MODULES:
+            _extras.require(f"ga.{name}", *_NEEDED.get(name, ()))
             return import_module(f"geoattn.{name}")
         raise AttributeError(f"module 'geoattn' has no attribute {name!r}")
 

@@ -172,6 +172,15 @@ def attention(
 
     Autocast leaves operands of one dtype as they are. Where they differ under autocast (a
     normalised query in float32 beside a value in bfloat16), all are cast to autocast's dtype.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> disc = ga.geodesic(grid, radius=40)
+    >>> q, k, v = torch.randn(3, 1, 8, 16, 4, 32)  # [B, *grid.shape, heads, head_dim]
+    >>> out, lse = ga.attention(q, k, v, disc, return_lse=True)
+    >>> out.shape, lse.shape
+    (torch.Size([1, 8, 16, 4, 32]), torch.Size([1, 8, 16, 4]))
     """
     check_kinds(q, k, v, hood)
     q, k, v = autocast(q, k, v)
@@ -259,6 +268,16 @@ def merge(outs: Sequence[Tensor], lses: Sequence[Tensor]) -> tuple[Tensor, Tenso
     -------
     (Tensor, Tensor)
         ``out [..., D_v]`` and ``lse [...]`` of the union; 0 and −∞ where every part is empty.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> q, land = torch.randn(1, 8, 16, 2, 16), torch.rand(8, 16) < 0.3
+    >>> far = ga.everything(grid)
+    >>> parts = [ga.attention(q, q, q, far, key_mask=mask, return_lse=True) for mask in (land, ~land)]
+    >>> out, lse = ga.merge(*zip(*parts))
+    >>> torch.allclose(out, ga.attention(q, q, q, far), atol=1e-5)
+    True
     """
     if not outs or len(outs) != len(lses):
         raise ValueError(
@@ -301,7 +320,15 @@ class Explanation(dict[str, str]):
 def explain(
     q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood, relation: Relation | None = None
 ) -> Explanation:
-    """Which backend ``attention(q, k, v, hood, relation=relation, …)`` runs on, and why not on the others."""
+    """Which backend ``attention(q, k, v, hood, relation=relation, …)`` runs on, and why not on the others.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> q = torch.zeros(1, 8, 16, 2, 16)
+    >>> ga.explain(q, q, q, ga.geodesic(grid, radius=40)).chosen
+    'cpu'
+    """
     check_kinds(q, k, v, hood)
     q, k, v = autocast(q, k, v)
     check_operands(q, k, v, hood)

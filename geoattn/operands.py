@@ -13,7 +13,7 @@ from torch import Tensor
 from geoattn import derivatives, ops
 from geoattn.backends.base import accumulation_dtype
 from geoattn.grids.base import Grid
-from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.base import Neighborhood, require_neighborhood
 from geoattn.neighborhoods.heads import Heads
 from geoattn.relations.base import Relation
 
@@ -32,10 +32,7 @@ class Options(TypedDict, total=False):
 
 def check_kinds(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> None:
     if not isinstance(hood, Neighborhood):
-        raise TypeError(
-            f"the fourth argument must be a neighborhood, got {type(hood).__name__}; make one with "
-            "geoattn.geodesic(grid, radius=…), geoattn.window(grid, size), geoattn.everything(grid), …"
-        )
+        require_neighborhood("hood", hood)
     if not (isinstance(q, Tensor) and isinstance(k, Tensor) and isinstance(v, Tensor)):
         for name, x in (("q", q), ("k", k), ("v", v)):
             require_tensor(name, x)
@@ -79,7 +76,9 @@ def require_tensor(name: str, x: object) -> None:
         return
     kind = f"{type(x).__module__.split('.')[0]}.{type(x).__name__}".removeprefix("builtins.")
     call = f"torch.as_tensor({name})"
-    if hasattr(x, "values") and hasattr(x, "dims"):  # xarray
+    if hasattr(x, "data_vars"):
+        call = f"torch.as_tensor({name}[…].values) of one of its variables"
+    elif hasattr(x, "values") and hasattr(x, "dims"):  # xarray
         call = f"torch.as_tensor({name}.values)"
     raise TypeError(f"{name} must be a torch tensor, got {kind}; make one with {call}")
 

@@ -182,7 +182,7 @@ CONFIG = partial(ga.models.TransformerConfig, GRID, DISCS, 3, 3)
         (
             lambda: ga.models.TransformerConfig(GRID, GRID, 3, 3),
             TypeError,
-            "hoods must be a tuple, each",
+            "hoods must be a neighborhood, got",
         ),
         (lambda: ga.models.TransformerConfig(GRID, (), 3, 3), ValueError, "hoods must name at least one"),
         (lambda: DISCS.rows(np.array([0.5])), TypeError, r"queries must be flat indices \[n\] .*float64"),

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,18 @@ def test_a_model_of_torch_harmonics_gives_the_same_on_geoattn():
 
 def test_a_transformer_of_ones_own_learns():
     assert example("custom_transformer").main(["--steps", "80"]) < 0.5
+
+
+def test_the_template_of_a_project_passes_its_own_tests_where_it_is_copied(tmp_path):
+    for module in ("lightning", "matplotlib", "jsonargparse"):
+        pytest.importorskip(module, reason="the template trains, draws and reads flags")
+    shutil.copytree(EXAMPLES / "own_model", tmp_path / "my_model")
+    lines = [len(path.read_text().splitlines()) for path in (tmp_path / "my_model").glob("*.py")]
+    assert sum(lines) < 200
+    pytest_here = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "."]
+    run = subprocess.run(pytest_here, cwd=tmp_path / "my_model", capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout
+    assert "3 passed" in run.stdout
 
 
 def test_a_model_over_four_processes():

@@ -15,6 +15,7 @@ PACKAGE = Path(geoattn.__file__).parent
 LAYERS = [
     [
         "_registry",
+        "_extras",
         "_fields",
         "_value",
         "_shipped",

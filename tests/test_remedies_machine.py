@@ -115,11 +115,12 @@ def absent(name, package=None):
 def test_packages_that_are_missing(refused_by, monkeypatch):
     import builtins
 
+    from geoattn import _extras
     from geoattn.plot import figures
     from geoattn.tasks.panoramas import stanford
 
-    monkeypatch.setattr(figures, "find_spec", lambda name: None)
-    with refused_by("plot/figures.py", "pictures need matplotlib") as said:
+    monkeypatch.setattr(_extras, "find_spec", lambda name: None)
+    with refused_by("_extras.py", "{what} needs {package}") as said:
         figures.require()
     said.says("pip install")
     assert brings(said.message, "matplotlib")

@@ -32,16 +32,22 @@ def tokens(grid=SPHERE, dim=8):
 def test_what_is_no_neighborhood(refused_by):
     made = [("geoattn.geodesic(", "50", SPHERE), ("geoattn.window(", "", PLANE)]
     made += [("geoattn.everything(", "", SPHERE)]
-    with refused_by("operands.py", "the fourth argument must be a neighborhood") as said:
-        ga.attention(*operands(), SPHERE)
-    for start, blank, grid in made:
-        hood = said.run(start, blank, grid=grid, size=3)
-        assert ga.attention(*operands(grid), hood).shape == (1, *grid.shape, 2, 4)
-    with refused_by("nn/attention.py", "hood must be a neighborhood") as said:
-        ga.nn.Attention(8, 2, SPHERE)
-    for start, blank, grid in made:
-        hood = said.run(start, blank, grid=grid, size=3)
-        assert ga.nn.Attention(8, 2, hood)(tokens(grid)).shape == (1, *grid.shape, 8)
+    for no_hood in (SPHERE, ga.geodesic, torch.nn.Linear(2, 2), ga.neighborhoods):
+        with refused_by("neighborhoods/base.py", "{name} must be a neighborhood, got") as said:
+            ga.attention(*operands(), no_hood)
+        for start, blank, grid in made:
+            hood = said.run(start, blank, grid=grid, size=3)
+            assert ga.attention(*operands(grid), hood).shape == (1, *grid.shape, 2, 4)
+    module = ga.nn.Attention(8, 2, HOOD)
+    with refused_by("neighborhoods/base.py", "{name} must be a neighborhood, got") as said:
+        ga.nn.Attention(8, 2, module)
+    hood = said.run("hood=", hood=module)
+    assert ga.nn.Attention(8, 2, hood)(tokens()).shape == (1, *SPHERE.shape, 8)
+    with refused_by("neighborhoods/base.py", "{name} must be a neighborhood, got") as said:
+        ga.attention(*operands(), [HOOD, HOOD])
+    for start in ("geoattn.heads(", "geoattn.union("):
+        both = said.run(start, a=HOOD, b=ga.everything(SPHERE))
+        assert ga.attention(*operands(), both).shape == (1, *SPHERE.shape, 2, 4)
 
 
 def test_operands_of_other_kinds(refused_by):
@@ -51,6 +57,10 @@ def test_operands_of_other_kinds(refused_by):
         with refused_by("operands.py", " must be a torch tensor, got ") as said:
             ga.attention(other, k, v, HOOD)
         assert torch.equal(ga.attention(said.run("torch.as_tensor", q=other), k, v, HOOD), expected)
+    ds = xarray.Dataset({"q": xarray.DataArray(q.numpy())})
+    with refused_by("operands.py", " must be a torch tensor, got ") as said:
+        ga.attention(ds, k, v, HOOD)
+    assert torch.equal(ga.attention(said.run("torch.as_tensor", "'q'", q=ds), k, v, HOOD), expected)
     with refused_by("operands.py", "q, k and v must have one dtype") as said:
         ga.attention(q.double(), k, v, HOOD)
     said.says(".to()")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import remedies
+import torch
 
 import geoattn as ga
 
@@ -74,3 +75,20 @@ def test_pictures_come_with_code_that_makes_them(site):
         assert picture.startswith(b"\x89PNG")
         assert f"![{title}](pictures/{name}.png)" in text
         assert code in text
+
+
+def test_the_tables_of_backends_say_what_real_calls_are_told(site):
+    grid = ga.grids.gaussian(8, 16)
+    for name in ("cpu", "reference", "sdpa", "flex", "cuda"):
+        for words, call in site.features():
+            hood = ga.everything(grid) if call.get("everything") else ga.geodesic(grid, radius=30)
+            shape = (1, grid.size, 2, call.get("dim", 32))
+            q = torch.zeros(shape, dtype=call.get("dtype", torch.float32))
+            k = q[:, :, : call.get("kv_heads", 2)]
+            relation = ga.relations.edges(hood) if call.get("relation") else None
+            told = site.declared(name, "cpu", **call)
+            actual = ga.backends.refusal(name, q, k, k, hood, relation)
+            assert told == actual, (name, words)
+    text = site.backends()
+    assert re.search(r"^\| cpu \| sdpa, cpu, reference \| yes \| yes \|", text, re.MULTILINE)
+    assert "it computes every pair" in text

@@ -119,6 +119,15 @@ def register(
         If it lacks methods of a backend, or ``devices`` is no tuple of strings.
     ValueError
         If the name is taken (the message names both), or ``before`` is no backend.
+
+    Examples
+    --------
+    >>> from geoattn.backends.reference import Reference
+    >>> class Mine(Reference):
+    ...     name = "mine"
+    >>> ga.backends.register("mine", Mine)
+    >>> "mine" in ga.backends()
+    True
     """
     _check_place(devices, before)
     KNOWN.register(name, backend)
@@ -179,7 +188,13 @@ _said: set[frozenset[tuple[str, str]]] = set()
 
 
 class Status(dict[str, str]):
-    """Backend name → "available", or the reason why it cannot run here."""
+    """Backend name → "available", or the reason why it cannot run here.
+
+    Examples
+    --------
+    >>> ga.backends.status()["reference"]
+    'available'
+    """
 
     def __repr__(self) -> str:
         width = max(map(len, self))
@@ -187,7 +202,13 @@ class Status(dict[str, str]):
 
 
 def status() -> Status:
-    """Which backends can run on this machine at all."""
+    """Which backends can run on this machine at all.
+
+    Examples
+    --------
+    >>> "reference" in ga.backends.status()
+    True
+    """
     return Status({name: _unavailable(name) or "available" for name in KNOWN})
 
 
@@ -203,7 +224,16 @@ def _unavailable(name: str) -> str | None:
 
 
 def last() -> str | None:
-    """Name of the backend that ran most recently in this process, None before the first call."""
+    """Name of the backend that ran most recently in this process, None before the first call.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(4, 8)
+    >>> q = torch.randn(1, 4, 8, 1, 16)
+    >>> _ = ga.attention(q, q, q, ga.geodesic(grid, radius=60), backend="reference")
+    >>> ga.backends.last()
+    'reference'
+    """
     return _last
 
 
@@ -216,6 +246,11 @@ def get(name: str) -> Backend:
         If no backend has this name.
     ImportError
         If the package that declares it does not deliver.
+
+    Examples
+    --------
+    >>> ga.backends.get("reference").name
+    'reference'
     """
     try:
         return KNOWN[name]
@@ -226,7 +261,15 @@ def get(name: str) -> Backend:
 def refusal(
     name: str, q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood, relation: Relation | None = None
 ) -> str | None:
-    """Why the named backend cannot run these arguments on this machine, or None."""
+    """Why the named backend cannot run these arguments on this machine, or None.
+
+    Examples
+    --------
+    >>> hood = ga.geodesic(ga.grids.gaussian(4, 8), radius=60)
+    >>> q = torch.zeros(1, 32, 2, 16)  # flat tokens
+    >>> ga.backends.refusal("sdpa", q, q, q, hood)
+    'it computes every pair, and the neighborhood is not geoattn.everything(…)'
+    """
     if name in _OWN and (reason := get(name).refuses(q, k, v, hood)) is not None:
         return reason  # of the call alone: no device is looked at for tensors that lie elsewhere
     reason = _unavailable(name)
@@ -254,6 +297,13 @@ def choose(
         If the name is unknown.
     RuntimeError
         If the named backend cannot run these arguments; another is never put in its place.
+
+    Examples
+    --------
+    >>> hood = ga.geodesic(ga.grids.gaussian(4, 8), radius=60)
+    >>> q = torch.zeros(1, 32, 2, 16)  # flat tokens
+    >>> ga.backends.choose("reference", q, q, q, hood).name
+    'reference'
     """
     global _last
     if name is None:
@@ -295,7 +345,13 @@ def _say_fallback(refused: dict[str, str], q: Tensor, hood: Neighborhood) -> Non
 
 
 def automatic(q: Tensor) -> tuple[str, ...]:
-    """Names that ``backend=None`` tries for this query tensor, in order; the reference takes all."""
+    """Names that ``backend=None`` tries for this query tensor, in order; the reference takes all.
+
+    Examples
+    --------
+    >>> ga.backends.automatic(torch.zeros(1))[-1]
+    'reference'
+    """
     return _order(q.device.type)
 
 

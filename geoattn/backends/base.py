@@ -15,7 +15,13 @@ from geoattn.relations.base import Relation
 
 class Forward(NamedTuple):
     """Output ``[B, Nq, H, Dv]`` in the dtype of q, and natural-log lse ``[B, Nq, H]`` (float64 for
-    float64 inputs, else float32). A query without a visible key has output 0 and lse −inf."""
+    float64 inputs, else float32). A query without a visible key has output 0 and lse −inf.
+
+    Examples
+    --------
+    >>> ga.backends.Forward(out=torch.zeros(1, 2, 1, 4), lse=torch.zeros(1, 2, 1)).lse.shape
+    torch.Size([1, 2, 1])
+    """
 
     out: Tensor
     lse: Tensor
@@ -32,7 +38,14 @@ class Pairs(NamedTuple):
 
 class Gradients(NamedTuple):
     """Gradients in the shapes and dtypes of q, k, v, and of the additive key vector, a tensor of scales and
-    the table of a relation (None where they are not asked for)."""
+    the table of a relation (None where they are not asked for).
+
+    Examples
+    --------
+    >>> q = torch.zeros(1, 2, 1, 4)
+    >>> ga.backends.Gradients(q, q, q, None).scale is None
+    True
+    """
 
     q: Tensor
     k: Tensor
@@ -58,6 +71,11 @@ class Backend(Protocol):
     What is not a number elsewhere must reach the results of the queries that see it; it may spread to other
     queries of the same tile by way of v and in the backward pass, if the docstring says so. Backward passes
     whose finite lse lies beyond :data:`PRECISE` go to the reference, unless the caller adds nothing per key.
+
+    Examples
+    --------
+    >>> ga.backends.get("reference").unavailable() is None
+    True
     """
 
     name: str

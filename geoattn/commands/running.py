@@ -9,16 +9,9 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from geoattn._extras import EXTRAS, install
 from geoattn.commands.table import COMMANDS
 
-#: package → the extra of geoattn that brings it
-EXTRAS = {
-    **dict.fromkeys(("xarray", "zarr", "numcodecs", "netCDF4", "tqdm"), "xarray"),
-    **dict.fromkeys(("dask", "distributed"), "dask"),
-    **dict.fromkeys(("lightning", "jsonargparse"), "train"),
-    "matplotlib": "plot",
-    **dict.fromkeys(("torchmetrics", "PIL"), "vision"),
-}
 #: what commands refuse by
 REFUSALS = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
 
@@ -58,10 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
 def said(reason: BaseException) -> str:
     """An error in words; a missing package with the extra that brings it."""
     name = getattr(reason, "name", None) if isinstance(reason, ModuleNotFoundError) else None
-    extra = EXTRAS.get(str(name).split(".")[0])
+    package = str(name).split(".")[0]
     words = "\n".join([str(reason), *getattr(reason, "__notes__", [])])
-    if extra and "pip install" not in words:
-        words = f'{name} is not installed: pip install "geoattn[{extra}]"'
+    if package in EXTRAS and "pip install" not in words:
+        words = f"{name} is not installed: {install(package)}"
     return words
 
 

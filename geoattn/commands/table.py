@@ -30,5 +30,9 @@ COMMANDS: dict[str, Command] = {
     "plot": Command("plot", "draw a map, a series or a spectrum of a store"),
     "grids": Command("grids", "list the catalogue of named grids"),
     "models": Command("models", "list the sizes of the models with the numbers of their parameters"),
+    "doctor": Command(
+        "doctor", "say what is installed and what would run, and test whether it computes right"
+    ),
+    "cache": Command("cache", "list what is kept on disk between programs, or delete it"),
     "backends": Command("backends", "say which backends can run here, and why others cannot"),
 }

@@ -21,6 +21,14 @@ class Grid(Value):
 
     Every per-point attribute has the shape of the grid. Tokens are numbered in row-major
     ("natural") order of that shape; neighborhoods and plans speak of tokens by that number.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(16, 32)
+    >>> float(round(grid.integrate(np.ones(grid.shape)) / (4 * np.pi), 12))
+    1.0
+    >>> ga.grids.Grid.from_dict(grid.to_dict()) == grid
+    True
     """
 
     #: axes of a field on this grid; a plain attribute, so that torch.compile can read it
@@ -127,7 +135,14 @@ def require_grid(name: str, grid: object) -> None:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SphericalGrid(Grid):
-    """Points on the unit sphere, in degrees: latitude in [-90, 90], longitude in [0, 360)."""
+    """Points on the unit sphere, in degrees: latitude in [-90, 90], longitude in [0, 360).
+
+    Examples
+    --------
+    >>> grid = ga.grids.healpix(2)
+    >>> isinstance(grid, ga.grids.SphericalGrid), grid.xyz.shape
+    (True, (48, 3))
+    """
 
     @property
     @abstractmethod
@@ -168,6 +183,11 @@ class PointSet(SphericalGrid):
     """A spherical grid that is one list of points, without an array that curves could follow.
 
     Curves run on the six faces of the cube around the sphere, each cut into 2^20 × 2^20 places.
+
+    Examples
+    --------
+    >>> isinstance(ga.grids.icosahedral(1), ga.grids.PointSet)
+    True
     """
 
     def lattice(self) -> Ints:

@@ -16,7 +16,13 @@ from geoattn.grids.sphere import Floats
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Cartesian(Grid, kind="cartesian"):
-    """Equal cells of size ``spacing`` on ``len(lengths)`` axes."""
+    """Equal cells of size ``spacing`` on ``len(lengths)`` axes.
+
+    Examples
+    --------
+    >>> float(ga.grids.cartesian((4, 6), spacing=0.5).cell_areas.sum())
+    6.0
+    """
 
     lengths: tuple[int, ...]
     spacing: tuple[float, ...]
@@ -71,6 +77,11 @@ def cartesian(
         Cell size along each axis; the weights are the cell areas.
     periodic
         Whether each axis closes on itself.
+
+    Examples
+    --------
+    >>> ga.grids.cartesian((64, 128), spacing=0.25, periodic=(False, True))
+    cartesian grid 64×128 periodic, spacing (0.25, 0.25)
     """
     lengths = tuple(integer("shape", n) for n in (shape if np.iterable(shape) else (shape,)))
 

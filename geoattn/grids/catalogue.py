@@ -30,7 +30,13 @@ _CONSTRUCTORS: dict[str, Callable[..., Grid]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One file of the catalogue."""
+    """One file of the catalogue.
+
+    Examples
+    --------
+    >>> ga.grids.catalogue()["era5-0.25"].constructor
+    'equiangular'
+    """
 
     name: str
     #: other names under which :func:`named` finds it
@@ -57,7 +63,13 @@ class Entry:
 
 
 class Catalogue(Mapping[str, Entry]):
-    """Name → :class:`Entry`, in alphabetical order; prints as a table."""
+    """Name → :class:`Entry`, in alphabetical order; prints as a table.
+
+    Examples
+    --------
+    >>> "era5-0.25" in ga.grids.catalogue()
+    True
+    """
 
     def __init__(self, entries: Mapping[str, Entry]) -> None:
         self._entries = dict(sorted(entries.items()))
@@ -78,14 +90,20 @@ class Catalogue(Mapping[str, Entry]):
 
 @cache
 def catalogue() -> Catalogue:
-    """All named grids: a mapping from name to :class:`Entry` that prints as a table."""
+    """All named grids: a mapping from name to :class:`Entry` that prints as a table.
+
+    Examples
+    --------
+    >>> ga.grids.catalogue()["era5-0.25"].aliases
+    ('era5', 'arco-era5', 'era5-0p25', 'gfs-0.25', 'wb2-1440x721')
+    """
     return Catalogue({path.stem: _read(path.stem) for path in shipped("grids").glob("*.json")})
 
 
 def named(name: str) -> Grid:
     """A grid of the catalogue by its name or an alias, in any case.
 
-    >>> named("era5-0.25").shape
+    >>> ga.grids.named("era5-0.25").shape
     (721, 1440)
 
     Raises

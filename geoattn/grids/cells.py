@@ -62,7 +62,15 @@ class CellGrid(SphericalGrid):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Cells(CellGrid, PointSet, kind="cells"):
-    """A list of points, each with the corners of its cell, ``[n, k]``: a mesh, or pieces of a region."""
+    """A list of points, each with the corners of its cell, ``[n, k]``: a mesh, or pieces of a region.
+
+    Examples
+    --------
+    >>> corners = [[-5, -5, 5, 5]] * 2, [[-5, 5, 5, -5], [5, 15, 15, 5]]
+    >>> cells = ga.grids.mesh([0, 0], [0, 10], corners=corners)
+    >>> type(cells).__name__, cells.shape
+    ('Cells', (2,))
+    """
 
     #: ``[m, 2]``, which cells are neighbors; empty where those are that share a side
     links: Ints = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))

@@ -27,6 +27,11 @@ class CoarseLatLon(LatLonGrid, kind="coarse_latlon"):
 
     A patch lies at its centre of area on the z axis and at its middle longitude, and weighs as
     much as its members together.
+
+    Examples
+    --------
+    >>> ga.grids.patches(ga.grids.gaussian(8, 16), 2).grid
+    lat-lon grid 4×8 of patches of Gaussian grid 8×16
     """
 
     fine: LatLonGrid
@@ -55,7 +60,13 @@ class CoarseLatLon(LatLonGrid, kind="coarse_latlon"):
 
 
 class Patches(NamedTuple):
-    """Equal blocks of a grid: the ``grid`` that they make, and the tokens of each, ``[patches, points]``."""
+    """Equal blocks of a grid: the ``grid`` that they make, and the tokens of each, ``[patches, points]``.
+
+    Examples
+    --------
+    >>> ga.grids.patches(ga.grids.cartesian((4, 6)), 2).members[0]
+    array([0, 1, 6, 7])
+    """
 
     grid: Grid
     members: Ints
@@ -84,6 +95,11 @@ def patches(grid: Grid, patch: int | Sequence[int]) -> Patches:
     ------
     ValueError
         If the patches do not divide the grid, or the grid has no such patches.
+
+    Examples
+    --------
+    >>> ga.grids.patches(ga.grids.healpix(4), 2).grid
+    HEALPix grid nside 2, 48 pixels in nested order
     """
     require_grid("grid", grid)
     places = grid.lattice()

@@ -12,7 +12,17 @@ from geoattn.grids.sphere import Floats
 
 
 class RegionError(ValueError):
-    """Points that cover a region are where a globe is needed."""
+    """Points that cover a region are where a globe is needed.
+
+    Examples
+    --------
+    >>> lat, lon = (axis.ravel() for axis in np.meshgrid(np.arange(40, 50), np.arange(10)))
+    >>> try:
+    ...     ga.grids.points(lat, lon)
+    ... except ga.grids.RegionError as reason:
+    ...     print(str(reason)[:33])
+    the 100 points cover a region: no
+    """
 
 
 class Hole(NamedTuple):

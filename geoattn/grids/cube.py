@@ -40,7 +40,13 @@ _ROTATIONS = {"equiangular": 0.0, "equal-edge": -10.0}
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class CubedSphere(SphericalGrid, kind="cubed_sphere"):
-    """``shape == (6, n, n)``: face, row, column; cell centres. Made by :func:`cubed_sphere`."""
+    """``shape == (6, n, n)``: face, row, column; cell centres. Made by :func:`cubed_sphere`.
+
+    Examples
+    --------
+    >>> ga.grids.cubed_sphere(4).shape
+    (6, 4, 4)
+    """
 
     n: int
     #: "equiangular" or "equal-edge"
@@ -172,6 +178,11 @@ def cubed_sphere(
     ------
     ValueError
         If ``n`` is below 1, or the kind is another.
+
+    Examples
+    --------
+    >>> ga.grids.cubed_sphere(48, kind="equal-edge")
+    cubed-sphere grid 6×48×48, equal-edge, turned by -10°
     """
     turn = _ROTATIONS.get(kind, 0.0) if rotation is None else real("rotation", rotation)
     return CubedSphere(integer("n", n), kind, turn)

@@ -21,6 +21,12 @@ class Curvilinear(CellGrid, kind="curvilinear"):
     Corners are ``[rows + 1, columns + 1]``, where cells meet, ``[rows, columns, 4]``, around each, or empty
     where they lie in the middle between four points. Columns may close around the globe, rows fold onto
     themselves, and points be there several times, as in tripolar ocean grids: they count once.
+
+    Examples
+    --------
+    >>> lat, lon = np.meshgrid(np.linspace(40, 50, 6), np.linspace(0, 15, 8), indexing="ij")
+    >>> ga.grids.regional(lat + lon / 10, lon)
+    region of 6×8 cells, lat 40° to 51.5°, lon 0° to 15°, 0.35% of the globe
     """
 
     @property

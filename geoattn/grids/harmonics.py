@@ -38,6 +38,11 @@ def real_spherical_harmonics(xyz: ArrayLike, degree: int) -> Floats:
     Y_lm = A_lm(z) · Re or Im (x + iy)^m, where A_lm follows the normalised three-term recurrence
     in l at fixed m (Holmes & Featherstone 2002, eqs. 11–13, with sin^m θ taken out). It needs no
     angle, so poles are points like any other.
+
+    Examples
+    --------
+    >>> ga.grids.real_spherical_harmonics([[0.0, 0.0, 1.0]], 1).round(3)
+    array([[0.282, 0.   , 0.489, 0.   ]])
     """
     points, degree = np.asarray(xyz, dtype=np.float64), integer("degree", degree)
     if points.shape[-1:] != (3,) or degree < 0:
@@ -84,6 +89,11 @@ def position_features(grid: Grid, degree: int) -> Floats:
     (cosines and sines where it is periodic, cosines of half waves where it is open), of mean
     square 1. On spheres and on planes of two axes that makes (degree + 1)² − 1 features.
     On a product: those of its factors, one after the other. Degree 0 makes none.
+
+    Examples
+    --------
+    >>> ga.grids.position_features(ga.grids.gaussian(8, 16), 2).shape
+    (8, 16, 8)
     """
     require_grid("grid", grid)
     degree = integer("degree", degree)

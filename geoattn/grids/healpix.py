@@ -23,7 +23,13 @@ _FACE_EIGHTH = np.array([1, 3, 5, 7, 0, 2, 4, 6, 1, 3, 5, 7])
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class HEALPix(SphericalGrid, kind="healpix"):
-    """``12 · nside²`` pixels of equal area."""
+    """``12 · nside²`` pixels of equal area.
+
+    Examples
+    --------
+    >>> float(ga.grids.healpix(2).weights[0] * 48 / np.pi)
+    4.0
+    """
 
     nside: int
     order: str
@@ -84,17 +90,34 @@ def healpix(nside: int, order: str = "nested") -> HEALPix:
     order
         ``"nested"``: four siblings follow each other at every level. ``"ring"``: along rings of
         equal latitude from north to south.
+
+    Examples
+    --------
+    >>> ga.grids.healpix(8, order="ring")
+    HEALPix grid nside 8, 768 pixels in ring order
     """
     return HEALPix(integer("nside", nside), order)
 
 
 def nested_to_ring(nside: int, pixels: ArrayLike) -> Ints:
-    """Ring numbers of pixels given by their nested numbers, in the shape of ``pixels``."""
+    """Ring numbers of pixels given by their nested numbers, in the shape of ``pixels``.
+
+    Examples
+    --------
+    >>> ga.grids.nested_to_ring(2, [0, 1, 2, 3])
+    array([13,  5,  4,  0])
+    """
     return face_to_ring(nside, *nested_to_face(nside, _numbers(nside, pixels)))
 
 
 def ring_to_nested(nside: int, pixels: ArrayLike) -> Ints:
-    """Nested numbers of pixels given by their ring numbers, in the shape of ``pixels``."""
+    """Nested numbers of pixels given by their ring numbers, in the shape of ``pixels``.
+
+    Examples
+    --------
+    >>> ga.grids.ring_to_nested(2, ga.grids.nested_to_ring(2, [0, 1, 2, 3]))
+    array([0, 1, 2, 3])
+    """
     return face_to_nested(nside, *ring_to_face(nside, _numbers(nside, pixels)))
 
 

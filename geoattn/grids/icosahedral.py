@@ -15,7 +15,13 @@ from geoattn.grids.voronoi import cell_areas, neighboring, sides
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Icosahedral(PointSet, kind="icosahedral"):
-    """``10 · 4^level + 2`` points. Those of level l are the first ``10 · 4^l + 2`` of any higher level."""
+    """``10 · 4^level + 2`` points. Those of level l are the first ``10 · 4^l + 2`` of any higher level.
+
+    Examples
+    --------
+    >>> ga.grids.icosahedral(2).size
+    162
+    """
 
     level: int
 
@@ -77,6 +83,11 @@ def icosahedral(level: int) -> Icosahedral:
 
     Level 0 has 12 points, two of them the poles; each level halves the spacing, which is about
     ``63° / 2^level``, and has ``10 · 4^level + 2`` points.
+
+    Examples
+    --------
+    >>> ga.grids.icosahedral(4)
+    icosahedral grid level 4, 2562 points
     """
     return Icosahedral(integer("level", level))
 

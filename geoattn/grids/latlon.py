@@ -18,7 +18,13 @@ from geoattn.grids.sphere import Floats, wrap_longitude
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class LatLonGrid(SphericalGrid):
-    """``shape == (nlat, nlon)``: rows of equal latitude, equally spaced columns around the globe."""
+    """``shape == (nlat, nlon)``: rows of equal latitude, equally spaced columns around the globe.
+
+    Examples
+    --------
+    >>> isinstance(ga.grids.equiangular(5, 8), ga.grids.LatLonGrid)
+    True
+    """
 
     nlon: int
     lon_start: float
@@ -112,7 +118,13 @@ class RuledGrid(LatLonGrid):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Equiangular(RuledGrid, kind="equiangular"):
-    """Equal steps of latitude, with both poles (Clenshaw–Curtis) or half a step off them (Fejér-1)."""
+    """Equal steps of latitude, with both poles (Clenshaw–Curtis) or half a step off them (Fejér-1).
+
+    Examples
+    --------
+    >>> ga.grids.equiangular(5, 8).lat[:, 0]
+    array([ 90.,  45.,   0., -45., -90.])
+    """
 
     poles: bool
 
@@ -125,7 +137,13 @@ class Equiangular(RuledGrid, kind="equiangular"):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Gaussian(RuledGrid, kind="gaussian"):
-    """Gauss–Legendre latitudes."""
+    """Gauss–Legendre latitudes.
+
+    Examples
+    --------
+    >>> ga.grids.gaussian(4, 8).lat[:, 0].round(2)
+    array([ 59.44,  19.88, -19.88, -59.44])
+    """
 
     def _rule(self) -> quadrature.Rule:
         return quadrature.gauss_legendre(self.nlat)
@@ -136,7 +154,13 @@ class Gaussian(RuledGrid, kind="gaussian"):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Lobatto(RuledGrid, kind="lobatto"):
-    """Gauss–Lobatto latitudes, both poles among them."""
+    """Gauss–Lobatto latitudes, both poles among them.
+
+    Examples
+    --------
+    >>> ga.grids.lobatto(4, 8).lat[:, 0].round(2)
+    array([ 90.  ,  26.57, -26.57, -90.  ])
+    """
 
     def _rule(self) -> quadrature.Rule:
         return quadrature.gauss_lobatto(self.nlat)
@@ -148,7 +172,13 @@ class Lobatto(RuledGrid, kind="lobatto"):
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class LatLon(LatLonGrid, kind="latlon"):
     """Any monotonic latitudes. ``areas`` is empty where a row weighs the zone between the midpoints
-    to its neighbors."""
+    to its neighbors.
+
+    Examples
+    --------
+    >>> ga.grids.latlon([60, 20, -20, -60], np.arange(0, 360, 45.0))
+    lat-lon grid 4×8, rows 60° to -60°
+    """
 
     latitudes: Floats
     areas: Floats
@@ -216,6 +246,11 @@ def equiangular(
         Longitude of the first column, degrees east.
     south_first
         Whether the rows run from south to north.
+
+    Examples
+    --------
+    >>> ga.grids.equiangular(721, 1440)
+    equiangular grid 721×1440, with poles
     """
     return Equiangular(**_parameters(nlat, nlon, lon_start, south_first), poles=bool(poles))
 
@@ -224,6 +259,11 @@ def gaussian(nlat: int, nlon: int, *, lon_start: float = 0.0, south_first: bool 
     """A lat-lon grid on Gauss–Legendre latitudes, exact to spherical-harmonic degree 2·nlat − 1.
 
     Parameters as for :func:`equiangular`.
+
+    Examples
+    --------
+    >>> ga.grids.gaussian(32, 64)
+    Gaussian grid 32×64
     """
     return Gaussian(**_parameters(nlat, nlon, lon_start, south_first))
 
@@ -232,6 +272,11 @@ def lobatto(nlat: int, nlon: int, *, lon_start: float = 0.0, south_first: bool =
     """A lat-lon grid on Gauss–Lobatto latitudes with both poles, exact to degree 2·nlat − 3.
 
     Parameters as for :func:`equiangular`.
+
+    Examples
+    --------
+    >>> ga.grids.lobatto(32, 64)
+    Lobatto grid 32×64
     """
     return Lobatto(**_parameters(nlat, nlon, lon_start, south_first))
 
@@ -258,6 +303,11 @@ def latlon(lat: ArrayLike, lon: ArrayLike, areas: ArrayLike | None = None) -> La
     ValueError
         If an axis is not of that form. Regional and irregular grids are
         ``ga.grids.points(lat, lon, areas=…)``.
+
+    Examples
+    --------
+    >>> ga.grids.latlon([60, 20, -20, -60], np.arange(0, 360, 45.0)).shape
+    (4, 8)
     """
     lon = numbers("lon", lon)
     if lon.ndim != 1 or not len(lon):

@@ -44,6 +44,12 @@ def mesh(
     ValueError
         If shapes do not belong together, cells overlap or do not close around their points, edges join no
         points, or areas are not positive.
+
+    Examples
+    --------
+    >>> corners = [[-5, -5, 5, 5]] * 2, [[-5, 5, 5, -5], [5, 15, 15, 5]]
+    >>> ga.grids.mesh([0, 0], [0, 10], corners=corners)
+    region of 2 cells, lat 0° to 0°, lon 0° to 10°, 0.49% of the globe
     """
     links = np.empty(0, np.int64)
     if edges is not None:

@@ -33,6 +33,11 @@ def order(grid: Grid, curve: str = "hilbert", *, leaf: int = 64) -> Order:
     ------
     ValueError
         If the curve is unknown, or is ``"nested"`` on a grid without that hierarchy.
+
+    Examples
+    --------
+    >>> ga.grids.order(ga.grids.cartesian((2, 2))).tolist()
+    [0, 1, 3, 2]
     """
     if curve not in _ORDERS:
         raise ValueError(f"curve {curve!r} is unknown; the curves are {sorted(_ORDERS)}")

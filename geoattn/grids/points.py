@@ -19,7 +19,13 @@ from geoattn.grids.voronoi import delaunay_edges, voronoi_areas
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Points(PointSet, kind="points"):
-    """A list of points. ``areas`` is empty where the weights are the Voronoi areas."""
+    """A list of points. ``areas`` is empty where the weights are the Voronoi areas.
+
+    Examples
+    --------
+    >>> float(ga.grids.points([90, 0, 0, 0, -90], [0, 0, 120, 240, 0]).weights.sum() / np.pi)
+    4.0
+    """
 
     latitudes: Floats
     longitudes: Floats
@@ -128,6 +134,11 @@ def points(lat: ArrayLike, lon: ArrayLike, areas: ArrayLike | Literal["voronoi"]
     ValueError
         If one is masked, a point is not on the sphere or occurs twice, if an area is not positive, or,
         without areas, if the points cover a region only, or all lie in one plane.
+
+    Examples
+    --------
+    >>> ga.grids.points([90, 0, 0, 0, -90], [0, 0, 120, 240, 0])
+    grid of 5 points, Voronoi areas, lat -90° to 90°, lon 0° to 240°
     """
     given = not isinstance(areas, str) and areas is not None
     if isinstance(areas, str) and areas != "voronoi":
@@ -139,6 +150,12 @@ def points(lat: ArrayLike, lon: ArrayLike, areas: ArrayLike | Literal["voronoi"]
         latitudes=numbers("lat", lat), longitudes=wrap_longitude(numbers("lon", lon)), areas=steradians
     )
     if areas is None and (found := hole(grid.xyz)):
+        if np.abs(grid.latitudes).max() <= np.pi / 2 and np.ptp(numbers("lon", lon)) > np.pi:
+            raise RegionError(
+                f"the {grid.size} points lie within {np.abs(grid.latitudes).max():.3g}° of the equator, as "
+                "radians of a globe would: coordinates are degrees, ga.grids.points(np.degrees(lat), "
+                "np.degrees(lon)); if degrees are meant, they cover a region, which needs areas=…"
+            )
         raise RegionError(
             f"the {grid.size} points cover a region: {found}. The Voronoi cells at its border would reach "
             "around the world: give the areas of the region's own cells in steradians, "

@@ -17,7 +17,13 @@ T = TypeVar("T", bound=np.generic)
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ProductGrid(Grid, kind="product_grid"):
-    """All tuples of points of its factors: shapes follow one another, weights multiply."""
+    """All tuples of points of its factors: shapes follow one another, weights multiply.
+
+    Examples
+    --------
+    >>> ga.grids.product(ga.grids.cartesian(3), ga.grids.healpix(2)).shape
+    (3, 48)
+    """
 
     factors: tuple[Grid, ...]
 
@@ -105,6 +111,11 @@ def product(*grids: Grid) -> ProductGrid:
 
     ``product(time, sphere)`` has the shape ``(*time.shape, *sphere.shape)`` and the outer product
     of their weights. With exactly one spherical factor it has ``lat``, ``lon`` and ``xyz``.
+
+    Examples
+    --------
+    >>> ga.grids.product(ga.grids.cartesian(6), ga.grids.healpix(4))
+    product grid (cartesian grid 6, spacing (1.0,)) × (HEALPix grid nside 4, 192 pixels in neste...
     """
     factors: list[Grid] = []
     for grid in grids:

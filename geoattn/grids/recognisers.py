@@ -14,7 +14,14 @@ from geoattn.grids.base import SphericalGrid
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Recognition:
-    """What :func:`recognise` found."""
+    """What :func:`recognise` found.
+
+    Examples
+    --------
+    >>> ds = ga.xarray.coordinates(ga.grids.gaussian(8, 16))
+    >>> ga.grids.recognise(ds).basis
+    "coordinates 'latitude' and 'longitude'"
+    """
 
     grid: SphericalGrid
     #: variables that decided it
@@ -42,7 +49,14 @@ class Recognition:
 
 
 class Recogniser(Protocol):
-    """A function that knows one grid in a data set when it sees it."""
+    """A function that knows one grid in a data set when it sees it.
+
+    Examples
+    --------
+    >>> def never(ds, *, tolerance, use_areas):
+    ...     return None
+    >>> ga.grids.register_recogniser("never", never)
+    """
 
     def __call__(self, ds: Any, *, tolerance: float, use_areas: bool) -> Recognition | None:
         """What the xarray Dataset or DataArray lives on, or None where it is not the function's own grid.
@@ -86,6 +100,12 @@ def register_recogniser(name: str, recogniser: Recogniser | str) -> None:
     ------
     TypeError, ValueError
         If it cannot be called, or the name is taken; the message names both.
+
+    Examples
+    --------
+    >>> def never(ds, *, tolerance, use_areas):
+    ...     return None
+    >>> ga.grids.register_recogniser("never", never)
     """
     RECOGNISERS.register(name, recogniser)
 

@@ -28,7 +28,14 @@ def from_xarray(
     tolerance: float = 1e-3,
     use_areas: bool = True,
 ) -> SphericalGrid:
-    """The grid of an xarray Dataset or DataArray; :func:`recognise` also says how it was found."""
+    """The grid of an xarray Dataset or DataArray; :func:`recognise` also says how it was found.
+
+    Examples
+    --------
+    >>> ds = ga.xarray.coordinates(ga.grids.gaussian(8, 16))
+    >>> ga.grids.from_xarray(ds)
+    Gaussian grid 8×16
+    """
     return recognise(ds, lat=lat, lon=lon, tolerance=tolerance, use_areas=use_areas).grid
 
 
@@ -83,6 +90,12 @@ def recognise(
     ValueError
         If coordinates are missing, repeated, unsorted or not finite, cover a region whose cells nothing
         tells, fit several grids, or miss one narrowly. The message names the call that settles it.
+
+    Examples
+    --------
+    >>> ds = ga.xarray.coordinates(ga.grids.gaussian(8, 16))
+    >>> ga.grids.recognise(ds).grid
+    Gaussian grid 8×16
     """
     source = Source(ds)
     if lat is None and lon is None:

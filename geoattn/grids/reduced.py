@@ -18,7 +18,13 @@ from geoattn.grids.sphere import Floats, Ints
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ReducedGaussian(PointSet, kind="reduced_gaussian"):
-    """The rows of a Gaussian grid, north to south, each with equally spaced points from 0°E."""
+    """The rows of a Gaussian grid, north to south, each with equally spaced points from 0°E.
+
+    Examples
+    --------
+    >>> ga.grids.reduced_gaussian("O8").size
+    544
+    """
 
     name: str
 
@@ -74,6 +80,11 @@ def reduced_gaussian(name: str) -> ReducedGaussian | Gaussian:
     ------
     ValueError
         If the name is none of these, or no table of that N grid ships.
+
+    Examples
+    --------
+    >>> ga.grids.reduced_gaussian("O96")
+    reduced Gaussian grid O96, 192 rows, 40320 points
     """
     letter, number = _parse(name)
     if letter == "F":

@@ -63,6 +63,11 @@ def regional(
     ValueError
         If shapes do not belong together, a point is not on the sphere, an axis turns, cells overlap or leave
         gaps or their corners do not close, or if areas are not positive or not those of the cells.
+
+    Examples
+    --------
+    >>> ga.grids.regional(np.linspace(40, 50, 6), np.linspace(0, 15, 8)).shape
+    (6, 8)
     """
     lat, lon = numbers("lat", lat), numbers("lon", lon)
     cell_corners = None if corners is None else _corners(corners)

@@ -17,6 +17,11 @@ class RegionalLatLon(SphericalGrid, kind="regional_latlon"):
     """``shape == (nlat, nlon)``: rows of equal latitude, columns of equal longitude, of a part of the globe.
 
     Cells lie between parallels and meridians. Columns around the whole globe close on themselves.
+
+    Examples
+    --------
+    >>> ga.grids.regional(np.linspace(40, 50, 6), np.linspace(0, 15, 8))
+    region of 6×8 cells between parallels and meridians, lat 40° to 50°, lon 0° to 15°, 0.35% of...
     """
 
     #: degrees, in either direction

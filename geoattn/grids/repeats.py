@@ -22,7 +22,7 @@ def distinct(lat: ArrayLike, lon: ArrayLike) -> Ints:
     lat, lon
         Degrees north and east, of one shape; of arrays with several axes the indices are flat.
 
-    >>> distinct([10, 20, 10], [0, 5, 360])
+    >>> ga.grids.distinct([10, 20, 10], [0, 5, 360])
     array([0, 1])
     """
     xyz = unit_vectors(numbers("lat", lat).ravel(), numbers("lon", lon).ravel())

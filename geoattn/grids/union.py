@@ -22,7 +22,15 @@ _REACH = 3.0
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class GridUnion(PointSet, kind="grid_union"):
-    """The points of ``first`` that have any area left, in its order, then all of ``second``."""
+    """The points of ``first`` that have any area left, in its order, then all of ``second``.
+
+    Examples
+    --------
+    >>> lat, lon = np.arange(1, 10), np.arange(10.0)
+    >>> west, east = ga.grids.regional(lat, lon), ga.grids.regional(lat, lon + 10)
+    >>> ga.grids.union(west, east).size
+    180
+    """
 
     first: SphericalGrid
     second: SphericalGrid
@@ -128,6 +136,13 @@ def union(a: SphericalGrid, b: SphericalGrid, overlap: Literal["refuse", "replac
         If one is no spherical grid.
     ValueError
         If they overlap and that is not asked for, if a grid has no cells, or if nothing is left of ``a``.
+
+    Examples
+    --------
+    >>> lat, lon = np.arange(1, 10), np.arange(10.0)
+    >>> west, east = ga.grids.regional(lat, lon), ga.grids.regional(lat, lon + 10)
+    >>> ga.grids.union(west, east)
+    union of 180 points: region of 9×10 cells between parallels and meridians, lat 1° to 9°, lon...
     """
     from geoattn.grids.overlaps import outline_areas, shared_areas  # imports numba
 

@@ -40,12 +40,48 @@ def _of_known_queries(rows: Callable[[Any, Index], Rows]) -> Callable[[Any, Inde
     return checked
 
 
+def require_neighborhood(name: str, given: object) -> None:
+    """Refuse what is no neighborhood, by the name the caller knows it by, with what is one.
+
+    Raises
+    ------
+    TypeError
+        If it is none: a grid, a class or function that makes them, a module that has one, anything else.
+    """
+    if isinstance(given, Neighborhood):
+        return
+    what = type(given).__name__
+    remedy = (
+        "make one with geoattn.geodesic(grid, radius=…), geoattn.window(grid, size), "
+        "geoattn.everything(grid), …"
+    )
+    if isinstance(getattr(given, "hood", None), Neighborhood):
+        remedy = f"pass the one that it works on, {name}={name}.hood"
+    elif isinstance(given, Grid):
+        what = f"the {given!r}"
+    elif isinstance(given, (list, tuple)) and given and all(isinstance(x, Neighborhood) for x in given):
+        what = f"{len(given)} neighborhoods"
+        remedy = "other ones for other heads are geoattn.heads(a, b), all their keys geoattn.union(a, b)"
+    elif callable(given) and getattr(given, "__module__", "").startswith("geoattn.neighborhoods"):
+        what = f"the function {given.__name__}"  # type: ignore[attr-defined]
+        remedy = f"call it, {remedy.removeprefix('make one with ')}"
+    raise TypeError(f"{name} must be a neighborhood, got {what}; {remedy}")
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Neighborhood(Named):
     """Which keys each query sees. Tokens are numbered in row-major order of their grid's shape.
 
     A concrete neighborhood implements :meth:`rows`; all else follows from it. Where a closed form
     is cheaper (counts, transpose) it overrides that too.
+
+    Examples
+    --------
+    >>> hood = ga.geodesic(ga.grids.gaussian(8, 16), radius=40)
+    >>> hood.counts.shape, hood.transpose() == hood
+    ((8, 16), True)
+    >>> ga.neighborhoods.Neighborhood.from_dict(hood.to_dict()) == hood
+    True
     """
 
     query_grid: Grid

@@ -111,6 +111,11 @@ def curve_window(
         If a number is no whole one.
     ValueError
         If a number is out of range, or the grid has no such curve.
+
+    Examples
+    --------
+    >>> ga.curve_window(ga.grids.healpix(4), 32)
+    window of 32 along the hilbert curve on HEALPix grid nside 4, 192 pixels in nested order
     """
     require_grid("grid", grid)
     for name, value in (("size", size), ("stride", stride), ("offset", offset)):

@@ -45,6 +45,12 @@ def from_edges(query_grid: Grid, key_grid: Grid, indptr: ArrayLike, indices: Arr
         ``[query_grid.size + 1]``, from 0 to ``len(indices)``, never decreasing.
     indices
         Flat key numbers; sorted within each row here.
+
+    Examples
+    --------
+    >>> line = ga.grids.cartesian(3)
+    >>> ga.from_edges(line, line, [0, 1, 3, 3], [0, 0, 2]).counts
+    array([1, 2, 0])
     """
     require_grid("query_grid", query_grid)
     require_grid("key_grid", key_grid)

@@ -47,5 +47,11 @@ class Everything(Neighborhood, kind="everything"):
 
 
 def everything(query_grid: Grid, key_grid: Grid | None = None) -> Everything:
-    """Each query sees all keys of ``key_grid``, by default of its own grid."""
+    """Each query sees all keys of ``key_grid``, by default of its own grid.
+
+    Examples
+    --------
+    >>> int(ga.everything(ga.grids.gaussian(8, 16), ga.grids.healpix(2)).counts[0, 0])
+    48
+    """
     return Everything(query_grid, query_grid if key_grid is None else key_grid)

@@ -87,6 +87,13 @@ def geodesic(query_grid: Grid, key_grid: Grid | None = None, *, radius: float) -
         If a grid is not spherical.
     ValueError
         If the radius is not positive.
+
+    Examples
+    --------
+    >>> ga.geodesic(ga.grids.gaussian(32, 64), radius=12)
+    geodesic discs of 12° on Gaussian grid 32×64
+    >>> int(ga.geodesic(ga.grids.healpix(4), ga.grids.gaussian(32, 64), radius=12).counts.min())
+    15
     """
     key_grid = query_grid if key_grid is None else key_grid
     for grid in (query_grid, key_grid):

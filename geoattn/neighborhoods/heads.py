@@ -65,6 +65,12 @@ def heads(*hoods: Neighborhood) -> Neighborhood:
         If an argument is no neighborhood, or one of heads itself.
     ValueError
         If there is none, or their grids differ.
+
+    Examples
+    --------
+    >>> plane = ga.grids.cartesian((12, 12))
+    >>> ga.heads(ga.window(plane, (12, 3)), ga.window(plane, (3, 12)))
+    heads over (window 12×3 on cartesian grid 12×12, spacing (1.0, 1.0)), (window 3×12 on cartes...
     """
     for hood in hoods:
         if not isinstance(hood, Neighborhood) or isinstance(hood, Heads):

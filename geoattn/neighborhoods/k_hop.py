@@ -82,6 +82,11 @@ def k_hop(mesh: Grid | Neighborhood, hops: int) -> KHop:
         If the mesh has no edges.
     ValueError
         If there is less than one step, or the neighborhood leads to another grid.
+
+    Examples
+    --------
+    >>> int(ga.k_hop(ga.grids.icosahedral(3), 2).counts.max())
+    19
     """
     hops = integer("hops", hops)
     if hops < 1:

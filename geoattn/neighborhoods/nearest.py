@@ -87,6 +87,11 @@ def nearest(query_grid: Grid, key_grid: Grid | None = None, *, k: int) -> Neares
         If the grids share no distance.
     ValueError
         If ``k`` is out of range.
+
+    Examples
+    --------
+    >>> ga.nearest(ga.grids.healpix(4), ga.grids.gaussian(32, 64), k=9)
+    9 nearest from HEALPix grid nside 4, 192 pixels in nested order to Gaussian grid 32×64
     """
     key_grid = query_grid if key_grid is None else key_grid
     both = (query_grid, key_grid)

@@ -67,6 +67,12 @@ def product(*hoods: Neighborhood) -> Product:
     ``grids.product`` of the query grids and of the key grids; products among the arguments are
     taken apart. ``product(window(time, 3, causal=True), geodesic(sphere, radius=5.0))`` looks
     back in time and around in space.
+
+    Examples
+    --------
+    >>> time, sphere = ga.grids.cartesian(6), ga.grids.healpix(2)
+    >>> ga.product(ga.window(time, 3, causal=True), ga.geodesic(sphere, radius=50)).query_grid.shape
+    (6, 48)
     """
     factors: list[Neighborhood] = []
     for hood in hoods:

@@ -12,7 +12,13 @@ Index = NDArray[np.int64]
 
 
 class Rows(NamedTuple):
-    """Keys of some queries, compressed: row i holds ``indices[indptr[i]:indptr[i + 1]]``, ascending."""
+    """Keys of some queries, compressed: row i holds ``indices[indptr[i]:indptr[i + 1]]``, ascending.
+
+    Examples
+    --------
+    >>> ga.window(ga.grids.cartesian(6), 3).rows(np.array([0, 3])).indices
+    array([0, 1, 2, 2, 3, 4], dtype=int32)
+    """
 
     indptr: NDArray[np.int64]
     indices: NDArray[np.int32]
@@ -25,6 +31,11 @@ class Rotation(NamedTuple):
     ``query_step`` places in its ring and every key by ``key_step`` places in its own turns each
     edge into an edge. Longitude shifts of lat-lon grids and quarter turns of nested HEALPix have
     this form; plans use it to lay out one tile in place of many.
+
+    Examples
+    --------
+    >>> ga.geodesic(ga.grids.gaussian(8, 16), radius=40).rotation
+    Rotation(query_ring=16, query_step=1, key_ring=16, key_step=1)
     """
 
     query_ring: int

@@ -56,6 +56,12 @@ def union(*hoods: Neighborhood) -> Neighborhood:
         If an argument is no neighborhood.
     ValueError
         If there is none, or their grids differ.
+
+    Examples
+    --------
+    >>> mesh = ga.grids.icosahedral(2)
+    >>> int(ga.union(ga.k_hop(mesh, 1), ga.geodesic(mesh, radius=25)).counts.min())
+    6
     """
     parts: dict[Neighborhood, None] = {}  # a set that keeps its order
     for hood in hoods:

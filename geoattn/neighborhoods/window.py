@@ -216,6 +216,12 @@ def window(
         If the grid's points are not laid out along axes.
     ValueError
         If a parameter does not fit the grid.
+
+    Examples
+    --------
+    >>> video = ga.grids.cartesian((8, 24, 32), periodic=(False, False, True))
+    >>> ga.window(video, (4, 7, 7), dilation=(1, 1, 2))
+    window 4×7×7, dilation (1, 1, 2) on cartesian grid 8×24×32 periodic, spacing (1.0, 1.0, 1.0)
     """
     wraps = _ordered(grid, "grid")
     keys = grid

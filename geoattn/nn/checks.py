@@ -20,7 +20,20 @@ def check_tokens(name: str, x: Any, grid: Grid, dim: int) -> None:
         raise TypeError(f"{name} must be floating point, got {x.dtype}; convert it with {name}.float()")
     if tuple(x.shape[1:]) != (*grid.shape, dim):
         expected = ", ".join(map(str, ("B", *grid.shape, dim)))
-        raise ValueError(f"{name} must have shape [{expected}] on {grid!r}, got {list(x.shape)}")
+        raise ValueError(
+            f"{name} must have shape [{expected}] on {grid!r}, got {list(x.shape)}{_hint(name, x, grid, dim)}"
+        )
+
+
+def _hint(name: str, x: Tensor, grid: Grid, dim: int) -> str:
+    """The call that gives tokens their shape, where they only lie in another order."""
+    if tuple(x.shape[1:]) == (dim, *grid.shape):
+        return f"; channels come last: {name}.movedim(1, -1)"
+    if tuple(x.shape[1:]) == (grid.size, dim):
+        return f"; tokens lie on the axes of the grid: {name}.unflatten(1, {grid.shape})"
+    if tuple(x.shape) == (*grid.shape, dim):
+        return f"; a batch of one comes first: {name}.unsqueeze(0)"
+    return ""
 
 
 def check_rate(name: str, rate: Any) -> None:

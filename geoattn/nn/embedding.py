@@ -27,6 +27,12 @@ class PositionFeatures(nn.Module):
 
     Spherical harmonics of degree 1 to ``degree`` on spheres, Fourier functions on planes: see
     :func:`geoattn.grids.position_features`. ``count`` channels are added; degree 0 adds none.
+
+    Examples
+    --------
+    >>> seen = ga.nn.PositionFeatures(ga.grids.gaussian(8, 16), degree=2)
+    >>> seen(torch.randn(1, 8, 16, 3)).shape, seen.count
+    (torch.Size([1, 8, 16, 11]), 8)
     """
 
     tokenwise = True
@@ -64,6 +70,12 @@ class PatchEmbed(nn.Module):
     ----------
     coarse_grid
         The grid of the tokens.
+
+    Examples
+    --------
+    >>> embed = ga.nn.PatchEmbed(ga.grids.gaussian(8, 16), 2, 3, 32)
+    >>> embed(torch.randn(1, 8, 16, 3)).shape
+    torch.Size([1, 4, 8, 32])
     """
 
     def __init__(
@@ -112,7 +124,13 @@ class PatchEmbed(nn.Module):
 
 
 class PatchUnembed(nn.Module):
-    """All points of each patch from its token: the mirror image of :class:`PatchEmbed`."""
+    """All points of each patch from its token: the mirror image of :class:`PatchEmbed`.
+
+    Examples
+    --------
+    >>> ga.nn.PatchUnembed(ga.grids.gaussian(8, 16), 2, 32, 3)(torch.randn(1, 4, 8, 32)).shape
+    torch.Size([1, 8, 16, 3])
+    """
 
     def __init__(
         self,

@@ -47,6 +47,12 @@ class Resample(nn.Module):
         as many as nine times the ratio of the numbers of points, at least nine.
     **attention
         Further arguments of :class:`Attention`; ``device`` and ``dtype`` for every method.
+
+    Examples
+    --------
+    >>> fine, coarse = ga.grids.gaussian(8, 16), ga.grids.healpix(2)
+    >>> ga.nn.Resample(fine, coarse)(torch.randn(1, 48, 16)).shape
+    torch.Size([1, 8, 16, 16])
     """
 
     def __init__(

@@ -30,6 +30,12 @@ class Table(nn.Module):
     grid, axis
         Where it has one entry for each token of a grid: the grid, and the axis on which its shape begins,
         ``[…, *grid.shape, …]``. Of a model on many processes each then keeps the entries of its tokens.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> ga.nn.Table(grid.weights, grid)().shape
+    torch.Size([8, 16])
     """
 
     values: Tensor

@@ -99,6 +99,16 @@ def attention(
     -----
     The gradient of what is the same on every process, a tensor ``scale`` or a table, is the part of this
     process's queries: add them up. Derivatives of any order are right; ``torch.func`` is not supported.
+
+    Examples
+    --------
+    >>> import torch.distributed as dist
+    >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    >>> part = ga.parallel.partition(ga.geodesic(ga.grids.gaussian(8, 16), radius=40), dist.group.WORLD)
+    >>> q = torch.randn(1, 128, 2, 16)  # [B, n_local, heads, head_dim]
+    >>> ga.parallel.attention(q, q, q, part).shape
+    torch.Size([1, 128, 2, 16])
+    >>> dist.destroy_process_group()
     """
     if not isinstance(part, Partition):
         raise TypeError(

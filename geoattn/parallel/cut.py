@@ -23,6 +23,11 @@ class Cut(Value, kind="cut"):
     """Which of ``n`` processes holds each token of some grids; made by :func:`cut`.
 
     One of your own is made of its fields: ``Cut(n, (grid,), (owners,))``.
+
+    Examples
+    --------
+    >>> ga.parallel.cut(ga.geodesic(ga.grids.gaussian(8, 16), radius=40), 4)
+    cut of Gaussian grid 8×16 among 4 processes
     """
 
     n: int
@@ -87,6 +92,11 @@ def cut(hoods: Neighborhood | Iterable[Neighborhood], n: int) -> Cut:
         If an argument is no neighborhood.
     ValueError
         If there is none, or n is no number of processes.
+
+    Examples
+    --------
+    >>> ga.parallel.cut(ga.geodesic(ga.grids.gaussian(8, 16), radius=40), 4).n
+    4
     """
     n = integer("n", n)
     if not 1 <= n < 2**15:

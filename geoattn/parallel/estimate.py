@@ -12,7 +12,14 @@ Counts = NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Estimate:
-    """Tokens, edges and bytes of each of n processes; made by ``part.estimate(…)``, which says of what."""
+    """Tokens, edges and bytes of each of n processes; made by ``part.estimate(…)``, which says of what.
+
+    Examples
+    --------
+    >>> part = ga.parallel.partition(ga.geodesic(ga.grids.gaussian(8, 16), radius=40), 4)
+    >>> int(sum(part.estimate().queries))
+    128
+    """
 
     #: query and key tokens that a process holds, ``[n]``
     queries: Counts

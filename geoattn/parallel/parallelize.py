@@ -70,6 +70,16 @@ def parallelize(model: Model, group: dist.ProcessGroup | DeviceMesh, cut: Cut | 
         If the cut is for another number of processes, or the mesh has several dimensions.
     RuntimeError
         If there is no process group yet, or the processes disagree about the model.
+
+    Examples
+    --------
+    >>> import torch.distributed as dist
+    >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> block = ga.nn.Block(16, 2, ga.geodesic(grid, radius=40))
+    >>> ga.parallel.parallelize(block, dist.group.WORLD)(torch.randn(1, 128, 16)).shape
+    torch.Size([1, 128, 16])
+    >>> dist.destroy_process_group()
     """
     found, n = group_of(group)
     if found is None:

@@ -52,6 +52,11 @@ class Partition:
 
     A process holds the query and key tokens that the cut gives it, ascending by their number in the whole
     grid: local tensors are ``[B, n_local, …]``.
+
+    Examples
+    --------
+    >>> ga.parallel.partition(ga.geodesic(ga.grids.gaussian(8, 16), radius=40), 4)
+    geodesic discs of 40° on Gaussian grid 8×16 among 4 processes
     """
 
     def __init__(self, hood: Neighborhood, cut: Cut, group: dist.ProcessGroup | None) -> None:
@@ -328,6 +333,12 @@ def partition(
         dimensions.
     RuntimeError
         If there is no process group yet, this process is not part of it, or the processes disagree.
+
+    Examples
+    --------
+    >>> part = ga.parallel.partition(ga.geodesic(ga.grids.gaussian(8, 16), radius=40), 4)
+    >>> bool(max(part.estimate().halo) < 128)
+    True
     """
     found, n = group_of(group)
     if found is None:

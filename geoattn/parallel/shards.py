@@ -30,6 +30,17 @@ class Shards:
         The place of this process in the group, and the size of that.
     fields
         The grid of the model's fields, where it has one.
+
+    Examples
+    --------
+    >>> import torch.distributed as dist
+    >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> model = ga.models.TransformerConfig(grid, ga.geodesic(grid, radius=40), 1, 1, depth=1).build()
+    >>> model = ga.parallel.parallelize(model, dist.group.WORLD)
+    >>> model(model.shards.shard(torch.randn(2, 1, 8, 16))).shape
+    torch.Size([2, 1, 128])
+    >>> dist.destroy_process_group()
     """
 
     attention = staticmethod(attention)

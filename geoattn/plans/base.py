@@ -27,6 +27,12 @@ class Plan:
 
     Padded queries and keys are never visible. The backward pass of a row-stationary kernel runs
     the plan of the transposed neighborhood.
+
+    Examples
+    --------
+    >>> plan = ga.plans.plan(ga.window(ga.grids.cartesian(256), 9))
+    >>> plan.query_order.shape
+    (256,)
     """
 
     query_tile: ClassVar[int]
@@ -98,7 +104,14 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class LanePlan(Plan):
-    """For the vector lanes of a CPU: tiles of 32 queries, and the single keys that they gather."""
+    """For the vector lanes of a CPU: tiles of 32 queries, and the single keys that they gather.
+
+    Examples
+    --------
+    >>> plan = ga.plans.lane_plan(ga.window(ga.grids.cartesian(64), 9))
+    >>> plan.query_tile, plan.key_tile
+    (32, 1)
+    """
 
     query_tile: ClassVar[int] = 32
     key_tile: ClassVar[int] = 1
@@ -114,7 +127,14 @@ class LanePlan(Plan):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class NumberedLanePlan(LanePlan):
-    """A plan of lanes with the number that each pair has in a relation."""
+    """A plan of lanes with the number that each pair has in a relation.
+
+    Examples
+    --------
+    >>> rel = ga.relations.offsets(ga.window(ga.grids.cartesian(64), 9))
+    >>> ga.plans.numbered_plan(rel).count
+    17
+    """
 
     #: numbers lie in [0, count)
     count: int
@@ -131,7 +151,14 @@ class NumberedLanePlan(LanePlan):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class TilePlan(Plan):
-    """For tensor cores: tiles of 64 queries by 64 keys, with the masks of those that are not full."""
+    """For tensor cores: tiles of 64 queries by 64 keys, with the masks of those that are not full.
+
+    Examples
+    --------
+    >>> plan = ga.plans.tile_plan(ga.window(ga.grids.cartesian(256), 9))
+    >>> plan.query_tile, plan.key_tile
+    (64, 64)
+    """
 
     query_tile: ClassVar[int] = 64
     key_tile: ClassVar[int] = 64
@@ -160,7 +187,14 @@ class TilePlan(Plan):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class NumberedTilePlan(TilePlan):
-    """A plan for tensor cores with the number that each pair has in a relation."""
+    """A plan for tensor cores with the number that each pair has in a relation.
+
+    Examples
+    --------
+    >>> rel = ga.relations.offsets(ga.window(ga.grids.cartesian(64), 9))
+    >>> type(ga.plans.numbered_tile_plan(rel)).__name__
+    'NumberedTilePlan'
+    """
 
     #: numbers lie in [0, count)
     count: int

@@ -66,6 +66,11 @@ def build(of: Neighborhood | Relation, query_tile: int = 64, key_tile: int = 64)
     ------
     ValueError
         For any other tile shape.
+
+    Examples
+    --------
+    >>> ga.plans.build(ga.window(ga.grids.cartesian(256), 9), 32, 1).query_tile
+    32
     """
     kind = shape_of(of, query_tile, key_tile)
     relation = of if isinstance(of, Relation) else None

@@ -64,27 +64,56 @@ def plan(of: Neighborhood | Relation, query_tile: int = 64, key_tile: int = 64) 
     ``GEOATTN_CACHE``), 4 GiB at most, named by the content of the neighborhood and by the code that decides
     its edges and the layout. What is read is checked, some tiles against the neighborhood itself; what
     is damaged is built anew.
+
+    Examples
+    --------
+    >>> ga.plans.plan(ga.window(ga.grids.cartesian(256), 9)).query_tile
+    64
     """
     return _plan(of, shape_of(of, query_tile, key_tile))
 
 
 def lane_plan(hood: Neighborhood) -> LanePlan:
-    """The plan for the vector lanes of a CPU: see :func:`plan`."""
+    """The plan for the vector lanes of a CPU: see :func:`plan`.
+
+    Examples
+    --------
+    >>> type(ga.plans.lane_plan(ga.window(ga.grids.cartesian(64), 9))).__name__
+    'LanePlan'
+    """
     return _plan(hood, LanePlan)
 
 
 def numbered_plan(relation: Relation) -> NumberedLanePlan:
-    """The plan of a relation for the vector lanes of a CPU: see :func:`plan`."""
+    """The plan of a relation for the vector lanes of a CPU: see :func:`plan`.
+
+    Examples
+    --------
+    >>> type(ga.plans.numbered_plan(ga.relations.offsets(ga.window(ga.grids.cartesian(64), 9)))).__name__
+    'NumberedLanePlan'
+    """
     return _plan(relation, NumberedLanePlan)
 
 
 def tile_plan(hood: Neighborhood) -> TilePlan:
-    """The plan for tensor cores: see :func:`plan`."""
+    """The plan for tensor cores: see :func:`plan`.
+
+    Examples
+    --------
+    >>> type(ga.plans.tile_plan(ga.window(ga.grids.cartesian(256), 9))).__name__
+    'TilePlan'
+    """
     return _plan(hood, TilePlan)
 
 
 def numbered_tile_plan(relation: Relation) -> NumberedTilePlan:
-    """The plan of a relation for tensor cores: see :func:`plan`."""
+    """The plan of a relation for tensor cores: see :func:`plan`.
+
+    Examples
+    --------
+    >>> ga.plans.numbered_tile_plan(ga.relations.offsets(ga.window(ga.grids.cartesian(64), 9))).count
+    17
+    """
     return _plan(relation, NumberedTilePlan)
 
 
@@ -93,6 +122,10 @@ def clear() -> None:
 
     A plan that another thread is building meanwhile is that caller's alone, and is not kept. CUDA graphs that
     were captured before read memory that is given back here: capture them anew.
+
+    Examples
+    --------
+    >>> ga.plans.clear()
     """
     global _clearings
     _clearings += 1
@@ -104,7 +137,12 @@ def clear() -> None:
 
 
 def clears(forget: Callable[[], object]) -> None:
-    """Have :func:`clear` call ``forget`` too: of those who keep what they made of plans."""
+    """Have :func:`clear` call ``forget`` too: of those who keep what they made of plans.
+
+    Examples
+    --------
+    >>> ga.plans.clears(lambda: None)
+    """
     _derived.append(forget)
 
 

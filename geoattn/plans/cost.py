@@ -20,6 +20,11 @@ class Statistics:
 
     A group is the smallest part of a tile pair that a kernel can skip: 16×8 pairs on tensor cores;
     with gathered keys the whole entry.
+
+    Examples
+    --------
+    >>> ga.plans.estimate(ga.window(ga.grids.cartesian(4096), 65)).useful_pairs
+    266240
     """
 
     query_tile: int
@@ -90,7 +95,14 @@ class Statistics:
 
 
 def statistics(laid_out: LanePlan | TilePlan) -> Statistics:
-    """Count the work of a plan."""
+    """Count the work of a plan.
+
+    Examples
+    --------
+    >>> hood = ga.window(ga.grids.cartesian(4096), 65)
+    >>> bool(ga.plans.statistics(ga.plans.plan(hood)).useful_pairs == hood.counts.sum())
+    True
+    """
     lengths = np.diff(laid_out.indptr)
     n_tiles = np.bincount(laid_out.tile_class, minlength=len(lengths))
     repeats = np.repeat(n_tiles, lengths)  # the tile pairs that an entry stands for
@@ -138,5 +150,10 @@ def estimate(hood: Neighborhood, query_tile: int = 64, key_tile: int = 64) -> St
         print(geoattn.plans.estimate(geoattn.geodesic(grid, radius=7)))
 
     Parameters and errors are those of :func:`geoattn.plans.build`.
+
+    Examples
+    --------
+    >>> ga.plans.estimate(ga.window(ga.grids.cartesian(4096), 65)).useful_pairs
+    266240
     """
     return statistics(plan(hood, query_tile, key_tile))

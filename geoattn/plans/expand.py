@@ -55,6 +55,12 @@ def edges(plan: Plan) -> Rows:
     ------
     ValueError
         If a padded query or key is visible, or a pair occurs twice.
+
+    Examples
+    --------
+    >>> hood = ga.window(ga.grids.cartesian(64), 9)
+    >>> bool(len(ga.plans.edges(ga.plans.plan(hood)).indices) == hood.counts.sum())
+    True
     """
     pairs = [pairs_of(plan, tile) for tile in range(len(plan.tile_class))]
     query, key = (np.concatenate(tokens) for tokens in zip(*pairs, strict=True))

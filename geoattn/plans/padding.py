@@ -17,6 +17,12 @@ def full_beside_padding(plan: TilePlan) -> NDArray[np.int32]:
     A tile of a lat-lon grid holds 7×9 tokens and a padded position: no mask of such a plan is full. For
     kernels that hide padded keys in another way, and write nothing for padded queries. Tiles with an empty
     group of 16×8 stay partial, because its work is saved then.
+
+    Examples
+    --------
+    >>> plan = ga.plans.tile_plan(ga.everything(ga.grids.gaussian(6, 12)))
+    >>> ga.plans.full_beside_padding(plan).shape == plan.mask_ids.shape
+    True
     """
     counts = np.diff(plan.indptr)
     rows = _shared(_held(plan.query_order), plan.tile_class, len(counts))

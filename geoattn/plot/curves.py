@@ -40,6 +40,10 @@ def curves(
     Returns
     -------
     The matplotlib figure.
+
+    Examples
+    --------
+    >>> figure = ga.plot.curves(None, "steps", {"loss": {"run": ([1, 2, 3], [3.0, 2.0, 1.0])}})
     """
     figure = new(4.2 * len(panels), 3.2)
     places = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -74,6 +78,15 @@ def read_metrics(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
         If there is no such file.
     ValueError
         If the file has no column ``step``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
+    ...     _ = file.write("step,loss\\n1,3.0\\n2,2.0\\n")
+    ...     file.flush()
+    ...     ga.plot.read_metrics(file.name)
+    {'loss': ([1, 2], [3.0, 2.0])}
     """
     with Path(path).open(newline="") as file:
         rows = csv.DictReader(file)
@@ -109,6 +122,14 @@ def learning_curves(path: Path | None, runs: Mapping[str, str | Path], metrics: 
     ------
     ValueError
         If a run has none of a metric.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
+    ...     _ = file.write("step,loss\\n1,3.0\\n2,2.0\\n")
+    ...     file.flush()
+    ...     figure = ga.plot.learning_curves(None, {"run": file.name}, ["loss"])
     """
     found = {name: read_metrics(file) for name, file in runs.items()}
     for name, columns in found.items():
@@ -125,7 +146,16 @@ def learning_curves(path: Path | None, runs: Mapping[str, str | Path], metrics: 
 
 
 def training_curves(path: Path, rounds: Sequence[Mapping[str, float]]) -> Any:
-    """The losses of a run against its steps, from the lines of its metrics."""
+    """The losses of a run against its steps, from the lines of its metrics.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> rounds = [{"step": n, "train_loss": 2.0 / n, "val_loss": 3.0 / n} for n in (1, 2)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = ga.plot.training_curves(Path(folder) / "learning.png", rounds)
+    """
     lines = {}
     for name, label in (("train_loss", "training"), ("val_loss", "validation")):
         known = [row for row in rounds if name in row]

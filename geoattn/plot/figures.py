@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geoattn import _extras
 from geoattn._files import whole
 
 
@@ -20,8 +20,7 @@ def require() -> None:
     ModuleNotFoundError
         Naming the extra that brings it.
     """
-    if find_spec("matplotlib") is None:
-        raise ModuleNotFoundError('pictures need matplotlib: pip install "geoattn[plot]"', name="matplotlib")
+    _extras.require("a picture", "matplotlib")
 
 
 def new(width: float, height: float) -> Any:
@@ -38,6 +37,13 @@ def save(figure: Any, path: str | os.PathLike[str] | None, dpi: int = 110) -> An
     Returns
     -------
     The figure.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import matplotlib.pyplot as plt
+    >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+    ...     _ = ga.plot.save(plt.figure(), file.name)
     """
     if path is not None:
         suffix = os.path.splitext(path)[1].removeprefix(".") or "png"

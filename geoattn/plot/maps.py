@@ -72,6 +72,12 @@ def draw(
     ------
     ValueError
         If the projection is unknown or not that of the axes, or the field is not on the grid.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> grid = ga.grids.healpix(4)
+    >>> image = ga.plot.draw(plt.figure().add_subplot(projection="mollweide"), grid, grid.lat)
     """
     values = numbers(field)
     if values.shape not in (grid.shape, (*grid.shape, 3)):
@@ -129,7 +135,15 @@ def map_with_bar(
     projection: str = "mollweide",
     **style: Any,
 ) -> Any:
-    """A map with its title, and a colour bar that names the quantity and its unit; returns the axes."""
+    """A map with its title, and a colour bar that names the quantity and its unit; returns the axes.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> grid, figure = ga.grids.gaussian(8, 16), plt.figure()
+    >>> place = figure.add_gridspec(1, 1)[0]
+    >>> axes = ga.plot.map_with_bar(figure, place, grid, grid.lat, "latitude", "degrees")
+    """
     axes = panel(figure, place, projection)
     axes.set_title(title)
     image = draw(axes, grid, field, projection, **style)
@@ -158,6 +172,12 @@ def lat_lon_map(ax: Any, grid: SphericalGrid, field: ArrayLike, quantity: str, *
     Returns
     -------
     The axes.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> drawn = ga.plot.lat_lon_map(plt.figure().add_subplot(), grid, grid.lat, "latitude (degrees)")
     """
     require()
     import matplotlib.pyplot as plt

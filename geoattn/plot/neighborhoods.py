@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from geoattn.grids.base import Grid, SphericalGrid
 from geoattn.grids.cartesian import Cartesian
 from geoattn.grids.product import ProductGrid
-from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.base import Neighborhood, require_neighborhood
 from geoattn.plot.figures import require
 from geoattn.relations.base import Relation
 
@@ -46,11 +46,16 @@ def picture(hood: Neighborhood | Relation, query: int | Sequence[int], ax: Any =
     ------
     IndexError
         If the query grid has no such query.
+
+    Examples
+    --------
+    >>> axes = ga.picture(ga.geodesic(ga.grids.gaussian(16, 32), radius=20), (3, 20))
     """
     require()
     import matplotlib.pyplot as plt
 
     relation, hood = (hood, hood.hood) if isinstance(hood, Relation) else (None, hood)
+    require_neighborhood("hood", hood)
     token = _token(hood.query_grid, query)
     keys = _slices(hood.key_grid)
     numbers = relation.rows(np.array([token])).numbers if relation else np.zeros(1)

@@ -16,7 +16,13 @@ from geoattn.plot.figures import new, numbers, save
 
 
 class Column(NamedTuple):
-    """Pictures of one kind, one per row of a table."""
+    """Pictures of one kind, one per row of a table.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> figure = ga.plot.table(None, grid, [ga.plot.Column("latitude", grid.lat[None])])
+    """
 
     title: str
     #: numbers ``[rows, *grid.shape]`` or colours ``[rows, *grid.shape, 3]``
@@ -28,7 +34,13 @@ class Column(NamedTuple):
 
 
 class Legend(NamedTuple):
-    """Names and colours of classes."""
+    """Names and colours of classes.
+
+    Examples
+    --------
+    >>> ga.plot.Legend(["sea", "land"], [(0, 0, 255), (0, 128, 0)], none=-1).names
+    ['sea', 'land']
+    """
 
     names: Sequence[str]
     #: red, green and blue of each class, 0 to 255
@@ -71,6 +83,11 @@ def table(
     Returns
     -------
     The matplotlib figure.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> figure = ga.plot.table(None, grid, [ga.plot.Column("latitude", grid.lat[None])])
     """
     rows = len(numbers(columns[0].fields))
     height = width * maps.PROJECTIONS[projection]
@@ -106,6 +123,11 @@ def sphere_picture(
 
     ``path`` and the result are as for :func:`table`, ``style`` as for :func:`geoattn.plot.draw`;
     ``quantity`` names a colour bar.
+
+    Examples
+    --------
+    >>> grid = ga.grids.healpix(4)
+    >>> figure = ga.plot.sphere_picture(None, grid, grid.lat, "latitude", "degrees")
     """
     figure = new(12.0, 2.6 + 0.4 * bool(title))
     places = figure.add_gridspec(1, 5, width_ratios=[1, 1, 1, 1, 2])
@@ -152,6 +174,13 @@ def segmentation_picture(
     Returns
     -------
     The matplotlib figure.
+
+    Examples
+    --------
+    >>> legend = ga.plot.Legend(["sea", "land"], [(0, 0, 255), (0, 128, 0)], none=-1)
+    >>> grid, rgb = ga.grids.gaussian(8, 16), torch.rand(1, 3, 8, 16)
+    >>> classes = torch.randint(2, (1, 8, 16))
+    >>> figure = ga.plot.segmentation_picture(None, grid, rgb, classes, classes, legend=legend)
     """
     seen = np.moveaxis(numbers(rgb), 1, -1).astype(np.float64)
     true, guess = numbers(truth), numbers(predicted)
@@ -190,6 +219,12 @@ def depth_picture(
     Returns
     -------
     The matplotlib figure.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> depth = torch.rand(1, 8, 16) + 1
+    >>> figure = ga.plot.depth_picture(None, grid, torch.rand(1, 3, 8, 16), depth, depth)
     """
     measured, guess = numbers(truth).astype(np.float64), numbers(predicted).astype(np.float64)
     true = np.where(measured > 0.0, measured, np.nan)
@@ -234,6 +269,14 @@ def forecast_picture(
     Returns
     -------
     The matplotlib figure.
+
+    Examples
+    --------
+    >>> grid, hours = ga.grids.gaussian(8, 16), [0, 6, 12]
+    >>> truth = np.stack([grid.lat, grid.lat + 1, grid.lat + 2])
+    >>> figure = ga.plot.forecast_picture(
+    ...     None, grid, hours, 2, truth[2], {"model": truth[2]}, {"model": [0, 1, 2]}, "temperature (K)"
+    ... )
     """
     hours, truth = numbers(hours), numbers(truth)
     fields = {name: numbers(field) for name, field in forecasts.items()}

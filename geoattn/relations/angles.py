@@ -142,6 +142,11 @@ def angles(hood: Neighborhood, bins: int | ArrayLike, sectors: int = 1) -> Angle
         If ``hood`` is no neighborhood between spherical grids, or a number is of the wrong kind.
     ValueError
         If there is no bin or no sector, or the edges do not ascend from 0 to the largest angle.
+
+    Examples
+    --------
+    >>> ga.relations.angles(ga.geodesic(ga.grids.gaussian(8, 16), radius=40), 8).count
+    9
     """
     require_neighborhood(hood)
     for grid in (hood.query_grid, hood.key_grid):

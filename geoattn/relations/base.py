@@ -21,7 +21,14 @@ R = TypeVar("R", bound="Relation")
 
 
 class NumberedRows(NamedTuple):
-    """Rows of a neighborhood, see :class:`geoattn.neighborhoods.Rows`, and the number of each edge."""
+    """Rows of a neighborhood, see :class:`geoattn.neighborhoods.Rows`, and the number of each edge.
+
+    Examples
+    --------
+    >>> rel = ga.relations.offsets(ga.window(ga.grids.cartesian(6), 3))
+    >>> rel.rows(np.array([2])).numbers
+    array([1, 2, 3], dtype=int32)
+    """
 
     indptr: NDArray[np.int64]
     indices: NDArray[np.int32]
@@ -30,7 +37,14 @@ class NumberedRows(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Along:
-    """The part that one axis has in a relation's numbers."""
+    """The part that one axis has in a relation's numbers.
+
+    Examples
+    --------
+    >>> along = ga.relations.Along(3, lambda queries, keys: keys - queries + 1)
+    >>> along.numbers(np.array([4, 4]), np.array([4, 5]))
+    array([1, 2])
+    """
 
     #: how many numbers there are along the axis
     count: int
@@ -45,6 +59,12 @@ class Relation(Named):
     A concrete relation implements :attr:`count` and :meth:`numbers`; all else follows. One whose numbers
     are the same for edges that a symmetry maps onto each other says so in :attr:`rotation` or
     :attr:`along`: plans then keep them once for all such edges.
+
+    Examples
+    --------
+    >>> rel = ga.relations.offsets(ga.window(ga.grids.cartesian((6, 6)), 3))
+    >>> rel.count, rel.coordinates.shape
+    (25, (25, 2))
     """
 
     hood: Neighborhood

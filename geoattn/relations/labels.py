@@ -93,6 +93,12 @@ def labels(hood: Neighborhood, values: ArrayLike) -> Labels:
         If ``hood`` is no neighborhood, or a value is no whole number.
     ValueError
         If there are more or fewer values than edges, or a value is negative.
+
+    Examples
+    --------
+    >>> line = ga.window(ga.grids.cartesian(4), 3)
+    >>> ga.relations.labels(line, np.arange(12) % 2).count
+    2
     """
     require_neighborhood(hood)
     numbers = whole_numbers("values", values)
@@ -114,6 +120,12 @@ def edges(hood: Neighborhood) -> Edges:
     ------
     TypeError
         If ``hood`` is no neighborhood.
+
+    Examples
+    --------
+    >>> line = ga.window(ga.grids.cartesian(4), 3)
+    >>> bool(ga.relations.edges(line).count == line.counts.sum())
+    True
     """
     require_neighborhood(hood)
     return Edges(hood)

@@ -143,6 +143,11 @@ def offsets(hood: Neighborhood, by: int | Sequence[int] = ()) -> Offsets:
         If the neighborhood has no axes, or ``by`` holds no whole numbers.
     ValueError
         If ``by`` names an axis that the grid does not have, or one twice, or there are 2³¹ numbers.
+
+    Examples
+    --------
+    >>> ga.relations.offsets(ga.window(ga.grids.cartesian((6, 6)), 3)).count
+    25
     """
     require_neighborhood(hood)
     if hood.axes is None:

@@ -84,6 +84,12 @@ def product(*relations: Relation) -> Product:
         If an argument is no relation.
     ValueError
         If there are fewer than two, or 2³¹ numbers.
+
+    Examples
+    --------
+    >>> time, space = ga.window(ga.grids.cartesian(4), 3), ga.window(ga.grids.cartesian((4, 4)), 3)
+    >>> ga.relations.product(ga.relations.offsets(time), ga.relations.offsets(space)).count
+    125
     """
     factors: list[Relation] = []
     for relation in relations:

@@ -35,7 +35,14 @@ _DIFFERENTIABLE = ("scale", "key_weights", "key_bias", "relation_bias")
 
 @dataclasses.dataclass
 class Case:
-    """One problem: operands ``[B, *grid, H, D]`` and the options of the call."""
+    """One problem: operands ``[B, *grid, H, D]`` and the options of the call.
+
+    Examples
+    --------
+    >>> case = next(ga.testing.cases(seed=0, count=1))
+    >>> case.q.ndim == len(case.hood.query_grid.shape) + 3
+    True
+    """
 
     hood: Neighborhood
     q: Tensor
@@ -55,7 +62,14 @@ class Case:
 
 
 def random_edges(rng: np.random.Generator, query_grid: Any, key_grid: Any) -> Neighborhood:
-    """Edges without any structure; some queries see nothing, some everything."""
+    """Edges without any structure; some queries see nothing, some everything.
+
+    Examples
+    --------
+    >>> line = ga.grids.cartesian(4)
+    >>> ga.testing.random_edges(np.random.default_rng(0), line, line).counts.shape
+    (4,)
+    """
     density = rng.choice([0.05, 0.3, 0.8])
     seen = rng.random((query_grid.size, key_grid.size)) < density
     seen[rng.random(query_grid.size) < 0.1] = False
@@ -65,7 +79,13 @@ def random_edges(rng: np.random.Generator, query_grid: Any, key_grid: Any) -> Ne
 
 
 def random_grids(rng: np.random.Generator) -> tuple[Any, Any]:
-    """A query grid and a key grid, equal half of the time."""
+    """A query grid and a key grid, equal half of the time.
+
+    Examples
+    --------
+    >>> len(ga.testing.random_grids(np.random.default_rng(0)))
+    2
+    """
     choice = [
         grids.equiangular(9, 12),
         grids.equiangular(7, 10, poles=False),
@@ -81,7 +101,14 @@ def random_grids(rng: np.random.Generator) -> tuple[Any, Any]:
 
 
 def random_neighborhood(rng: np.random.Generator) -> Neighborhood:
-    """Planes and spheres, self and cross, every kind of pattern, at sizes that a loop can check."""
+    """Planes and spheres, self and cross, every kind of pattern, at sizes that a loop can check.
+
+    Examples
+    --------
+    >>> hood = ga.testing.random_neighborhood(np.random.default_rng(0))
+    >>> isinstance(hood, ga.neighborhoods.Neighborhood)
+    True
+    """
     query_grid, key_grid = random_grids(rng)
     kind = rng.integers(4)
     if kind == 0:
@@ -100,7 +127,14 @@ def random_neighborhood(rng: np.random.Generator) -> Neighborhood:
 
 
 def random_layout(rng: np.random.Generator, x: Tensor) -> Tensor:
-    """The same values in other strides: contiguous, heads first, a slice of a wider tensor, or broadcast."""
+    """The same values in other strides: contiguous, heads first, a slice of a wider tensor, or broadcast.
+
+    Examples
+    --------
+    >>> x = torch.randn(2, 3, 2, 4)
+    >>> torch.equal(ga.testing.random_layout(np.random.default_rng(0), x).flatten()[:24], x.flatten()[:24])
+    True
+    """
     kind = rng.integers(4)
     if kind == 1:
         return x.movedim(-2, 1).contiguous().movedim(1, -2)
@@ -124,6 +158,13 @@ def random_case(
     """Operands and options for a neighborhood: batch, heads, dims, layouts, weights, bias, mask, scale.
 
     ``relations`` is the share of problems that add a bias for every pair.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> case = ga.testing.random_case(rng, ga.everything(ga.grids.cartesian(4)), torch.float32)
+    >>> case.q.dtype
+    torch.float32
     """
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     batch = int(rng.choice([1, 2, 3]))
@@ -187,6 +228,11 @@ def cases(
         for a backend that is for global attention only.
     relations
         Share of the problems that add a bias for every pair.
+
+    Examples
+    --------
+    >>> len(list(ga.testing.cases(seed=0, count=3)))
+    3
     """
     rng = np.random.default_rng(seed)
     for i in range(count):
@@ -194,7 +240,14 @@ def cases(
 
 
 def refusal(case: Case, backend: str, device: str = "cpu") -> str | None:
-    """Why the named backend cannot run this problem on that device, or None: ``backends.refusal``."""
+    """Why the named backend cannot run this problem on that device, or None: ``backends.refusal``.
+
+    Examples
+    --------
+    >>> case = next(ga.testing.cases(seed=0, count=1))
+    >>> ga.testing.refusal(case, "reference") is None
+    True
+    """
     q, k, v = (x.to(device).flatten(1, -3) for x in (case.q, case.k, case.v))
     return backends.refusal(backend, q, k, v, case.hood, case.options.get("relation"))
 
@@ -221,6 +274,10 @@ def check(
         If anything is off; the message names what, by how much, and the problem.
     RuntimeError
         If the backend refuses the problem; :func:`refusal` asks beforehand.
+
+    Examples
+    --------
+    >>> ga.testing.check(next(ga.testing.cases(seed=0, count=1)), "reference")
     """
     differentiable = [n for n in _DIFFERENTIABLE if isinstance(case.options.get(n), Tensor)]
     true = _oracle(case, differentiable)
@@ -256,7 +313,13 @@ def check(
 
 @dataclasses.dataclass
 class Summary:
-    """What :func:`check_backend` did: how many problems ran, and how often each reason was given not to."""
+    """What :func:`check_backend` did: how many problems ran, and how often each reason was given not to.
+
+    Examples
+    --------
+    >>> print(ga.testing.check_backend("reference", count=2))
+    backend 'reference': 2 problems agree with the oracle
+    """
 
     backend: str
     ran: int = 0
@@ -285,6 +348,11 @@ def check_backend(
     ------
     AssertionError
         If a problem is off, or if the backend refuses all of them: then nothing was tested.
+
+    Examples
+    --------
+    >>> ga.testing.check_backend("reference", count=2).ran
+    2
     """
     summary = Summary(backend)
     for case in cases(seed, count, dtypes, neighborhood, relations):
@@ -299,7 +367,12 @@ def check_backend(
 
 
 def close(name: str, found: Tensor, expected: Tensor, tolerance: float, what: object) -> None:
-    """Same shape, same infinities, no NaN, and an error small beside the largest true value."""
+    """Same shape, same infinities, no NaN, and an error small beside the largest true value.
+
+    Examples
+    --------
+    >>> ga.testing.close("out", torch.ones(2), torch.ones(2), 1e-6, "two ones")
+    """
     _hold(found.numel() == expected.numel(), f"{name} has shape {tuple(found.shape)}: {what}")
     found = found.detach().double().cpu().reshape(expected.shape)
     _hold(not found.isnan().any(), f"{name} holds NaN: {what}")

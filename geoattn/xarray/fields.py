@@ -33,6 +33,13 @@ def weights(ds: Any, *, by: str = "quadrature", **recognition: Any) -> xarray.Da
     ------
     ValueError
         If the grid is not recognised, or there are no such weights.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> ds = ga.xarray.coordinates(grid).assign(t=(("latitude", "longitude"), grid.lat))
+    >>> round(float(ga.xarray.weights(ds).sum()) / np.pi, 12)
+    4.0
     """
     if by not in _WEIGHTS:
         raise ValueError(f"by must be one of {sorted(_WEIGHTS)}, got {by!r}")
@@ -57,6 +64,13 @@ def mean(ds: Any, *, mask: Any = None, **recognition: Any) -> Any:
     ValueError
         If the grid is a region, the mask is none, or lies elsewhere, if a point that counts has no value, or
         if no point counts.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> ds = ga.xarray.coordinates(grid).assign(t=(("latitude", "longitude"), grid.lat))
+    >>> abs(float(ga.xarray.mean(ds).t)) < 1e-12
+    True
     """
     report = recognise(ds, **recognition)
     if not report.grid.is_global:
@@ -113,6 +127,12 @@ def plot(array: Any, ax: Any = None, **options: Any) -> Any:
         If it is given a Dataset.
     ValueError
         If there are other dimensions.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> ds = ga.xarray.coordinates(grid).assign(t=(("latitude", "longitude"), grid.lat))
+    >>> axes = ga.xarray.plot(ds.t)
     """
     if isinstance(array, xarray.Dataset):
         raise TypeError("one variable is plotted, ds['…'], got a Dataset")

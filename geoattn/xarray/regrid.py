@@ -58,6 +58,13 @@ def regrid(
     ValueError
         If a grid is not recognised, the operator is between others, or values are missing and refused: the
         variable is named.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> ds = ga.xarray.coordinates(grid).assign(t=(("latitude", "longitude"), grid.lat))
+    >>> ga.xarray.regrid(ds, ga.grids.healpix(2)).t.shape
+    (48,)
     """
     report = recognise(ds, **recognition)
     if isinstance(target, str):

@@ -22,6 +22,11 @@ class Position(Value):
 
         [project.entry-points."geoattn.positions"]
         mine = "my_package.position:Mine"
+
+    Examples
+    --------
+    >>> isinstance(ga.nn.Harmonic(degree=6), ga.nn.Position)
+    True
     """
 
     def _check_kinds(self) -> None:

@@ -31,6 +31,12 @@ class Harmonic(Position, kind="harmonic"):
     product of spherical harmonics of the two points: heads gain degree · (degree + 2) channels.
     Degree 0 would add one constant to all scores of a query, which the softmax ignores. On a
     product of grids with one sphere, γ is the angle on that sphere.
+
+    Examples
+    --------
+    >>> hood = ga.geodesic(ga.grids.gaussian(8, 16), radius=40)
+    >>> ga.nn.Attention(16, 2, hood, position=ga.nn.Harmonic(degree=6))(torch.randn(1, 8, 16, 16)).shape
+    torch.Size([1, 8, 16, 16])
     """
 
     degree: int = 4
@@ -65,6 +71,12 @@ class Directional(Position, kind="directional"):
     ----------
     slope
         Score per radian; about 3 over the radius of the neighborhood is a clear preference.
+
+    Examples
+    --------
+    >>> hood = ga.geodesic(ga.grids.gaussian(8, 16), radius=40)
+    >>> ga.nn.Attention(16, 2, hood, position="directional")(torch.randn(1, 8, 16, 16)).shape
+    torch.Size([1, 8, 16, 16])
     """
 
     slope: float = 8.0
@@ -97,6 +109,12 @@ class Fourier(Position, kind="fourier"):
     over one of each ± pair of wave vectors with |n_axis| ≤ ``wavenumber`` on every axis;
     a and b are learned and begin at 0. Waves fit a periodic axis a whole number of times; on an
     open axis of length L the period is 2L. Heads gain (2 · wavenumber + 1)^axes − 1 channels.
+
+    Examples
+    --------
+    >>> hood = ga.window(ga.grids.cartesian((8, 8)), 3)
+    >>> ga.nn.Attention(16, 2, hood, position=ga.nn.Fourier(wavenumber=1))(torch.randn(1, 8, 8, 16)).shape
+    torch.Size([1, 8, 8, 16])
     """
 
     wavenumber: int = 2
@@ -130,6 +148,12 @@ class Rotary(Position, kind="rotary"):
     one wave per period to one radian per cell of the finer grid; on a periodic axis they are
     rounded to whole numbers, so that the score is exactly periodic. Adds no channel and no
     parameter. The score depends on x − y only, given the channels before rotation.
+
+    Examples
+    --------
+    >>> hood = ga.window(ga.grids.cartesian(32), 9, causal=True)
+    >>> ga.nn.Attention(16, 2, hood, position="rotary")(torch.randn(1, 32, 16)).shape
+    torch.Size([1, 32, 16])
     """
 
     def module(self, query_grid: Grid, key_grid: Grid, num_heads: int, head_dim: int) -> nn.Module:

@@ -26,7 +26,15 @@ from geoattn.relations import Relation
 
 
 class PairBias(nn.Module):
-    """Makes the table of a relation: ``forward() -> [heads, relation.count]``."""
+    """Makes the table of a relation: ``forward() -> [heads, relation.count]``.
+
+    Examples
+    --------
+    >>> hood = ga.window(ga.grids.cartesian((8, 8)), 3)
+    >>> bias = ga.nn.Attention(16, 2, hood, position="offsets").position
+    >>> isinstance(bias, ga.nn.PairBias), bias().shape
+    (True, torch.Size([2, 25]))
+    """
 
     tokenwise = True
 
@@ -54,7 +62,13 @@ class PairBiases(nn.Module):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class PairPosition(Position):
-    """A scheme that adds a bias for every pair; one of your own gives :meth:`bias`."""
+    """A scheme that adds a bias for every pair; one of your own gives :meth:`bias`.
+
+    Examples
+    --------
+    >>> isinstance(ga.nn.Offsets(), ga.nn.PairPosition)
+    True
+    """
 
     @abstractmethod
     def bias(self, hood: Neighborhood, num_heads: int) -> PairBias:
@@ -87,6 +101,12 @@ class Offsets(PairPosition, kind="offsets"):
     by
         Axes whose absolute place counts as well, as in Pangu-Weather's bias by level and latitude
         (2211.02556); see :func:`geoattn.relations.offsets`.
+
+    Examples
+    --------
+    >>> hood = ga.window(ga.grids.cartesian((8, 8)), 3)
+    >>> ga.nn.Attention(16, 2, hood, position=ga.nn.Offsets()).position.table.shape
+    torch.Size([2, 25])
     """
 
     by: tuple[int, ...] = ()
@@ -104,6 +124,13 @@ class Angles(PairPosition, kind="angles"):
     bins, sectors
         Equal bins of the angle, up to that of the longest edge, and of the bearing; see
         :func:`geoattn.relations.angles`.
+
+    Examples
+    --------
+    >>> hood = ga.geodesic(ga.grids.gaussian(8, 16), radius=40)
+    >>> layer = ga.nn.Attention(16, 2, hood, position=ga.nn.Angles(bins=4))
+    >>> layer.position.table.shape
+    torch.Size([2, 5])
     """
 
     bins: int = 16
@@ -127,6 +154,12 @@ class Continuous(PairPosition, kind="continuous"):
         Units of the network.
     bins, sectors
         On spheres: how fine the angle and the bearing are; see :func:`geoattn.relations.angles`.
+
+    Examples
+    --------
+    >>> hood = ga.window(ga.grids.cartesian((8, 8)), 3)
+    >>> ga.nn.Attention(16, 2, hood, position=ga.nn.Continuous(hidden=32)).position().shape
+    torch.Size([2, 25])
     """
 
     hidden: int = 512

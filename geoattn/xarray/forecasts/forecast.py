@@ -105,6 +105,22 @@ def forecast(
         If another process is making this output.
     FloatingPointError
         If the forecast leaves the finite numbers: nothing of that lead time is written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> grid = ga.grids.gaussian(4, 8)
+    >>> times = np.arange("2001-01-01", "2001-01-11", dtype="datetime64[D]").astype("datetime64[ns]")
+    >>> coords = ga.xarray.coordinates(grid).assign_coords(time=times)
+    >>> ds = coords.assign(t=(("time", "latitude", "longitude"), np.random.default_rng(0).random((10, 4, 8))))
+    >>> stats = ga.xarray.statistics(ds, ga.xarray.Schema.of(ds))
+    >>> config = ga.models.TransformerConfig(grid, ga.geodesic(grid, radius=60), 1, 1, depth=1)
+    >>> forecaster = ga.xarray.Forecaster(config.build(), stats, np.timedelta64(1, "D"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ds.to_netcdf(path := f"{folder}/store.nc")
+    ...     found = ga.xarray.forecast(forecaster, path, f"{folder}/forecast.zarr", steps=2, progress=False)
+    ...     found.t.sizes["prediction_timedelta"]
+    2
     """
     for name, count in (("steps", steps), ("members", members), ("batch_size", batch_size)):
         if integer(name, count) < 1:

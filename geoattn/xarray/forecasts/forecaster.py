@@ -56,6 +56,18 @@ class Forecaster(nn.Module):
     ValueError
         If a channel is constant, ``predicts`` is something else, or the network's configuration has other
         channels or another grid.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(4, 8)
+    >>> times = np.arange("2001-01-01", "2001-01-11", dtype="datetime64[D]").astype("datetime64[ns]")
+    >>> coords = ga.xarray.coordinates(grid).assign_coords(time=times)
+    >>> ds = coords.assign(t=(("time", "latitude", "longitude"), np.random.default_rng(0).random((10, 4, 8))))
+    >>> stats = ga.xarray.statistics(ds, ga.xarray.Schema.of(ds))
+    >>> config = ga.models.TransformerConfig(grid, ga.geodesic(grid, radius=60), 1, 1, depth=1)
+    >>> forecaster = ga.xarray.Forecaster(config.build(), stats, np.timedelta64(1, "D"))
+    >>> forecaster(torch.rand(2, 1, 4, 8)).shape
+    torch.Size([2, 1, 4, 8])
     """
 
     mean: Tensor

@@ -65,6 +65,12 @@ class Regridder:
         If there is no such method or normalisation, a grid has no cells and the method needs them, or the
         source is a region and points of the target lie outside (conservative: all of them; cells that are
         covered to less than half are missing).
+
+    Examples
+    --------
+    >>> fine, coarse = ga.grids.gaussian(16, 32), ga.grids.healpix(2)
+    >>> ga.xarray.Regridder(fine, coarse)
+    average from Gaussian grid 16×32 to HEALPix grid nside 2, 48 pixels in nested order; the glo...
     """
 
     def __init__(

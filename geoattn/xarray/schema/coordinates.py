@@ -36,6 +36,11 @@ def coordinates(grid: SphericalGrid) -> xarray.Dataset:
     regions the bounds of their cells, others a latitude and a longitude of every point. Recognition gives the
     grid back, or points with its weights where it is another package's; that package can say how its grid is
     written, for recognition to find it: ``@ga.xarray.coordinates.register`` on a function of its class.
+
+    Examples
+    --------
+    >>> list(ga.xarray.coordinates(ga.grids.healpix(2)).coords)
+    ['cell', 'crs', 'latitude', 'longitude']
     """
     dims = ("values",) if len(grid.shape) == 1 else ("face", "y", "x")[-len(grid.shape) :]
     found = xarray.Dataset(

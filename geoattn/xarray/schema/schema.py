@@ -24,6 +24,13 @@ class Schema(Value, kind="schema"):
 
     Immutable; equal by content; ``to_dict()`` gives JSON types and ``from_dict()`` takes them.
     :meth:`of` reads it off a data set.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> ds = ga.xarray.coordinates(grid).assign(t=(("latitude", "longitude"), grid.lat))
+    >>> ga.xarray.Schema.of(ds)
+    schema of [1 channel] on the Gaussian grid 8×16: t, static
     """
 
     #: where the data lie; the tokens of a tensor are in its order

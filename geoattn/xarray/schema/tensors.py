@@ -56,6 +56,13 @@ def to_tensor(
     ValueError
         If the data set lies on another grid, lacks a variable or level, or holds a value that is not
         finite where the schema declares no mask.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> ds = ga.xarray.coordinates(grid).assign(t=(("latitude", "longitude"), grid.lat))
+    >>> ga.xarray.to_tensor(ds, ga.xarray.Schema.of(ds)).shape
+    torch.Size([1, 8, 16])
     """
     dims = fit_schema(ds, schema)
     leading = _leading(ds, schema, dims)
@@ -119,6 +126,14 @@ def to_xarray(
     ------
     ValueError
         If the shapes do not fit, a mask is missing, or a static variable differs between samples.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> ds = ga.xarray.coordinates(grid).assign(t=(("latitude", "longitude"), grid.lat))
+    >>> schema = ga.xarray.Schema.of(ds)
+    >>> ga.xarray.to_xarray(ga.xarray.to_tensor(ds, schema), schema).t.dims
+    ('latitude', 'longitude')
     """
     shape = schema.grid.shape
     leading = tensor.dim() - 1 - len(shape)

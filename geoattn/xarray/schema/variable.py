@@ -33,7 +33,15 @@ MASKS = ("none", "static", "changing")
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Variable(Value, kind="variable"):
-    """One variable of a data set and the channels it fills."""
+    """One variable of a data set and the channels it fills.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(8, 16)
+    >>> ds = ga.xarray.coordinates(grid).assign(t=(("latitude", "longitude"), grid.lat))
+    >>> ga.xarray.Schema.of(ds).variables[0].name
+    't'
+    """
 
     name: str
     #: the file's dimensions, in the file's order

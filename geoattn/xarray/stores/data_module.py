@@ -33,6 +33,20 @@ class DataModule(lightning.LightningDataModule):
         How workers start: ``"fork"``, ``"forkserver"`` or ``"spawn"``; the platform's default if None.
     **windows
         Options of :class:`Windows`, such as ``target_steps`` and ``normalise``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> grid = ga.grids.gaussian(4, 8)
+    >>> times = np.arange("2001-01-01", "2001-01-11", dtype="datetime64[D]").astype("datetime64[ns]")
+    >>> coords = ga.xarray.coordinates(grid).assign_coords(time=times)
+    >>> ds = coords.assign(t=(("time", "latitude", "longitude"), np.random.default_rng(0).random((10, 4, 8))))
+    >>> schema = ga.xarray.Schema.of(ds)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ds.to_netcdf(path := f"{folder}/store.nc")
+    ...     data = ga.xarray.DataModule(path, schema, train=slice("2001-01-01", "2001-01-08"))
+    >>> data.batch_size
+    1
     """
 
     def __init__(

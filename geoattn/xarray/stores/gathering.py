@@ -217,6 +217,15 @@ def statistics(
         If ``output`` exists, before anything is read.
     ValueError
         If the stores do not fit the schema, times have gaps, or values are missing without a mask.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(4, 8)
+    >>> times = np.arange("2001-01-01", "2001-01-11", dtype="datetime64[D]").astype("datetime64[ns]")
+    >>> coords = ga.xarray.coordinates(grid).assign_coords(time=times)
+    >>> ds = coords.assign(t=(("time", "latitude", "longitude"), np.random.default_rng(0).random((10, 4, 8))))
+    >>> ga.xarray.statistics(ds, ga.xarray.Schema.of(ds)).states.mean.shape
+    (1,)
     """
     if output is not None:
         refuse_existing(output, overwrite)

@@ -23,7 +23,17 @@ Floats = NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Moments(Value, kind="moments"):
-    """Of each channel, ``[C]`` each, in its units; NaN where nothing was counted."""
+    """Of each channel, ``[C]`` each, in its units; NaN where nothing was counted.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(4, 8)
+    >>> times = np.arange("2001-01-01", "2001-01-11", dtype="datetime64[D]").astype("datetime64[ns]")
+    >>> coords = ga.xarray.coordinates(grid).assign_coords(time=times)
+    >>> ds = coords.assign(t=(("time", "latitude", "longitude"), np.random.default_rng(0).random((10, 4, 8))))
+    >>> ga.xarray.statistics(ds, ga.xarray.Schema.of(ds)).states.count
+    array([320])
+    """
 
     mean: Floats
     std: Floats
@@ -37,7 +47,18 @@ class Moments(Value, kind="moments"):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Statistics(Value, kind="statistics"):
-    """What :func:`ga.xarray.statistics` found; saved by :meth:`save`, read by :meth:`open`."""
+    """What :func:`ga.xarray.statistics` found; saved by :meth:`save`, read by :meth:`open`.
+
+    Examples
+    --------
+    >>> grid = ga.grids.gaussian(4, 8)
+    >>> times = np.arange("2001-01-01", "2001-01-11", dtype="datetime64[D]").astype("datetime64[ns]")
+    >>> coords = ga.xarray.coordinates(grid).assign_coords(time=times)
+    >>> ds = coords.assign(t=(("time", "latitude", "longitude"), np.random.default_rng(0).random((10, 4, 8))))
+    >>> stats = ga.xarray.statistics(ds, ga.xarray.Schema.of(ds))
+    >>> stats.steps, stats.lag
+    (10, 1)
+    """
 
     schema: Schema
     #: of the fields, each point weighted by its area

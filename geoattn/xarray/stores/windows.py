@@ -67,6 +67,19 @@ class Windows(Dataset[dict[str, Tensor]]):
         If numbers of steps are no integers.
     ValueError
         If the stores do not fit the schema or the statistics, times have gaps, or hold no window.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> grid = ga.grids.gaussian(4, 8)
+    >>> times = np.arange("2001-01-01", "2001-01-11", dtype="datetime64[D]").astype("datetime64[ns]")
+    >>> coords = ga.xarray.coordinates(grid).assign_coords(time=times)
+    >>> ds = coords.assign(t=(("time", "latitude", "longitude"), np.random.default_rng(0).random((10, 4, 8))))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ds.to_netcdf(path := f"{folder}/store.nc")
+    ...     windows = ga.xarray.Windows(path, ga.xarray.Schema.of(ds), target_steps=2)
+    ...     len(windows), windows[0]["target"].shape
+    (8, torch.Size([2, 1, 4, 8]))
     """
 
     def __init__(
