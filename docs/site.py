@@ -137,6 +137,105 @@ def refusals() -> str:
     return "\n".join(lines)
 
 
+# -- backends ---------------------------------------------------------------------------------------------
+
+#: as what kind of device a backend for GPUs is asked: an H100's
+CAPABILITY = (9, 0)
+
+
+def features() -> list[tuple[str, dict[str, Any]]]:
+    """The rows of the table, and how their calls differ from a disc in float32 with heads of 32."""
+    import torch
+
+    dtypes = [(str(d).removeprefix("torch."), {"dtype": d}) for d in (torch.float64, torch.float32)]
+    dtypes += [(str(d).removeprefix("torch."), {"dtype": d}) for d in (torch.bfloat16, torch.float16)]
+    dims = [(f"heads of {dim}", {"dim": dim}) for dim in (20, 64, 128, 256, 512, 1024)]
+    return [
+        ("discs, windows, any edges", {}),
+        ("everything", {"everything": True}),
+        *dtypes,
+        *dims,
+        ("fewer heads of keys", {"kv_heads": 1}),
+        ("a bias for every pair", {"relation": True}),
+    ]
+
+
+def declared(
+    backend: str,
+    device: str,
+    *,
+    dtype: Any = None,
+    dim: int = 32,
+    everything: bool = False,
+    kv_heads: int = 2,
+    relation: bool = False,
+) -> str | None:
+    """Why a backend would refuse such a call on a device that it can use, or None."""
+    import types
+    from unittest import mock
+
+    import torch
+
+    import geoattn as ga
+    from geoattn.backends.base import knows_relations
+
+    grid = ga.grids.gaussian(8, 16)
+    hood = ga.everything(grid) if everything else ga.geodesic(grid, radius=30)
+
+    def operand(heads: int) -> Any:  # backends look at shape, dtype and device, and the device is not here
+        shape = torch.Size((1, grid.size, heads, dim))
+        place = torch.device(device, 0) if device != "cpu" else torch.device(device)
+        return types.SimpleNamespace(shape=shape, dtype=dtype or torch.float32, device=place)
+
+    found = ga.backends.get(backend)
+    with (
+        mock.patch("torch.cuda.get_device_capability", return_value=CAPABILITY),
+        mock.patch.object(type(found), "unavailable", return_value="not looked at"),
+    ):
+        reason: str | None = found.refuses(operand(2), operand(kv_heads), operand(kv_heads), hood)
+    return reason or ("it adds no bias for pairs" if relation and not knows_relations(found) else None)
+
+
+def backends() -> str:
+    """Backends by device and by feature, from their own declarations; what is refused has its reason."""
+    import geoattn as ga
+
+    names = list(ga.backends.KNOWN)
+    devices = ("cpu", "cuda", "mps")
+    reasons: dict[str, int] = {}
+
+    def cell(reason: str | None) -> str:
+        return "yes" if reason is None else f"– [{reasons.setdefault(reason, len(reasons) + 1)}]"
+
+    def asked(name: str, device: str, call: dict[str, Any]) -> str | None:
+        only = declared(name, device) is not None  # such as the one for all pairs
+        return declared(name, device, **({"everything": True} | call if only else call))
+
+    lines = ["| device | tried, in this order | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    home = {name: next(d for d in devices if asked(name, d, {}) is None) for name in names}
+    for device in devices:
+        order = ", ".join(next(row.order for row in _defaults() if row.device == device))
+        cells = [cell(asked(name, device, {})) for name in names]
+        lines.append(f"| {device} | {order} | {' | '.join(cells)} |")
+    lines += ["", f"| call | {' | '.join(f'{name}, on {home[name]}' for name in names)} |"]
+    lines.append("|---" * (len(names) + 1) + "|")
+    for words, call in features():
+        cells = []
+        for name in names:
+            plain = words.startswith("discs")
+            cells.append(cell(declared(name, home[name]) if plain else asked(name, home[name], call)))
+        lines.append(f"| {words} | {' | '.join(cells)} |")
+    capability = ".".join(map(str, CAPABILITY))
+    lines += ["", f"CUDA devices are asked as those of capability {capability}.", ""]
+    return "\n".join([*lines, *(f"{number}. {reason}" for reason, number in reasons.items())])
+
+
+def _defaults() -> Any:
+    from geoattn.backends.defaults import DEFAULTS
+
+    return DEFAULTS[1:]  # the first are AMD's, in the same places
+
+
 # -- pictures ---------------------------------------------------------------------------------------------
 
 
@@ -255,6 +354,9 @@ def on_files(files: Files, config: Any) -> Files:
     page = files.get_file_from_path("troubleshooting.md")
     if page is not None:
         page.content_string = page.content_string.replace("<!-- all refusals -->", refusals())
+    page = files.get_file_from_path("backends.md")
+    if page is not None:
+        page.content_string = page.content_string.replace("<!-- tables of backends -->", backends())
     texts = {file.src_uri: file.content_string for file in files if file.src_uri.endswith(".md")}
     for source in sorted(set().union(*(linked(text, path) for path, text in texts.items()))):
         if source not in PAGES and (ROOT / source).is_file() and files.get_file_from_path(source) is None:
