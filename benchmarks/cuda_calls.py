@@ -112,7 +112,7 @@ def pose() -> None:
 def _loaded(variant: variants.Variant, index: int) -> Any:
     from cuda.bindings import driver as bindings
 
-    return cuda_device._functions.setdefault((variant, index), bindings.CUfunction(1))
+    return cuda_device._functions.setdefault((variant.number, index), bindings.CUfunction(1))
 
 
 # -- an op that does nothing --------------------------------------------------------------------------------

@@ -283,3 +283,12 @@ def test_cuda_tensors_go_to_the_kernels_and_those_of_dense_attention_to_torch(ma
     x = types.SimpleNamespace(device=device, dtype=torch.bfloat16, shape=(1, 16, 1, 64))
     assert backends.choose(None, x, x, x, ga.window(grid, 3)).name == "cuda"
     assert backends.choose(None, x, x, x, ga.everything(grid)).name == "sdpa"
+
+
+def test_equal_variants_have_one_number_and_others_another():
+    def made(dim, masked=True):
+        return variants.forward(torch.bfloat16, dim, 64, masked, 80)
+
+    assert made(40) is not made(64)
+    assert made(40).number == made(64).number
+    assert len({made(64).number, made(64, False).number, made(128).number}) == 3

@@ -77,22 +77,23 @@ def launch(variant: Variant, blocks: int, arguments: int, device: torch.device) 
     if blocks > MOST_BLOCKS:
         raise ValueError(f"{blocks} blocks exceed the {MOST_BLOCKS} of one launch; split the batch")
     index = device.index
-    function = _functions.get((variant, index)) or _function(variant, index)
+    function = _functions.get((variant.number, index)) or _function(variant, index)
     # a void** to the one argument, which the driver copies before it returns
     pointers = _Pointers(arguments)
     grid, block = (blocks, 1, 1), (variant.threads, 1, 1)
     settings = (*grid, *block, variant.shared_bytes, current_stream(index), ctypes.addressof(pointers), 0)
+    start = driver.bindings().cuLaunchKernel
     if driver.is_current(index):
-        (result,) = driver.bindings().cuLaunchKernel(function, *settings)
+        (result,) = start(function, *settings)
     else:
         with driver.current(index):
-            (result,) = driver.bindings().cuLaunchKernel(function, *settings)
+            (result,) = start(function, *settings)
     driver.check("LaunchKernel", result, (variant, index))
 
 
 _Pointers = ctypes.c_void_p * 1
-#: kernels as loaded in the context of a device
-_functions: dict[tuple[Variant, int], Any] = {}
+#: kernels as loaded in the context of a device, by the number of their variant
+_functions: dict[tuple[int, int], Any] = {}
 
 
 def _function(variant: Variant, index: int) -> Any:
@@ -108,7 +109,7 @@ def _function(variant: Variant, index: int) -> Any:
         raise driver.DriverError(
             f"{error}, while a CUDA graph is captured; make the same call once before the capture"
         ) from error
-    return _functions.setdefault((variant, index), function)
+    return _functions.setdefault((variant.number, index), function)
 
 
 def _loaded(variant: Variant, index: int) -> Any:

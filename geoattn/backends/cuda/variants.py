@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cache, cached_property
+from itertools import count
 
 import torch
 
@@ -45,12 +46,10 @@ class Variant:
     #: blocks that a multiprocessor should hold at once
     blocks: int = 1
 
-    def __hash__(self) -> int:
-        return self._hash  # asked for at every launch
-
     @cached_property
-    def _hash(self) -> int:
-        return hash((self.kernel, self.definitions))
+    def number(self) -> int:
+        """One for all equal variants, for the key of what is asked for at every launch."""
+        return _numbers.setdefault(self, next(_next))
 
     @property
     def most_registers(self) -> int:
@@ -69,6 +68,10 @@ class Variant:
 
     def __str__(self) -> str:
         return " ".join([self.kernel, *(f"{name.lower()}={value}" for name, value in self.definitions)])
+
+
+_numbers: dict[Variant, int] = {}
+_next = count()
 
 
 def padded(head_dim: int) -> int:
