@@ -9,7 +9,7 @@ import geoattn as ga
 from geoattn.grids.base import PointSet
 from geoattn.grids.healpix_outlines import RIPPLE
 from geoattn.grids.outlines import NoCells, cells_of, pieces
-from geoattn.grids.overlaps import _polygons, outline_areas, shared_areas
+from geoattn.grids.overlaps import _matrix, outline_areas, shared_areas
 from geoattn.grids.sphere import lat_lon, unit_vectors
 
 xr = pytest.importorskip("xarray", reason="the bridge needs xarray")
@@ -83,7 +83,7 @@ def test_integrals_are_kept_and_constants_stay(source, target):
 @pytest.mark.parametrize("source", LATLON, ids=repr)
 def test_polygons_say_what_axes_say(source, target):
     axes = shared_areas(source, target)
-    cut = _polygons(source, target, pieces(cells_of(source)), pieces(cells_of(target)))
+    cut = _matrix(pieces(cells_of(source)), pieces(cells_of(target)), (target.size, source.size))
     assert abs(axes - cut).max() < 1e-13
     assert abs(axes.sum() / (4 * np.pi) - 1) < 1e-12
 
@@ -400,3 +400,33 @@ def test_operators_between_other_grids(refused_by):
         assert said.run("ga.xarray.regrid(", ds=ds, target=target).t.size == 48
         names = {"ds": ds, "target": target}
         assert regrid(ds, target, operator=said.run("operator=ga.xarray.Regridder(", **names)).t.size == 48
+
+
+@pytest.mark.parametrize("name", ["rotated", "at a pole", "south first", "from −20°", "discs"])
+def test_only_cells_near_the_others_are_made_polygons(name, monkeypatch):
+    """The same areas as from all cells, of many fewer."""
+    from geoattn.grids import overlaps
+
+    rows, columns = np.linspace(-8.0, 8.0, 7), np.linspace(-11.0, 11.0, 9)
+    lat, lon = np.meshgrid(rows, columns, indexing="ij")
+    turn = np.radians(82.0 if name == "at a pole" else 40.0)
+    turned = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
+    region = G.regional(*G.sphere.lat_lon(G.sphere.unit_vectors(lat, lon) @ turned))
+    globe = G.equiangular(37, 72, poles=name != "south first", south_first=name == "south first")
+    if name == "from −20°":
+        globe = G.regional(np.arange(60.0, -60.0, -3.0), np.arange(-20.0, 340.0, 4.0))
+    if name == "discs":
+        region = G.points([10.0, 12.0, 11.0, -50.0], [359.0, 1.0, 4.0, 180.0])
+    made = []
+    near = overlaps._near
+    monkeypatch.setattr(overlaps, "_near", lambda *a: made.append(near(*a)) or made[-1])
+    found = [overlaps.shared_areas(globe, region), overlaps.shared_areas(region, globe).T]
+    monkeypatch.setattr(overlaps, "_near", lambda axes, others: None)
+    for few, every in zip(
+        found, (overlaps.shared_areas(globe, region), overlaps.shared_areas(region, globe).T), strict=True
+    ):
+        assert abs(few - every).max() == 0
+    if name != "discs":
+        assert 0 < max(map(len, made)) < 0.1 * globe.size
+    else:
+        assert len(made[0]) <= globe.size

@@ -193,6 +193,13 @@ def test_box_tree_finds_exactly_the_points_in_reach(n, seed, limit, shuffled):
     assert np.array_equal(np.diff(indptr), expected.sum(1))
 
 
+def test_box_tree_sorts_numbers_of_three_bytes():
+    points = np.random.default_rng(0).normal(size=(70_000, 3))
+    found = BoxTree(points).within(points[:3], np.full(3, 0.05)).indices
+    squared = ((points[:3, None] - points) ** 2).sum(-1)
+    assert found.tolist() == np.nonzero(squared <= 0.05)[1].tolist()
+
+
 @pytest.mark.parametrize("radius", [0.0, -1.0, float("nan")])
 def test_radius_out_of_range_is_refused(radius):
     with pytest.raises(ValueError, match=r"radius must be above 0 degrees, got "):

@@ -6,6 +6,7 @@ import torch
 from test_regional import rotated
 
 import geoattn as ga
+from geoattn.grids.overlaps import outline_areas, shared_areas
 from geoattn.grids.polygons import inside
 
 union = ga.grids.union
@@ -141,6 +142,57 @@ def test_hops_lead_across_the_border_of_a_nest(nested):
         np.degrees(np.linalg.norm(alone.xyz[alone.edges[:, 0]] - alone.xyz[alone.edges[:, 1]], axis=1)).max()
         < 15
     )
+
+
+CUT = union(GLOBES["gaussian"], NEST, "replace")
+TWICE = union(CUT, box(45, 60, 0, 30, 20, 40), "replace")
+UNIONS = {
+    "stretched": CUT,
+    "of a union": TWICE,
+    "of a region": union(COARSE, FINE, "replace"),
+    "of neighbors": union(box(10, 30, 0, 40, 4, 8), box(30, 40, 0, 40, 4, 16)),
+    "in HEALPix": union(GLOBES["HEALPix"], COARSE, "replace"),
+}
+
+
+@pytest.mark.parametrize("name", UNIONS)
+def test_integrals_are_kept_from_and_to_unions(name):
+    """A smooth field and a constant; cells that another takes the place of count nothing."""
+    whole, other = UNIONS[name], ga.grids.equiangular(13, 24)
+    np.testing.assert_allclose(outline_areas(whole), whole.cell_areas, rtol=1e-11)
+    for source, target in ((whole, other), (other, whole), (whole, CUT)):
+        operator = ga.xarray.Regridder(source, target, "conservative")
+        field = np.exp(source.xyz[..., 0]) + source.xyz[..., 1]
+        moved = operator(field, least=0.0).ravel()
+        there = operator.weights.covered > 0
+        kept = (operator.weights.covered * target.cell_areas.ravel() * moved)[there].sum()
+        given = (operator.weights.used * source.cell_areas.ravel() * field.ravel()).sum()
+        assert kept == pytest.approx(given, rel=1e-12)
+        ones = operator(np.ones(source.shape), least=0.0).ravel()[there]
+        np.testing.assert_allclose(ones, 1.0, rtol=1e-9)
+        if source.is_global:
+            np.testing.assert_allclose(operator.weights.covered, 1.0, rtol=1e-9)
+        assert operator.matrix.data.min() > 0
+
+
+def test_a_cell_that_is_cut_shares_what_is_left_of_it():
+    """The cell between 20 and 25°N, 30 and 35°E without the finer box's corner, by hand."""
+    whole = UNIONS["of a region"]
+    token = int(np.searchsorted(whole.kept, 2 * 16 + 6))
+    lower, upper = (box(south, north, 30, 35, 1, 1) for south, north in ((20, 23), (23, 25)))
+    for part, left in (
+        (lower, area(20, 23, 30, 35)),
+        (upper, area(23, 25, 30, 35) - area(23, 25, 33, 35)),
+    ):
+        assert shared_areas(whole, part)[0, token] == pytest.approx(left, rel=1e-12)
+
+
+def test_weights_of_unions_are_kept_in_files(tmp_path):
+    operator = ga.xarray.Regridder(CUT, ga.grids.healpix(4), "conservative")
+    operator.save(tmp_path / "weights.nc")
+    read = ga.xarray.Regridder.open(tmp_path / "weights.nc", CUT, ga.grids.healpix(4))
+    field = CUT.xyz[..., 2]
+    np.testing.assert_array_equal(read(field), operator(field))
 
 
 def test_a_rim_is_seen_and_not_updated():

@@ -259,7 +259,7 @@ def test_statistics_refuses_in_words_of_the_command_line(tmp_path, capsys):
 
 @pytest.mark.parametrize("block", [1, 10**9])
 def test_regrid_writes_what_the_library_gives(tmp_path, monkeypatch, capsys, block):
-    monkeypatch.setattr("geoattn.xarray.regrid_stores.BLOCK_BYTES", block)
+    monkeypatch.setattr("geoattn.xarray.regridding.stores.BLOCK_BYTES", block)
     ds = source().assign_coords(season=("time", np.arange(24) % 4))
     ds.to_netcdf(path := tmp_path / "in.nc")
     out = tmp_path / "out.zarr"
@@ -283,7 +283,7 @@ def test_regrid_writes_what_the_library_gives(tmp_path, monkeypatch, capsys, blo
 
 
 def test_regrid_keeps_integrals_block_by_block(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("geoattn.xarray.regrid_stores.BLOCK_BYTES", 1)
+    monkeypatch.setattr("geoattn.xarray.regridding.stores.BLOCK_BYTES", 1)
     made = []
     shared = ga.xarray.regrid.__globals__["Regridder"]
     monkeypatch.setitem(ga.xarray.regrid.__globals__, "Regridder", lambda *a: made.append(a) or shared(*a))
@@ -300,6 +300,61 @@ def test_regrid_keeps_integrals_block_by_block(tmp_path, monkeypatch, capsys):
     with xr.open_zarr(out, consolidated=False, chunks=None) as found:
         expected = usual(ds.t.values, "renormalise", least=0)
         np.testing.assert_array_equal(found.t.values, expected.astype(found.t.dtype))
+
+
+def test_regrid_keeps_weights_in_a_file_and_takes_them_from_it(tmp_path, monkeypatch, capsys, refused_by):
+    source()[["t"]].to_netcdf(path := tmp_path / "in.nc")
+    kept, other = tmp_path / "weights.nc", tmp_path / "other.nc"
+    given = ["regrid", path, "--grid", "healpix(2)", "--method", "conservative", "--weights"]
+    assert run(*given, kept, "--output", tmp_path / "one.zarr") == 0
+    usual = ga.xarray.Regridder.open(kept)
+    assert usual.method == "conservative"
+    assert usual.target == ga.grids.healpix(2)
+
+    def none(*_):
+        raise AssertionError("weights are made although they are kept")
+
+    monkeypatch.setattr("geoattn.xarray.regridding.regridder.weights_of", none)
+    written = kept.stat().st_mtime_ns
+    for i, method in enumerate((["auto"], ["conservative"])):
+        again = ["regrid", path, "--grid", "healpix(2)", "--method", *method, "--weights", kept]
+        assert run(*again, "--output", tmp_path / f"{i}.zarr") == 0
+        with (
+            xr.open_zarr(tmp_path / "one.zarr", consolidated=False, chunks=None) as a,
+            xr.open_zarr(tmp_path / f"{i}.zarr", consolidated=False, chunks=None) as b,
+        ):
+            xr.testing.assert_identical(a, b)
+    assert kept.stat().st_mtime_ns == written
+    out = ["--output", tmp_path / "no.zarr"]
+    said = refused(capsys, "regrid", path, "--grid", "healpix(4)", "--weights", kept, *out)
+    assert "weights.nc is for 48 target points, but the HEALPix grid nside 4" in said
+    assert "has 192" in said
+    assert "are made and kept in a new file, weights=… (on this command line: --weights FILE)" in said
+    coarser = source().isel(longitude=slice(0, None, 2))[["t"]]
+    coarser.to_netcdf(tmp_path / "coarser.nc")
+    said = refused(capsys, "regrid", tmp_path / "coarser.nc", "--grid", "healpix(2)", "--weights", kept, *out)
+    assert "is for 144 source points, but the equiangular grid 9×8" in said
+    assert "has 72" in said
+    for words in (["--method", "nearest"], ["--method", "conservative", "--normalisation", "destarea"]):
+        said = refused(capsys, "regrid", path, "--grid", "healpix(2)", *words, "--weights", kept, *out)
+        assert "are conservative by fracarea, and asked is" in said
+        assert "--method conservative; --normalisation fracarea; --weights FILE)" in said
+    monkeypatch.undo()
+    grids = usual.source, usual.target
+    with refused_by("xarray/regridding/regridder.py", "the weights in {path} are {}") as said:
+        ga.xarray.Regridder.kept(kept, *grids, "nearest")
+    taken = said.message[said.message.index("method=") :].split(",")[0]
+    said.says(taken, "normalisation='fracarea'", "weights=…")
+    assert ga.xarray.Regridder.kept(kept, *grids, "conservative", "fracarea").method == "conservative"
+    with refused_by("xarray/regridding/regridder.py", "between these grids are made and kept") as said:
+        ga.xarray.regrid(source()[["t"]], ga.grids.healpix(4), weights=kept)
+    said.says("weights=…")
+    moved = ga.xarray.regrid(source()[["t"]], ga.grids.healpix(4), weights=other)
+    assert "interpolation" in moved.attrs["regridding"]
+    assert ga.xarray.Regridder.open(other).target == ga.grids.healpix(4)
+    other.unlink()  # nothing is remembered of a file that is gone
+    ga.xarray.regrid(source()[["t"]], ga.grids.healpix(4), weights=other)
+    assert other.exists()
 
 
 def test_a_regridding_that_fails_leaves_nothing(tmp_path, capsys):

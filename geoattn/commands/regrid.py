@@ -46,6 +46,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share of a target that must be there, else it is missing; 0 keeps all (%(default)s)",
     )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="SCRIP file that keeps the weights: read if it is there, of CDO and ESMF too, else written",
+    )
     parser.add_argument("--variables", nargs="+", metavar="NAME", help="variables to regrid (all)")
     stores.add_cluster(parser)
     stores.add_recognition(parser)
@@ -53,7 +58,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from geoattn.grids.spelling import from_words
-    from geoattn.xarray.regrid_stores import regrid_store
+    from geoattn.xarray.regrid import OPTIONS
+    from geoattn.xarray.regridding.stores import regrid_store
     from geoattn.xarray.schema.schema import describes_grid
     from geoattn.xarray.stores.joined import open_stores
     from geoattn.xarray.stores.progress import bar
@@ -70,10 +76,7 @@ def run(options: argparse.Namespace) -> int:
             ds,
             target,
             options.output,
-            method=options.method,
-            missing=options.missing,
-            normalisation=options.normalisation,
-            least=options.least,
+            **{name: getattr(options, name) for name in OPTIONS if hasattr(options, name)},
             client=client,
             progress=tell,
             **stores.recognition(options),

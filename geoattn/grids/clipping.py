@@ -190,6 +190,49 @@ def _crosses(ball, cuts, begin, stop, crossing):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _within(first, arcs, i, cuts, begin, stop, crossing, one, other):  # type: ignore[no-untyped-def]
+    """What is left of piece i within half-spaces: its length, whether it is all, and the rooms it is in."""
+    n, whole = 1, True
+    for straight in (True, False):  # great circles first: they confine what small circles cut
+        for k in range(begin, stop):
+            if n == 0 or not crossing[k - begin] or (cuts[k, 3] == 0.0) != straight:
+                continue
+            if whole:
+                length, kept = _cut(arcs, first[i], first[i + 1], cuts, k, one)
+                if kept:
+                    continue
+            else:
+                length, _ = _cut(one, 0, n, cuts, k, other)
+                one, other = other, one
+            n, whole = length, False
+    return n, whole, one, other
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def common(mine, theirs, first, arcs, balls, cut_first, cuts):  # type: ignore[no-untyped-def]
+    """The arcs of what pieces ``mine`` and ``theirs [n]``, pairs of :func:`shared`, have in common."""
+    widest, most = 0, 0
+    for p in range(len(mine)):
+        widest = max(widest, first[mine[p] + 1] - first[mine[p]])
+        most = max(most, cut_first[theirs[p] + 1] - cut_first[theirs[p]])
+    crossing = np.empty(most, np.bool_)
+    rooms = np.empty((2, 4 * (widest + 2) * (most + 1), 7))
+    starts, found = np.zeros(len(mine) + 1, np.int64), np.empty((64 + 8 * len(mine), 7))
+    for p in range(len(mine)):
+        i, begin, stop = mine[p], cut_first[theirs[p]], cut_first[theirs[p] + 1]
+        n, whole, one = 0, False, rooms[0]
+        if _crosses(balls[i], cuts, begin, stop, crossing):
+            n, whole, one, _ = _within(first, arcs, i, cuts, begin, stop, crossing, rooms[0], rooms[1])
+        if whole:
+            n, one = first[i + 1] - first[i], arcs[first[i] : first[i + 1]]
+        if starts[p] + n > len(found):
+            found = np.concatenate((found, np.empty((len(found) + n, 7))))
+        found[starts[p] : starts[p] + n] = one[:n]
+        starts[p + 1] = starts[p] + n
+    return starts, found[: starts[-1]]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def shared(low, high, first, arcs, boxes, balls, sizes, cut_first, cuts, order, tree, level_start):  # type: ignore[no-untyped-def]
     """Pairs of pieces that overlap, and by how much, of the pieces ``low … high`` of one set.
 
@@ -232,19 +275,7 @@ def shared(low, high, first, arcs, boxes, balls, sizes, cut_first, cuts, order, 
             begin, stop = cut_first[j], cut_first[j + 1]
             if not _crosses(balls[i], cuts, begin, stop, crossing):
                 continue
-            n, whole = 1, True
-            for straight in (True, False):  # great circles first: they confine what small circles cut
-                for k in range(begin, stop):
-                    if n == 0 or not crossing[k - begin] or (cuts[k, 3] == 0.0) != straight:
-                        continue
-                    if whole:
-                        length, kept = _cut(arcs, first[i], first[i + 1], cuts, k, one)
-                        if kept:
-                            continue
-                    else:
-                        length, _ = _cut(one, 0, n, cuts, k, other)
-                        one, other = other, one
-                    n, whole = length, False
+            n, whole, one, other = _within(first, arcs, i, cuts, begin, stop, crossing, one, other)
             if n == 0:
                 continue
             area = sizes[i] if whole else _area(one, 0, n)

@@ -10,7 +10,7 @@ from geoattn.grids.base import SphericalGrid
 from geoattn.grids.healpix import HEALPix
 from geoattn.grids.healpix_outlines import pixel_corners
 from geoattn.grids.icosahedral import Icosahedral
-from geoattn.grids.outlines import Axes, bands, cells_of
+from geoattn.grids.outlines import Axes, NoCells, bands, cells_of
 from geoattn.grids.points import Points
 from geoattn.grids.reduced import ReducedGaussian
 from geoattn.grids.sphere import Floats, lat_lon
@@ -37,7 +37,10 @@ def _corner_places(grid: SphericalGrid) -> tuple[Floats, Floats]:
         low, high = np.minimum(lat[:-1], lat[1:])[row], np.maximum(lat[:-1], lat[1:])[row]
         west, east = np.minimum(lon[:-1], lon[1:])[column], np.maximum(lon[:-1], lon[1:])[column]
         return np.stack((low, low, high, high), 1), np.stack((west, east, east, west), 1)
-    return lat_lon(np.asarray(grid.corners).reshape(grid.size, -1, 3))  # type: ignore[attr-defined]
+    corners = getattr(grid, "corners", None)
+    if corners is None:
+        raise NoCells(f"cells of the {grid!r} are cut by each other: no list of corners goes around each")
+    return lat_lon(np.asarray(corners).reshape(grid.size, -1, 3))
 
 
 @_corner_places.register

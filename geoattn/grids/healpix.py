@@ -17,8 +17,8 @@ from geoattn.grids.checks import integer, positive
 from geoattn.grids.sphere import Floats, Ints
 
 # southernmost corner of each face: its row in units of nside, its longitude in units of 45°
-_FACE_ROW = np.array([2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4])
-_FACE_EIGHTH = np.array([1, 3, 5, 7, 0, 2, 4, 6, 1, 3, 5, 7])
+FACE_ROW = np.array([2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4])
+FACE_EIGHTH = np.array([1, 3, 5, 7, 0, 2, 4, 6, 1, 3, 5, 7])
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -55,17 +55,17 @@ class HEALPix(SphericalGrid, kind="healpix"):
         # nested faces 0–3, 4–7 and 8–11 follow each other eastward by quarters of the globe
         return (4 * self.nside**2, 4) if self.order == "nested" else super().turns
 
-    def _faces(self) -> tuple[Ints, Ints, Ints]:
+    def faces(self) -> tuple[Ints, Ints, Ints]:
         to_face = nested_to_face if self.order == "nested" else ring_to_face
         return to_face(self.nside, np.arange(self.size))
 
     def lattice(self) -> Ints:
-        face, x, y = self._faces()
+        face, x, y = self.faces()
         return np.stack((face, y, x), axis=-1)  # y before x: the Z-order curve is nested order
 
     @cached_property
     def _centres(self) -> tuple[Floats, Floats]:
-        lat, lon = _lat_lon(self.nside, *self._faces())
+        lat, lon = _lat_lon(self.nside, *self.faces())
         return read_only(lat), read_only(lon)
 
     @property
@@ -193,9 +193,9 @@ def _cap_ring(pixels: Ints) -> tuple[Ints, Ints, Ints]:
 
 def _ring(nside: int, face: Ints, x: Ints, y: Ints) -> tuple[Ints, Ints, Ints]:
     """Row from the north (from 1), pixels in a quarter of its ring, and eastward half pixels from 0°."""
-    row = _FACE_ROW[face] * nside - x - y - 1
+    row = FACE_ROW[face] * nside - x - y - 1
     quarter = np.minimum(np.minimum(row, 4 * nside - row), nside)
-    return row, quarter, (_FACE_EIGHTH[face] * quarter + x - y) % (8 * quarter)
+    return row, quarter, (FACE_EIGHTH[face] * quarter + x - y) % (8 * quarter)
 
 
 def _lat_lon(nside: int, face: Ints, x: Ints, y: Ints) -> tuple[Floats, Floats]:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from geoattn.grids.healpix import _FACE_EIGHTH, _FACE_ROW, HEALPix
-from geoattn.grids.outlines import Outlines, _cells_of, _great_circles
+from geoattn.grids.healpix import FACE_EIGHTH, FACE_ROW, HEALPix
+from geoattn.grids.outlines import Outlines, cells_of, great_circles
 from geoattn.grids.sphere import Floats, Ints
 
 #: sides are parted until an arc strays from them by no more than this share of its length
@@ -36,7 +36,7 @@ class _Sides(NamedTuple):
 
 def _sides(grid: HEALPix) -> _Sides:
     """South → east → north → west of each pixel, anticlockwise."""
-    face, x, y = (np.repeat(places, 4) for places in grid._faces())
+    face, x, y = (np.repeat(places, 4) for places in grid.faces())
     step = 1.0 / grid.nside
     across, up = np.tile([0, 1, 1, 0], grid.size), np.tile([0, 0, 1, 1], grid.size)
     right, north = np.tile([1, 0, -1, 0], grid.size), np.tile([0, 1, 0, -1], grid.size)
@@ -49,7 +49,7 @@ def pixel_corners(grid: HEALPix) -> Floats:
     return _point(sides, np.zeros(len(sides.face)))[0].reshape(-1, 4, 3)
 
 
-@_cells_of.register
+@cells_of.register
 def _(grid: HEALPix) -> Outlines:
     sides = _sides(grid)
     n = len(sides.face)
@@ -74,7 +74,7 @@ def _(grid: HEALPix) -> Outlines:
     whole = pixel[one].reshape(-1, 4)[:, 0]
     fan = np.flatnonzero(~simple)  # a piece for each arc: from the centre along it and back
     centre = np.asarray(grid.xyz)[pixel[fan]]
-    spokes = _great_circles(centre, begin[fan]), _great_circles(end[fan], centre)
+    spokes = great_circles(centre, begin[fan]), great_circles(end[fan], centre)
     none = np.zeros((len(fan), 1))
     rays = [np.concatenate((spoke, none), axis=1) for spoke in spokes]
     points = np.stack((centre, begin[fan], end[fan]), axis=1).reshape(-1, 3)
@@ -95,10 +95,10 @@ def _(grid: HEALPix) -> Outlines:
 def _point(sides: _Sides, share: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     """Unit vectors ``[n, 3]`` part of the way along; longitude, 1 − |z|, and rows from the pole or 1."""
     x, y = sides.x + share * sides.dx, sides.y + share * sides.dy
-    row = _FACE_ROW[sides.face] - x - y
+    row = FACE_ROW[sides.face] - x - y
     row = np.where(np.abs(row - np.round(row)) < 1e-13, np.round(row), row)
     near = np.minimum(np.minimum(row, 4.0 - row), 1.0)
-    place = _FACE_EIGHTH[sides.face] + (x - y) / np.where(near > 0, near, 1.0)
+    place = FACE_EIGHTH[sides.face] + (x - y) / np.where(near > 0, near, 1.0)
     lon = np.where(near > 0, 0.25 * np.pi * place, np.nan)  # any, at the pole
     fall = np.where(near < 1, near * near / 3.0, 1.0 - np.abs(2.0 - row) * (2.0 / 3.0))
     z = np.where(row < 2.0, 1.0 - fall, fall - 1.0)
@@ -115,7 +115,7 @@ def _arcs(sides: _Sides) -> tuple[Floats, Floats, Floats]:
     begin, lon_a, fall_a, near_a = _point(sides, np.zeros(n))
     end, lon_b, fall_b, near_b = _point(sides, np.ones(n))
     x, y = sides.x + 0.5 * sides.dx, sides.y + 0.5 * sides.dy
-    south = _FACE_ROW[sides.face] - x - y > 2.0
+    south = FACE_ROW[sides.face] - x - y > 2.0
     cap = np.minimum(near_a, near_b) < 1.0
     turn = np.where(np.isfinite(lon_a + lon_b), lon_b - lon_a, 0.0)
     # ∫ (1 − |z|) dλ along the side; in a cap with rows r from the pole 1 − |z| = r²/3 and dλ ∝ dr / r²
@@ -133,13 +133,13 @@ def _arcs(sides: _Sides) -> tuple[Floats, Floats, Floats]:
     c = bends(np.where(meridian, 0.0, area), length)
     up = (begin + end) / (2.0 * height[:, None])
     lean = c / height
-    axis = np.sqrt(1.0 - lean**2)[:, None] * _great_circles(begin, end) + lean[:, None] * up
+    axis = np.sqrt(1.0 - lean**2)[:, None] * great_circles(begin, end) + lean[:, None] * up
     return begin, end, np.concatenate((axis, c[:, None]), axis=1)
 
 
 def _guards(begin: Floats, end: Floats, circles: Floats) -> Floats:
     """Great circles around pieces: through the ends of hollow arcs, along the middle of others."""
-    through = _great_circles(begin, end)
+    through = great_circles(begin, end)
     axis, c = circles[:, :3], circles[:, 3:]
     middle = begin + end
     middle -= (middle * axis).sum(1, keepdims=True) * axis

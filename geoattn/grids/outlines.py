@@ -48,7 +48,7 @@ class Outlines:
 
     Piece p has the arcs ``first[p] … first[p + 1]``: they begin at ``points [m, 3]`` and run anticlockwise
     about the axes n of ``circles [m, 4]``, (n, c). It is where n·x ≥ c for all of its arcs, and for the
-    ``guards [q, 4]`` that ``guarded [p + 1]`` counts likewise: great circles around pieces that no others
+    ``guards [q, 4]`` that ``guarded [p + 1]`` counts likewise: circles around pieces that no others
     confine. It belongs to ``cells [p]``, and counts ``signs [p]``: pieces of cells that are not convex are
     added and taken away.
     """
@@ -66,20 +66,50 @@ class Outlines:
         """Where arcs begin, and their circles, ``[m, 7]``."""
         return np.concatenate((self.points, self.circles), axis=1)
 
+    def take(self, which: NDArray[np.bool_]) -> Outlines:
+        """Some of the pieces."""
+        first, (points, circles) = _taken(self.first, which, self.points, self.circles)
+        guarded, guards = None, None
+        if self.guarded is not None and self.guards is not None:
+            guarded, (guards,) = _taken(self.guarded, which, self.guards)
+        return Outlines(first, points, circles, self.cells[which], self.signs[which], guarded, guards)
 
+    def half_spaces(self) -> tuple[Ints, Floats]:
+        """Circles whose insides each piece is common to, its guards and its own, and where they start."""
+        if self.guarded is None or self.guards is None:
+            return self.first, self.circles
+        return interleave((self.guarded, self.guards), (self.first, self.circles))
+
+
+def _taken(
+    first: Ints, which: NDArray[np.bool_], *values: NDArray[np.float64]
+) -> tuple[Ints, list[NDArray[np.float64]]]:
+    counts = np.diff(first)
+    kept = np.repeat(which, counts)
+    return np.append(0, np.cumsum(counts[which])), [each[kept] for each in values]
+
+
+def interleave(*parts: tuple[Ints, Floats]) -> tuple[Ints, Floats]:
+    """Runs ``values[starts[p]:starts[p + 1]]`` of each of the parts, those of each p one after the other."""
+    first = np.sum([starts for starts, _ in parts], axis=0)
+    found = np.empty((int(first[-1]), *parts[0][1].shape[1:]))
+    before = first[:-1].copy()
+    for starts, values in parts:
+        counts = np.diff(starts)
+        found[np.repeat(before - starts[:-1], counts) + np.arange(len(values))] = values
+        before += counts
+    return first, found
+
+
+@singledispatch
 def cells_of(grid: SphericalGrid) -> Axes | Outlines:
-    """What bounds the cells of a grid.
+    """What bounds the cells of a grid; ``@cells_of.register`` says it of a class.
 
     Raises
     ------
     NoCells
         If the grid's points stand for areas only.
     """
-    return _cells_of(grid)
-
-
-@singledispatch
-def _cells_of(grid: SphericalGrid) -> Axes | Outlines:
     corners = getattr(grid, "corners", None)
     if corners is None:
         raise NoCells(
@@ -89,12 +119,12 @@ def _cells_of(grid: SphericalGrid) -> Axes | Outlines:
     return of_corners(np.asarray(corners).reshape(grid.size, -1, 3))
 
 
-@_cells_of.register
+@cells_of.register
 def _(grid: LatLonGrid) -> Axes:
     return Axes(quadrature.midpoint_edges(grid.lat_axis), _meridians(grid))
 
 
-@_cells_of.register
+@cells_of.register
 def _(grid: LatLon) -> Axes:
     if not len(grid.areas):
         return Axes(quadrature.midpoint_edges(grid.lat_axis), _meridians(grid))
@@ -115,14 +145,14 @@ def _(grid: LatLon) -> Axes:
     return Axes(edges, _meridians(grid))
 
 
-@_cells_of.register
+@cells_of.register
 def _(grid: CoarseLatLon) -> Axes:
     fine = cells_of(grid.fine)
     assert isinstance(fine, Axes)
     return Axes(fine.lat_edges[:: grid.rows], fine.lon_edges[:: grid.fine.nlon // grid.nlon])
 
 
-@_cells_of.register
+@cells_of.register
 def _(grid: RegionalLatLon) -> Axes:
     return Axes(grid.lat_edges, grid.lon_edges)
 
@@ -131,7 +161,7 @@ def _meridians(grid: LatLonGrid) -> Floats:
     return np.asarray(grid.lon_start + (np.arange(grid.nlon + 1) - 0.5) * (360.0 / grid.nlon))
 
 
-@_cells_of.register
+@cells_of.register
 def _(grid: ReducedGaussian) -> Outlines:
     return between(*bands(grid))
 
@@ -145,8 +175,8 @@ def bands(grid: ReducedGaussian) -> tuple[Floats, Floats, Floats, Floats]:
     return edges[row + 1], edges[row], grid.lon - half, grid.lon + half
 
 
-@_cells_of.register(Icosahedral)
-@_cells_of.register(Points)
+@cells_of.register(Icosahedral)
+@cells_of.register(Points)
 def _(grid: Icosahedral | Points) -> Outlines:
     if isinstance(grid, Points) and len(grid.areas):
         where = "ga.grids.regional(lat, lon, corners=(corner_lat, corner_lon))"
@@ -159,15 +189,17 @@ def _(grid: Icosahedral | Points) -> Outlines:
     return of_corners(voronoi_corners(grid.xyz))
 
 
-def pieces(cells: Axes | Outlines) -> Outlines:
-    """Polygons of cells that axes bound."""
+def pieces(cells: Axes | Outlines, which: Ints | None = None) -> Outlines:
+    """Polygons of cells that axes bound: of all, or of those whose flat numbers are given, ascending."""
     if isinstance(cells, Outlines):
         return cells
     lat, lon = cells.lat_edges, cells.lon_edges
-    row, column = np.divmod(np.arange((len(lat) - 1) * (len(lon) - 1)), len(lon) - 1)
+    which = np.arange((len(lat) - 1) * (len(lon) - 1)) if which is None else which
+    row, column = np.divmod(which, len(lon) - 1)
     ends = (lat[row], lat[row + 1]), (lon[column], lon[column + 1])
     (south, north), (west, east) = ((np.minimum(*pair), np.maximum(*pair)) for pair in ends)
-    return between(south, north, west, east)
+    found = between(south, north, west, east)
+    return dataclasses.replace(found, cells=which[found.cells])
 
 
 def between(south: Floats, north: Floats, west: Floats, east: Floats) -> Outlines:
@@ -221,7 +253,7 @@ def of_corners(corners: Floats) -> Outlines:
     order = np.take_along_axis(order, np.minimum(np.arange(k), np.maximum(counts - 1, 0)[:, None]), 1)
     corners = np.take_along_axis(corners, order[..., None], 1)
     after = np.take_along_axis(corners, ((np.arange(k) + 1) % counts.clip(1)[:, None])[..., None], 1)
-    circles = _great_circles(corners, after)
+    circles = great_circles(corners, after)
     inward = np.einsum("nic,njc->nij", circles, corners)
     real = np.arange(k) < counts[:, None]
     convex = ((inward > -1e-11) | ~real[:, :, None]).all((1, 2))
@@ -249,7 +281,7 @@ def _fans(corners: Floats, cells: Ints) -> Outlines:
     solid = np.abs(areas) > 1e-13 * np.repeat(np.abs(areas).reshape(n, -1).sum(1), k - 2)
     triangles, owners, areas = triangles[solid], owners[solid], areas[solid]
     triangles[areas < 0] = triangles[areas < 0, ::-1]
-    circles = _great_circles(triangles, np.roll(triangles, -1, axis=1))
+    circles = great_circles(triangles, np.roll(triangles, -1, axis=1))
     circles = np.concatenate((circles, np.zeros((*circles.shape[:2], 1))), axis=-1)
     return Outlines(
         3 * np.arange(len(owners) + 1),
@@ -260,14 +292,23 @@ def _fans(corners: Floats, cells: Ints) -> Outlines:
     )
 
 
-def join(a: Outlines, b: Outlines) -> Outlines:
-    """The pieces of both, none of them guarded."""
-    pairs = ((getattr(a, name), getattr(b, name)) for name in ("points", "circles", "cells", "signs"))
-    first = np.concatenate((a.first, a.first[-1] + b.first[1:]))
-    return Outlines(first, *(np.concatenate(pair) for pair in pairs))
+def join(*parts: Outlines) -> Outlines:
+    """The pieces of all."""
+
+    def ends(counts: list[Ints]) -> Ints:
+        return np.append(0, np.cumsum(np.concatenate([np.diff(each) for each in counts])))
+
+    values = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("points", "circles", "cells", "signs")
+    )
+    guards = [np.empty((0, 4)) if part.guards is None else part.guards for part in parts]
+    guarded = [np.zeros_like(part.first) if part.guarded is None else part.guarded for part in parts]
+    shields = (ends(guarded), np.concatenate(guards)) if any(map(len, guards)) else (None, None)
+    return Outlines(ends([part.first for part in parts]), *values, *shields)
 
 
-def _great_circles(start: Floats, end: Floats) -> NDArray[np.float64]:
+def great_circles(start: Floats, end: Floats) -> NDArray[np.float64]:
     """Axes of the great circles from ``start`` to ``end``, ``[…, 3]`` each; zeros where they are one."""
     axes = np.cross(start, end - start)  # of differences: short sides keep their digits
     length = np.linalg.norm(axes, axis=-1, keepdims=True)

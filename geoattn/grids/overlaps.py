@@ -13,8 +13,8 @@ from geoattn._threads import run_all
 from geoattn.grids import healpix_outlines as healpix_outlines  # makes its cells known
 from geoattn.grids.base import SphericalGrid
 from geoattn.grids.bisection import bisection
-from geoattn.grids.outlines import Axes, Outlines, cells_of, pieces
-from geoattn.grids.sphere import Floats, Ints
+from geoattn.grids.outlines import Axes, Outlines, cells_of, interleave, pieces
+from geoattn.grids.sphere import Floats, Ints, lat_lon
 
 #: pieces that a thread takes at once
 _RUN = 8192
@@ -36,7 +36,11 @@ def shared_areas(source: SphericalGrid, target: SphericalGrid) -> csr_array:
         rows = _zones(theirs.lat_edges, ours.lat_edges)
         columns = _sectors(theirs.lon_edges, ours.lon_edges)
         return csr_array(sparse.kron(rows, columns, format="csr"))
-    return _polygons(source, target, pieces(ours), pieces(theirs))
+    if isinstance(ours, Axes) and isinstance(theirs, Outlines):
+        ours = pieces(ours, _near(ours, theirs))
+    elif isinstance(theirs, Axes) and isinstance(ours, Outlines):
+        theirs = pieces(theirs, _near(theirs, ours))
+    return _matrix(pieces(ours), pieces(theirs), (target.size, source.size))
 
 
 def outline_areas(grid: SphericalGrid) -> Floats:
@@ -93,14 +97,70 @@ def _sizes(outlines: Outlines) -> Floats:
     return np.asarray(areas(outlines.first, outlines.arcs))
 
 
-def _polygons(source: SphericalGrid, target: SphericalGrid, ours: Outlines, theirs: Outlines) -> csr_array:
+def _near(axes: Axes, others: Outlines) -> Ints:
+    """Cells between axes that may share anything with others, ascending: those that their balls reach."""
+    _, balls = _bounds(others)
+    centre, reach = balls[:, :3], balls[:, 3]
+    away = np.linalg.norm(centre, axis=1)
+    # a point of the sphere within the ball lies so far from the direction to its centre, as a cosine
+    cosine = (1.0 + away**2 - reach**2) / np.maximum(2.0 * away, 1e-300)
+    angle = np.arccos(np.clip(cosine, -1.0, 1.0)) + 1e-9
+    lat, lon = lat_lon(centre / np.maximum(away, 1e-300)[:, None])
+    south, north = lat - np.degrees(angle), lat + np.degrees(angle)
+    ratio = np.sin(np.minimum(angle, 0.5 * np.pi)) / np.maximum(np.cos(np.radians(lat)), 1e-300)
+    around = (north >= 90.0) | (south <= -90.0)
+    half = np.where(around, 180.0, np.degrees(np.arcsin(np.minimum(ratio, 1.0))))
+    shape = len(axes.lat_edges) - 1, len(axes.lon_edges) - 1
+    marks = np.zeros((shape[0] + 1, shape[1] + 1), np.int64)  # what begins less what ends, along both
+    rows = _places(axes.lat_edges, south, north)
+    west = (lon - half - min(axes.lon_edges[0], axes.lon_edges[-1])) % 360.0
+    west += min(axes.lon_edges[0], axes.lon_edges[-1])
+    for turn in (0.0, -360.0):
+        columns = _places(axes.lon_edges, west + turn, west + 2.0 * half + turn)
+        for i, row in enumerate(rows):
+            for j, column in enumerate(columns):
+                np.add.at(marks, (row, column), 1 - 2 * (i ^ j))
+    return np.flatnonzero(marks.cumsum(0).cumsum(1)[:-1, :-1])
+
+
+def _places(edges: Floats, low: Floats, high: Floats) -> tuple[Ints, Ints]:
+    """The first interval between ``edges`` that each ``low … high`` reaches, and that behind its last."""
+    n = len(edges) - 1
+    ascending = edges if edges[-1] > edges[0] else edges[::-1]
+    first = (np.searchsorted(ascending, low - 1e-9, "right") - 1).clip(0, n)
+    stop = np.searchsorted(ascending, high + 1e-9, "left").clip(0, n)
+    stop = np.maximum(first, stop)
+    return (first, stop) if edges[-1] > edges[0] else (n - stop, n - first)
+
+
+def _matrix(ours: Outlines, theirs: Outlines, shape: tuple[int, int]) -> csr_array:
+    """Areas that cells share, from those of their pieces."""
+    mine, other, area = _overlaps(ours, theirs)
+    area = area * ours.signs[mine] * theirs.signs[other]
+    matrix = csr_array((area, (theirs.cells[other], ours.cells[mine])), shape=shape)
+    matrix.sum_duplicates()
+    if (ours.signs < 0).any() or (theirs.signs < 0).any():  # what was added and taken away again
+        columns, rows = (
+            np.bincount(p.cells, _sizes(p), n) for p, n in ((ours, shape[1]), (theirs, shape[0]))
+        )
+        smaller = np.minimum(np.repeat(rows, np.diff(matrix.indptr)), columns[matrix.indices])
+        matrix.data[np.abs(matrix.data) < 1e-13 * smaller] = 0.0
+        matrix.eliminate_zeros()
+    return matrix
+
+
+def _overlaps(ours: Outlines, theirs: Outlines) -> tuple[Ints, Ints, Floats]:
+    """Pairs of pieces that overlap, and by how many steradians."""
     from geoattn.grids.clipping import LEAF, shared
 
+    if not len(ours.cells) or not len(theirs.cells):
+        none = np.empty(0, np.int64)
+        return none, none, np.empty(0)
     (boxes, balls), sizes = _bounds(ours), _sizes(ours)
     around, _ = _bounds(theirs)
     order = bisection(0.5 * (around[:, :3] + around[:, 3:]), LEAF).astype(np.int64)
     tree, starts = _tree(around[order], LEAF)
-    cut_first, cuts = _half_spaces(theirs)
+    cut_first, cuts = theirs.half_spaces()
     first, arcs = ours.first, ours.arcs
     n = len(ours.cells)
     found: list[tuple[Ints, Ints, Floats]] = [None] * -(-n // _RUN)  # type: ignore[list-item]
@@ -113,30 +173,26 @@ def _polygons(source: SphericalGrid, target: SphericalGrid, ours: Outlines, thei
 
     run_all([partial(work, number) for number in range(len(found))], os.cpu_count() or 1)
     mine, other, area = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    area = area * ours.signs[mine] * theirs.signs[other]
-    matrix = csr_array((area, (theirs.cells[other], ours.cells[mine])), shape=(target.size, source.size))
-    matrix.sum_duplicates()
-    if (ours.signs < 0).any() or (theirs.signs < 0).any():  # what was added and taken away again
-        matrix.data[np.abs(matrix.data) < 1e-13 * np.median(np.abs(matrix.data))] = 0.0
-        matrix.eliminate_zeros()
-    return matrix
+    return mine, other, area
 
 
-def _half_spaces(outlines: Outlines) -> tuple[Ints, Floats]:
-    """Circles whose insides have each piece in common: its guards, and its own."""
-    if outlines.guarded is None or outlines.guards is None:
-        return outlines.first, outlines.circles
-    first = outlines.first + outlines.guarded
-    cuts = np.empty((first[-1], 4))
-    for counts, circles in ((outlines.first, outlines.circles), (outlines.guarded, outlines.guards)):
-        piece = np.repeat(np.arange(len(counts) - 1), np.diff(counts))
-        before = (
-            first[piece]
-            - counts[piece]
-            + (outlines.guarded[piece + 1] - outlines.guarded[piece]) * (circles is outlines.circles)
-        )
-        cuts[np.arange(len(circles)) + before] = circles
-    return first, cuts
+def intersections(ours: Outlines, theirs: Outlines) -> Outlines:
+    """What pieces of the one set have in common with pieces of the other, of the cells of the first."""
+    from geoattn.grids.clipping import common
+
+    mine, other, _ = _overlaps(ours, theirs)
+    (_, balls), (cut_first, cuts) = _bounds(ours), theirs.half_spaces()
+    first, arcs = common(mine, other, ours.first, ours.arcs, balls, cut_first, cuts)
+    guards = interleave(_runs(*ours.half_spaces(), mine), _runs(cut_first, cuts, other))
+    signs = ours.signs[mine] * theirs.signs[other]
+    return Outlines(first, arcs[:, :3], arcs[:, 3:], ours.cells[mine], signs, *guards)
+
+
+def _runs(first: Ints, values: Floats, which: Ints) -> tuple[Ints, Floats]:
+    """Runs ``values[first[p]:first[p + 1]]`` of some p, which may come several times."""
+    counts = np.diff(first)[which]
+    starts = np.append(0, np.cumsum(counts))
+    return starts, values[np.repeat(first[which] - starts[:-1], counts) + np.arange(starts[-1])]
 
 
 def _bounds(outlines: Outlines) -> tuple[Floats, Floats]:

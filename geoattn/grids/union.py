@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoattn.grids.base import PointSet, SphericalGrid, read_only
-from geoattn.grids.outlines import NoCells
+from geoattn.grids.outlines import NoCells, Outlines, cells_of, join, pieces
 from geoattn.grids.sphere import Floats, Ints
 from geoattn.grids.voronoi import delaunay_edges
 
@@ -113,6 +113,25 @@ class GridUnion(PointSet, kind="grid_union"):
     def __repr__(self) -> str:
         dropped = self.first.size - len(self.kept)
         return f"union of {self.size} points: {self.first!r} without {dropped}, and {self.second!r}"
+
+
+@cells_of.register
+def _(grid: GridUnion) -> Outlines:
+    """Those of both parts; what a cell of the first shares with the second is taken away again."""
+    from geoattn.grids.overlaps import intersections  # imports numba
+
+    kept, areas = grid.kept, np.ravel(grid.first.cell_areas)
+    number = np.full(grid.first.size, -1)
+    number[kept] = np.arange(len(kept))
+    first, second = pieces(cells_of(grid.first)), pieces(cells_of(grid.second))
+    first = first.take(number[first.cells] >= 0)
+    cut = (grid.left < areas)[first.cells]
+    first = dataclasses.replace(first, cells=number[first.cells])
+    parts = [first, dataclasses.replace(second, cells=second.cells + len(kept))]
+    if cut.any():
+        shared = intersections(first.take(cut), second)
+        parts.append(dataclasses.replace(shared, signs=-shared.signs))
+    return join(*parts)
 
 
 def union(a: SphericalGrid, b: SphericalGrid, overlap: Literal["refuse", "replace"] = "refuse") -> GridUnion:

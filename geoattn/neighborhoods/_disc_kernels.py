@@ -9,6 +9,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+#: keys that are sorted by insertion
+_FEW = 48
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -141,6 +144,35 @@ def latlon_rows(
 
 
 @njit(cache=True, nogil=True)
+def _sort(keys: Any, start: int, stop: int, scratch: Any, counts: Any, digits: int) -> Any:
+    """Bring ``keys[start:stop]`` in ascending order, byte after byte of ``digits``; returns the scratch."""
+    n = stop - start
+    if n < _FEW:
+        for i in range(start + 1, stop):
+            key, place = keys[i], i
+            while place > start and keys[place - 1] > key:
+                keys[place] = keys[place - 1]
+                place -= 1
+            keys[place] = key
+        return scratch
+    if n > len(scratch):
+        scratch = np.empty(2 * n, np.int32)
+    for digit in range(digits):
+        shift = np.int32(8 * digit)
+        counts[:] = 0
+        for i in range(start, stop):
+            counts[(keys[i] >> shift & 255) + 1] += 1
+        for value in range(256):
+            counts[value + 1] += counts[value]
+        for i in range(start, stop):
+            value = keys[i] >> shift & 255
+            scratch[counts[value]] = keys[i]
+            counts[value] += 1
+        keys[start:stop] = scratch[:n]
+    return scratch
+
+
+@njit(cache=True, nogil=True)
 def within(
     queries: Floats,
     limits: Floats,
@@ -151,12 +183,15 @@ def within(
     high: Floats,
     points: Floats,
     order: NDArray[np.int32],
-    in_order: bool,
 ) -> Any:
     """Walk the tree of boxes for each query; see :class:`geoattn.neighborhoods.boxes.BoxTree`."""
     px, py, pz = points[0], points[1], points[2]
     indptr = np.zeros(len(queries) + 1, np.int64)
     keys = np.empty(64 * len(queries), np.int32)
+    scratch, counts = np.empty(64, np.int32), np.zeros(257, np.int32)
+    digits = 0  # of the numbers of keys, in bytes
+    while len(order) - 1 >> 8 * digits > 0:
+        digits += 1
     found = 0
     for i in range(len(queries)):
         x, y, z = queries[i, 0], queries[i, 1], queries[i, 2]
@@ -192,6 +227,5 @@ def within(
                     found += (x - px[p]) ** 2 + (y - py[p]) ** 2 + (z - pz[p]) ** 2 <= limit
             node = skip[node]
         indptr[i + 1] = found
-        if not in_order:
-            keys[indptr[i] : found].sort()
+        scratch = _sort(keys, indptr[i], found, scratch, counts, digits)
     return indptr, keys[:found]

@@ -14,22 +14,17 @@ BRANCHES = 4
 class BoxTree:
     """Points in three dimensions, found by distance.
 
-    A node is a run of consecutive points with the box around them: LEAF points at the bottom, four
-    nodes in the next above. The nodes lie in depth-first order, and each knows the first node after
-    its own descendants: a query walks one array forward, skips what is out of reach, and takes whole
-    runs where the box is inside. Where the numbering of the points is local already (rings, nested
-    pixels), the tree stands on it as it is, and the points found come out in ascending order.
+    A node is a run of consecutive points, in the order of their bisection, with the box around them: LEAF
+    points at the bottom, four nodes in the next above. The nodes lie in depth-first order, and each knows the
+    first node after its own descendants: a query walks one array forward, skips what is out of reach, and
+    takes whole runs where the box is inside.
     """
 
     def __init__(self, points: NDArray[np.float64]) -> None:
-        from scipy.spatial import cKDTree
+        from geoattn.grids.bisection import bisection  # imports numba
 
-        order = np.arange(len(points), dtype=np.int32)
-        if not _is_local(points):
-            order = cKDTree(points, leafsize=LEAF).indices.astype(np.int32)
-        self.order = order
-        self.in_order = bool((np.diff(order) > 0).all())
-        points = points if self.in_order else points[order]
+        self.order = bisection(points, LEAF)
+        points = points[self.order]
         self.points = np.ascontiguousarray(points.T)  # one array per coordinate
         runs = [LEAF]
         while runs[-1] < len(points):
@@ -50,14 +45,4 @@ class BoxTree:
         from geoattn.neighborhoods._disc_kernels import within
 
         tree = (self.skip, self.start, self.stop, self.low, self.high)
-        return Rows(*within(queries, limits, *tree, self.points, self.order, self.in_order))
-
-
-def _is_local(points: NDArray[np.float64]) -> bool:
-    """Whether runs of consecutive points are small, compared with a fair share of the extent."""
-    starts = np.arange(0, len(points), LEAF)
-    sides = np.maximum.reduceat(points, starts) - np.minimum.reduceat(points, starts)
-    extent = np.linalg.norm(np.ptp(points, axis=0))
-    # points fill a surface: LEAF of N take the share LEAF / N of it; runs along a row are longer
-    fair = extent * np.sqrt(LEAF / len(points))
-    return bool(np.median(np.linalg.norm(sides, axis=1)) <= 8 * fair)
+        return Rows(*within(queries, limits, *tree, self.points, self.order))

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from functools import singledispatch
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.curve import CurveWindow
+from geoattn.plans import kernels
 from geoattn.plans.layout import Layout, Lines, Widths, cut, inverse, lines, natural, ring_line
 
 #: tiles looked at when boxes are compared
@@ -22,8 +23,16 @@ _SAMPLES = 24
 #: cost of loading a gathered key for a tile, in units of multiplying a group of lanes with it
 _GATHER = 0.1
 
-#: what a tile of queries sees: the keys of each of its groups
-_Seen = list[NDArray[np.int64]]
+
+class _Seen(NamedTuple):
+    """What some tiles of queries see: group g the ``keys[ends[g]:ends[g + 1]]``, each once.
+
+    Tile t has the groups ``tiles[t]`` … ``tiles[t + 1]``.
+    """
+
+    keys: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    tiles: NDArray[np.int64]
 
 
 def choose(hood: Neighborhood, query_tile: int, key_tile: int) -> tuple[Layout, Layout]:
@@ -113,35 +122,51 @@ def _boxes(
     return (box for box in boxes if math.prod(box) >= 0.75 * fullest)
 
 
-def _sample(hood: Neighborhood, queries: Layout, group: int) -> list[_Seen]:
+def _sample(hood: Neighborhood, queries: Layout, group: int) -> _Seen:
     """For some query tiles along the diagonal of all: the keys of each ``group`` of their queries."""
-    sample = []
+    seen = np.full(hood.key_grid.size, -1, np.int64)
+    found, groups, tiles = [], [np.zeros(1, np.int64)], [0]
     for at in (np.arange(_SAMPLES) + 0.5) / _SAMPLES:
         tokens = queries.tokens(tuple(int(at * n) for n in queries.pieces))
         indptr, indices = hood.rows(tokens)
         ends = indptr[np.append(np.arange(0, len(tokens), group), len(tokens))]
-        seen = np.zeros((len(ends) - 1, hood.key_grid.size), dtype=bool)
-        for keys, (start, end) in zip(seen, itertools.pairwise(ends), strict=True):
-            keys[indices[start:end]] = True
-        sample.append([np.flatnonzero(keys) for keys in seen])
-    return sample
+        keys, stops = kernels.distinct(indices, ends, seen, tiles[-1])
+        found.append(keys)
+        groups.append(groups[-1][-1] + stops)
+        tiles.append(tiles[-1] + len(stops))
+    return _Seen(np.concatenate(found), np.concatenate(groups), np.array(tiles))
 
 
-def _shared(sample: list[_Seen]) -> float:
+def _shared(sample: _Seen) -> float:
     """Keys to be multiplied with on average over the groups of a tile, plus those to be gathered for it."""
-    loaded = sum(len(np.unique(np.concatenate(groups))) for groups in sample)
-    multiplied = sum(sum(map(len, groups)) / len(groups) for groups in sample)
-    return _GATHER * loaded + multiplied
+    keys, ends, tiles = sample
+    loaded = len(_distinct(keys, ends[tiles])[0])
+    multiplied = sum(((np.diff(ends[tiles])) / np.diff(tiles)).tolist())
+    return float(_GATHER * loaded + multiplied)
 
 
-def _filled(keys: Layout, sample: list[_Seen]) -> float:
+def _filled(layout: Layout, sample: _Seen) -> float:
     """The same count in key tiles, loaded whole, and in groups of eight keys, multiplied with whole."""
+    keys, ends, tiles = sample
+    positions = layout.positions_of(keys)
+    eights = _distinct(positions // 8, ends)[1][tiles[1:] - 1]
+    loaded = _distinct(positions // layout.tile, ends[tiles])[1]
     cost = 0.0
-    for groups in sample:
-        eights = [np.unique(keys.positions_of(group) // 8) for group in groups]
-        cost += len(np.unique(np.concatenate(eights) * 8 // keys.tile)) * keys.tile
-        cost += sum(map(len, eights)) * 8 / len(groups)
+    for whole, few, groups in zip(
+        np.diff(loaded, prepend=0).tolist(),
+        np.diff(eights, prepend=0).tolist(),
+        np.diff(tiles).tolist(),
+        strict=True,
+    ):
+        cost += whole * layout.tile
+        cost += few * 8 / groups
     return cost
+
+
+def _distinct(values: NDArray[np.int64], ends: NDArray[np.int64]) -> tuple[Any, Any]:
+    """The different ones of ``values[ends[i]:ends[i + 1]]``, and where those of each i end."""
+    seen = np.full(values.max(initial=0) + 1, -1, np.int64)
+    return kernels.distinct(values, ends, seen, 0)  # type: ignore[no-any-return]
 
 
 def _spacing(hood: Neighborhood, walks: Lines) -> tuple[Widths, Widths]:

@@ -36,6 +36,26 @@ def count_entries(
 
 
 @numba.njit(cache=True, nogil=True)
+def distinct(values: Any, ends: Any, seen: Any, stamp: int) -> Any:
+    """The different ones of ``values[ends[i]:ends[i + 1]]``, as they come, and where those of each i end.
+
+    ``seen`` is scratch, one for each value that may come, whose numbers are below ``stamp``; afterwards they
+    are below ``stamp + len(ends) − 1``.
+    """
+    found = np.empty(ends[-1] - ends[0], np.int64)
+    stops = np.empty(len(ends) - 1, np.int64)
+    n = 0
+    for i in range(len(ends) - 1):
+        for e in range(ends[i], ends[i + 1]):
+            if seen[values[e]] != stamp + i:
+                seen[values[e]] = stamp + i
+                found[n] = values[e]
+                n += 1
+        stops[i] = n
+    return found[:n], stops
+
+
+@numba.njit(cache=True, nogil=True)
 def fill_lanes(indptr: Any, indices: Any, rows: Any, positions: Any, starts: Any, scratch: Any) -> Any:
     """Key positions of each query tile, ascending, with one bit per query that sees the key.
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from functools import cached_property, singledispatch
+from functools import cached_property, lru_cache, singledispatch
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geoattn.grids.base import Grid, PointSet
+from geoattn.grids.base import Grid, PointSet, read_only
 from geoattn.grids.healpix import HEALPix
 from geoattn.grids.orders import order
 from geoattn.grids.product import ProductGrid
@@ -164,6 +164,7 @@ def inverse(order: NDArray[Any]) -> NDArray[np.int64]:
     return inverse
 
 
+@lru_cache(maxsize=64)
 def interleaved(widths: tuple[int, ...]) -> NDArray[np.int64]:
     """Places of a box along a Z-order curve, so that parts of a tile are compact too."""
     places = np.indices(widths).reshape(len(widths), -1)
@@ -174,4 +175,4 @@ def interleaved(widths: tuple[int, ...]) -> NDArray[np.int64]:
             if 1 << bit < widths[axis]:
                 code |= ((places[axis] >> bit) & 1) << shift
                 shift += 1
-    return np.argsort(code, kind="stable")
+    return read_only(np.argsort(code, kind="stable"))

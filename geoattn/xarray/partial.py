@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from geoattn.xarray.regrid_stores import RegridJob
+from geoattn.xarray.regridding.stores import RegridJob
 from geoattn.xarray.scores.jobs import ScoreJob
 from geoattn.xarray.scores.metrics import JOBS
 from geoattn.xarray.stores.gathering import StatisticsJob

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,9 @@ from geoattn.xarray.schema.coordinates import coordinates
 from geoattn.xarray.schema.schema import describes_grid, on_grid
 from geoattn.xarray.schema.values import check_numbers, refuse_labels
 
+#: options of :func:`regrid` that are not of the recognition of a grid
+OPTIONS = ("method", "missing", "normalisation", "least", "weights", "operator")
+
 _operators: BoundedCache[tuple[str, ...], Regridder] = BoundedCache(256 * 2**20)
 
 
@@ -28,6 +33,7 @@ def regrid(
     missing: str = "refuse",
     normalisation: str = "fracarea",
     least: float = LEAST,
+    weights: str | os.PathLike[str] | None = None,
     operator: Regridder | None = None,
     **recognition: Any,
 ) -> Any:
@@ -47,6 +53,8 @@ def regrid(
         As for :class:`Regridder`.
     missing, least
         As for the call of one.
+    weights
+        A file that keeps the weights (:meth:`Regridder.kept`): read if it is there, else made and written.
     operator
         One that is there, instead of ``method``: kept from a call before, or from a file,
         ``ga.xarray.Regridder.open(path)``. Its grids must be these.
@@ -56,8 +64,8 @@ def regrid(
     Raises
     ------
     ValueError
-        If a grid is not recognised, the operator is between others, or values are missing and refused: the
-        variable is named.
+        If a grid is not recognised, the operator or the file of weights is between others, or values are
+        missing and refused: the variable is named.
 
     Examples
     --------
@@ -85,7 +93,7 @@ def regrid(
             extra = [n for n in extra if not set(target[n].dims) & (set(target.dims) - set(dims) - {"bnds"})]
             coords = coords.assign({n: target[n] for n in extra})
     if operator is None:
-        operator = _operator(report.grid, grid, method, normalisation)
+        operator = _operator(report.grid, grid, method, normalisation, weights)
     else:
         _check_between(operator, report.grid, grid)
     sizes = tuple(int(whole.sizes[dim]) for dim in dims)
@@ -166,12 +174,27 @@ def _regrid_array(
     return result
 
 
-def _operator(source: SphericalGrid, target: SphericalGrid, method: str, normalisation: str) -> Regridder:
+def _operator(
+    source: SphericalGrid,
+    target: SphericalGrid,
+    method: str,
+    normalisation: str,
+    weights: str | os.PathLike[str] | None,
+) -> Regridder:
     """One that was made lately for the same, as for the block of a store before this one, or a new one."""
-    key = (source.identity, target.identity, method, normalisation)
-    return _operators.get_or_make(
-        key, lambda: Regridder(source, target, method, normalisation), lambda made: made.nbytes
-    )
+    key: tuple[str, ...] = (source.identity, target.identity, method, normalisation)
+    if weights is None:
+        return _operators.get_or_make(
+            key, lambda: Regridder(source, target, method, normalisation), lambda made: made.nbytes
+        )
+
+    def kept() -> Regridder:
+        return Regridder.kept(weights, source, target, method, normalisation)
+
+    new = None if Path(weights).exists() else kept()
+    state = os.stat(weights)  # of another file by the same name nothing is remembered
+    key = (*key, os.path.realpath(weights), f"{state.st_mtime_ns} {state.st_size}")
+    return _operators.get_or_make(key, lambda: new or kept(), lambda made: made.nbytes)
 
 
 def _check_between(operator: Regridder, source: SphericalGrid, target: SphericalGrid) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,50 @@ class Regridder:
         operator = cls.__new__(cls)
         operator._take(read.source, read.target, read.method, read.weights)
         return operator
+
+    @classmethod
+    def kept(
+        cls,
+        path: str | os.PathLike[str],
+        source: SphericalGrid,
+        target: SphericalGrid,
+        method: str = "auto",
+        normalisation: str = "fracarea",
+    ) -> Regridder:
+        """The operator that a file of weights keeps; where there is no file, it is made and written there.
+
+        Parameters
+        ----------
+        path
+            The file, of :meth:`save` or of another program (:meth:`open`).
+        source, target, method, normalisation
+            As for :class:`Regridder`; ``"auto"`` takes what the file has.
+
+        Raises
+        ------
+        ValueError
+            If the file is of other grids, another method or another normalisation, or holds no weights.
+        """
+        if not Path(path).exists():
+            made = cls(source, target, method, normalisation)
+            made.save(path)
+            return made
+        try:
+            found = cls.open(path, source, target)
+        except scrip.OtherGridError as reason:
+            reason.add_note("Weights between these grids are made and kept in a new file, weights=…")
+            raise
+        asked, kept = (method, normalisation), (found.method, found.weights.normalisation)
+        if method == "auto":
+            asked = (found.method, normalisation)
+        if found.method != "conservative":  # others have none
+            asked = (asked[0], found.weights.normalisation)
+        if asked != kept:
+            raise ValueError(
+                f"the weights in {path} are {' by '.join(kept)}, and asked is {' by '.join(asked)}: take "
+                f"them as they are, method={kept[0]!r}, normalisation={kept[1]!r}, or a new file, weights=…"
+            )
+        return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the weights as a SCRIP file, which CDO, NCO and ESMF read, and :meth:`open` too.

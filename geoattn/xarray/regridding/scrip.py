@@ -33,6 +33,10 @@ _METHODS = {
 }
 
 
+class OtherGridError(ValueError):
+    """A file's weights are between other grids than those that are given."""
+
+
 class Read(NamedTuple):
     """What a file of weights holds."""
 
@@ -196,14 +200,14 @@ def _described(
     lat, lon = (_degrees(centre) for centre in centres if centre is not None)
     if given is not None:
         if given.size != lat.size:
-            raise ValueError(
+            raise OtherGridError(
                 f"{place} is for {lat.size} {side} points, but the {given!r} has {given.size}: leave it out, "
                 "ga.xarray.Regridder.open(path), to see which grid the file is for"
             )
         apart = np.abs((lon - np.ravel(given.lon) + 180.0) % 360.0 - 180.0) * np.cos(np.radians(lat))
         apart = np.hypot(apart, lat - np.ravel(given.lat))
         if apart.max() > 1e-2 * np.degrees(np.sqrt(np.ravel(given.weights)[apart.argmax()])):
-            raise ValueError(
+            raise OtherGridError(
                 f"{place}: the {side} point {int(apart.argmax())} lies {apart.max():.3g}° from that "
                 f"of the {given!r}: it is another grid, or in another order; leave it out, "
                 "ga.xarray.Regridder.open(path)"

@@ -12,8 +12,7 @@ import numpy as np
 import xarray
 
 from geoattn.grids import recognise
-from geoattn.xarray.regrid import regrid
-from geoattn.xarray.regridding.regridder import LEAST
+from geoattn.xarray.regrid import OPTIONS, regrid
 from geoattn.xarray.schema.dimensions import sort_dimensions
 from geoattn.xarray.schema.schema import on_grid
 from geoattn.xarray.stores.files import refuse_existing
@@ -33,7 +32,7 @@ class RegridJob(Job[int, Path]):
     ----------
     ds
         Dataset, lazy or in memory.
-    target, method, missing, normalisation, least, **recognition
+    target, **options
         As for :func:`geoattn.xarray.regrid`.
     output
         The zarr store to write.
@@ -47,21 +46,18 @@ class RegridJob(Job[int, Path]):
         target: Any,
         output: str | os.PathLike[str],
         *,
-        method: str = "auto",
-        missing: str = "refuse",
-        normalisation: str = "fracarea",
-        least: float = LEAST,
         block_bytes: int = BLOCK_BYTES,
-        **recognition: Any,
+        **options: Any,
     ) -> None:
         self.output = Path(output)
         refuse_existing(output)
         self.store = self.output.with_name(self.output.name + ".unfinished")
         if self.store.exists():
             raise FileExistsError(f"{str(self.store)!r} is there, of a run that was stopped: delete it")
-        self.options = {"target": target, "method": method, "missing": missing, **recognition}
-        self.options |= {"normalisation": normalisation, "least": least}
-        report = recognise(ds, **recognition)
+        self.options = {"target": target, **options}
+        if options.get("weights") is not None:  # workers may be in other folders
+            self.options["weights"] = os.path.abspath(options["weights"])
+        report = recognise(ds, **{name: value for name, value in options.items() if name not in OPTIONS})
         names = on_grid(ds, report.dims)
         samples = [d for n in names for d in sort_dimensions(ds, n, report.dims, (), ())[0]]
         self.dim = samples[0] if samples else ""
