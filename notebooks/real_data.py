@@ -6,19 +6,22 @@
 |---|---|---|---|
 | ``era5`` | ten members of ERA5, z and t at 850 and 500 hPa, four times, 61×120 | the source distribution of cfgrib 0.9.15.1 (its tests) | package Apache 2.0; generated using Copernicus Climate Change Service information, modified (2017) |
 | ``orca2`` | potential temperature of NEMO's ORCA2 ocean, its mesh with corners and its land | iris-sample-data 2.5.2 | UK Open Government Licence |
+| ``glosea4`` | surface temperature of the seasonal forecast GloSea4, monthly means of an ensemble, 145×192 | iris-sample-data 2.5.2 | UK Open Government Licence |
 | ``land`` | the share of land in boxes of 1/4°, from the mask at 30 arc seconds after NOAA's GLOBE | global-land-mask 1.0.0 | MIT |
 """  # noqa: E501
 
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,10 +40,15 @@ class Shipped(NamedTuple):
 SHIPPED = {
     "era5": Shipped("cfgrib", "0.9.15.1", "tests/sample-data/era5-levels-members.nc", True),
     "orca2": Shipped("iris-sample-data", "2.5.2", "iris_sample_data/sample_data/orca2_votemper.nc", False),
+    "glosea4": Shipped("iris-sample-data", "2.5.2", "iris_sample_data/sample_data/GloSea4/", False),
     "land": Shipped(
         "global-land-mask", "1.0.0", "global_land_mask/globe_combined_mask_compressed.npz", False
     ),
 }
+
+
+#: what our own file of it is called, where it is not as it was shipped
+CONVERTED = {"land": "land.npy", "glosea4": "glosea4.nc"}
 
 
 class NotThere(RuntimeError):
@@ -81,12 +89,70 @@ def fetch(name: str) -> Path:
         if run.returncode:
             raise NotThere(f"pip did not fetch {wanted}: {run.stderr.strip().splitlines()[-1:]}")
         (archive,) = Path(folder).iterdir()
-        content = _read(archive, shipped.member)
+        if name == "glosea4":
+            members = _members(archive, shipped.member)
+        else:
+            content = _read(archive, shipped.member)
     if name == "land":
         content = _land(content)
     with whole(path) as partial:
-        partial.write_bytes(content)
+        if name == "glosea4":
+            _ensemble(members).to_netcdf(partial)
+        else:
+            partial.write_bytes(content)
     return path
+
+
+def _members(archive: Path, folder: str) -> dict[int, bytes]:
+    """Number of the member → the content of its file of fields."""
+    with zipfile.ZipFile(archive) as wheel:
+        names = [name for name in wheel.namelist() if name.startswith(folder) and name.endswith(".pp")]
+        return {int(name.rpartition("_")[2][:-3]): wheel.read(name) for name in sorted(names)}
+
+
+def _fields(content: bytes) -> Iterator[tuple[np.datetime64, np.ndarray, np.ndarray, np.ndarray]]:
+    """Months, latitudes, longitudes and values of the fields in a PP file of plain numbers on a lat-lon grid.
+
+    A field is two Fortran records: 45 integers and 19 reals that describe it, and its values (Unified Model
+    Documentation Paper F03, section 4). Packed fields, which these are not, are refused.
+    """
+    place = 0
+    while place < len(content):
+        records = []
+        for _ in range(2):
+            (size,) = struct.unpack_from(">i", content, place)
+            records.append(content[place + 4 : place + 4 + size])
+            place += size + 8
+        told, reals = np.frombuffer(records[0], ">i4", 45), np.frombuffer(records[0], ">f4", 19, 180)
+        year, month = told[:2]
+        code, rows, columns, packing = told[[15, 17, 18, 20]]
+        if code != 1 or packing != 0:
+            raise NotThere(
+                f"a field of LBCODE {code} and LBPACK {packing} is no plain field on a lat-lon grid"
+            )
+        south, step_north, west, step_east = reals[13:17].astype(float)
+        values = np.frombuffer(records[1], ">f4", rows * columns).reshape(rows, columns).astype(np.float32)
+        lat, lon = south + step_north * np.arange(1, rows + 1), west + step_east * np.arange(1, columns + 1)
+        yield np.datetime64(f"{year:04d}-{month:02d}-01", "ns"), lat, lon, values
+
+
+def _ensemble(members: dict[int, bytes]) -> Any:
+    """All members as one data set: realization, time, latitude and longitude."""
+    import xarray
+
+    arrays = []
+    for number, content in members.items():
+        months, lats, lons, fields = zip(*_fields(content), strict=True)
+        coords = {
+            "time": ("time", np.array(months), {"long_name": "first day of the month that is averaged over"}),
+            "latitude": ("latitude", lats[0], {"units": "degrees_north"}),
+            "longitude": ("longitude", lons[0], {"units": "degrees_east"}),
+            "realization": number,
+        }
+        attrs = {"standard_name": "surface_temperature", "units": "K"}
+        dims = ("time", "latitude", "longitude")
+        arrays.append(xarray.DataArray(np.stack(fields), coords, dims, "surface_temperature", attrs))
+    return xarray.concat(arrays, "realization", join="inner").to_dataset()
 
 
 def _land(content: bytes, side: int = 30) -> bytes:
@@ -107,7 +173,7 @@ def _land(content: bytes, side: int = 30) -> bytes:
 
 def _place(name: str) -> Path:
     shipped = SHIPPED[name]
-    ending = "land.npy" if name == "land" else Path(shipped.member).name
+    ending = CONVERTED.get(name, Path(shipped.member).name)
     return cache_folder("real-data") / f"{shipped.package}-{shipped.version}-{ending}"
 
 

@@ -459,3 +459,32 @@ def test_scores_are_weighed_by_the_area_of_cells_where_asked():
         metrics.rmse(forecast, truth, weights="cells")
     with pytest.raises(ValueError, match=r"by must be one of \['area', 'quadrature'\], got 'cells'"):
         ga.xarray.weights(truth, by="cells")
+
+
+# --- what lies elsewhere --------------------------------------------------------------------------------
+
+
+def test_weights_with_levels_are_matched_by_them():
+    truth = truth_on(np.linspace(80, -80, 9), 22.5 * np.arange(16), start="2020-01-01")[["temperature"]]
+    forecast = truth + xr.DataArray([1.0, 3.0], {"level": [500, 850]}, "level")
+    area = ga.xarray.weights(truth)
+    weights = area * xr.DataArray([0.25, 0.75], {"level": [850, 500]}, "level")
+    expected = np.sqrt(0.75 * 1 + 0.25 * 9)
+    for ours, theirs in ((forecast, truth), (forecast.isel(level=[1, 0]), truth)):
+        assert metrics.rmse(ours, theirs, weights=weights).temperature.item() == pytest.approx(expected)
+    assert metrics.rmse(
+        forecast.sel(level=[850]), truth, weights=weights
+    ).temperature.item() == pytest.approx(3)
+
+
+def test_variables_that_lie_elsewhere_are_refused(refused_by):
+    truth = truth_on(np.linspace(80, -80, 9), 22.5 * np.arange(16), start="2020-01-01")[["temperature"]]
+    forecast = (truth + 1.0).assign(gauge=(("time", "station"), np.ones((24, 3))))
+    with refused_by("xarray/scores/pairs.py", "lies not on the points {dims} that are averaged over") as said:
+        metrics.rmse(forecast, truth)
+    assert "the forecast's 'gauge' over ('time', 'station')" in said.message
+    fewer = said.run("forecast.drop_vars(", forecast=forecast)
+    np.testing.assert_allclose(metrics.rmse(fewer, truth).temperature, 1.0)
+    bounds = forecast.drop_vars("gauge").assign(time_bounds=(("time", "nv"), np.zeros((24, 2))))
+    bounds.time.attrs["bounds"] = "time_bounds"  # these tell of the times
+    np.testing.assert_allclose(metrics.rmse(bounds, truth).temperature, 1.0)

@@ -45,6 +45,34 @@ def test_era5_is_recognised_and_its_members_scored(era5):
     assert ((found > 0.01) & (found < 1.0)).all()  # K
 
 
+def test_glosea4s_members_are_recognised_averaged_attended_to_and_scored():
+    ds = xr.open_dataset(real_field("glosea4")).load()
+    grid = G.from_xarray(ds)
+    assert grid == G.equiangular(145, 192, south_first=True)
+    field = ds.surface_temperature.values.astype(float)
+    assert ((field > 180) & (field < 340)).all()  # K
+    assert 285 < grid.mean(field[0, 0]) < 295
+    one = ds.isel(realization=0, drop=True)
+    schema = ga.xarray.Schema.of(one)
+    found = ga.xarray.statistics(one, schema).to_dataset()
+    mean = grid.mean(field[0]).mean()
+    assert found.state_mean.item() == pytest.approx(mean, rel=1e-6)
+    deviation = np.sqrt(grid.mean((field[0] - mean) ** 2).mean())
+    assert found.state_std.item() == pytest.approx(deviation, rel=1e-5)
+    values = ga.xarray.to_tensor(one.isel(time=slice(1)), schema).movedim(1, -1)[..., None]
+    smooth = ga.attention(0 * values, values, values, ga.geodesic(grid, radius=2.6))
+    assert values.min() <= smooth.min() <= smooth.max() <= values.max()
+    assert grid.mean(smooth[0, ..., 0, 0].double()) == pytest.approx(grid.mean(field[0, 0]), abs=0.5)
+    truth, members = one, ds.isel(realization=slice(1, None))
+    forecast = members.expand_dims(prediction_timedelta=[np.timedelta64(0, "ns")])
+    x, t = truth.surface_temperature.values, members.surface_temperature.values
+    n = len(t)
+    pairs = sum(np.abs(t[i] - t).sum(0) for i in range(n)) / (n * (n - 1))
+    expected = grid.mean((np.abs(t - x).mean(0) - pairs / 2).astype(float)).mean()
+    assert metrics.crps(forecast, truth).surface_temperature.item() == pytest.approx(expected, rel=1e-5)
+    assert 0.05 < expected < 2.0
+
+
 @pytest.mark.parametrize("target", ["wb2-64x32", "hpx16", "o32"])
 def test_integrals_of_era5_stay(era5, target):
     grid = {"hpx16": G.healpix(16), "o32": G.reduced_gaussian("O32")}.get(target) or G.named(target)
@@ -82,6 +110,32 @@ def test_the_sea_of_orca2_moves_to_a_globe_and_its_heat_stays(orca2):
     assert tropics > 24 > 5 > poles
     back = Regridder(globe, grid, "conservative")(out, "renormalise", least=0.0)
     assert np.nanstd(back - heat) < 1.0
+
+
+def test_orca2_is_taken_as_its_file_has_it(orca2):
+    """All in two dimensions: cells over land that are none, and the row that folds, count nothing."""
+    found = G.recognise(orca2)
+    grid, sea = found.grid, np.isfinite(orca2.votemper.values)
+    assert grid.shape == (148, 180)
+    assert "115 points that repeat others count once; 639 points without a value have no cells" in str(found)
+    assert 0.65 < grid.weights[sea].sum() / (4 * np.pi) < 0.72  # of the Earth is sea
+    assert (grid.weights[sea & ~grid.repeats] > 0).all()
+    assert not grid.bare.ravel()[ga.nearest(grid, k=9).to_csr().indices].any()
+    temperature = orca2[["votemper", "nav_lat_bnds", "nav_lon_bnds"]]
+    schema = ga.xarray.Schema.of(temperature, ["votemper"], masked={"votemper": "static"})
+    back = ga.xarray.to_xarray(ga.xarray.to_tensor(orca2, schema), schema, orca2)
+    xr.testing.assert_identical(back.votemper, orca2.votemper)
+    globe = ga.xarray.regrid(
+        temperature, G.equiangular(45, 90, poles=False), method="conservative", missing="renormalise"
+    )
+    assert globe.votemper.dims == ("latitude", "longitude")
+    again = ga.xarray.regrid(globe, orca2, method="conservative", missing="renormalise").votemper
+    assert again.dims == ("dim0", "dim1")
+    there = grid.repeats & np.isfinite(again.values)
+    assert there.sum() > 20
+    places, values = grid.xyz[~grid.repeats], again.values[~grid.repeats]
+    for xyz, value in zip(grid.xyz[there], again.values[there], strict=True):
+        assert value == values[np.linalg.norm(places - xyz, axis=1).argmin()]
 
 
 def test_the_land_of_the_earth(land):

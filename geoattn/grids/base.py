@@ -74,6 +74,16 @@ class Grid(Value):
         return self.weights
 
     @property
+    def bare(self) -> NDArray[np.bool_] | None:
+        """Points ``[*shape]`` without a cell, such as copies of others, of weight 0; None if all have one."""
+        return None
+
+    @cached_property
+    def counted(self) -> Ints:
+        """The tokens that have a cell, ascending."""
+        return read_only(np.arange(self.size) if self.bare is None else np.flatnonzero(~self.bare))
+
+    @property
     @abstractmethod
     def positions(self) -> Floats:
         """Points in a Euclidean space where near points are near, ``[*shape, dimensions]``."""

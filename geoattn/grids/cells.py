@@ -48,16 +48,22 @@ class CellGrid(SphericalGrid):
         """Points ``[*shape]`` that are there once more and count nothing, or None where none are."""
         return None
 
+    @property
+    def bare(self) -> NDArray[np.bool_] | None:
+        return self.repeats
+
     @cached_property
     def weights(self) -> Floats:
-        """Areas of the cells; 0 at a point that only repeats another, which hides it as a key."""
-        areas = self.areas if self.areas.size else cell_areas(self.xyz, self.corners, self.repeats)
-        return read_only(areas if self.repeats is None else np.where(self.repeats, 0.0, areas))
+        """Areas of the cells; 0 at a point without one, which hides it as a key."""
+        areas = self.areas if self.areas.size else cell_areas(self.xyz, self.corners, self.bare)
+        return read_only(areas if self.bare is None else np.where(self.bare, 0.0, areas))
 
     def _describe(self) -> str:
         """Where the cells lie, and how much of the globe they are."""
         again = 0 if self.repeats is None else int(self.repeats.sum())
-        return describe(self) + (f", {again} points that repeat others count once" if again else "")
+        none = 0 if self.bare is None else int(self.bare.sum()) - again
+        told = f", {again} points that repeat others count once" if again else ""
+        return describe(self) + told + (f", {none} points have no cells" if none else "")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -92,8 +98,8 @@ class Cells(CellGrid, PointSet, kind="cells"):
         return f"{'mesh' if self.is_global else 'region'} of {self.size} cells, {self._describe()}"
 
 
-def cell_areas(points: Floats, corners: Floats, repeats: NDArray[np.bool_] | None = None) -> Floats:
-    """Areas of cells ``corners [*shape, k, 3]`` around ``points [*shape, 3]``, steradians; 0 at ``repeats``.
+def cell_areas(points: Floats, corners: Floats, bare: NDArray[np.bool_] | None = None) -> Floats:
+    """Areas of cells ``corners [*shape, k, 3]`` around ``points [*shape, 3]``, steradians; 0 at ``bare``.
 
     Raises
     ------
@@ -101,7 +107,7 @@ def cell_areas(points: Floats, corners: Floats, repeats: NDArray[np.bool_] | Non
         If cells are folded, do not lie around their points, or overlap.
     """
     signed = signed_areas(corners)
-    counted = np.ones(signed.shape, bool) if repeats is None else ~repeats
+    counted = np.ones(signed.shape, bool) if bare is None else ~bare
     folded = counted & ~(signed * np.sign(np.median(signed[counted])) > 0)
     if folded.any():
         first = tuple(map(int, np.argwhere(folded)[0]))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geoattn.grids.base import SphericalGrid
 from geoattn.grids.sphere import Floats, Ints
@@ -97,6 +98,8 @@ class Source:
         self.variables: dict[str, Any] = {str(name): data.coords[name] for name in data.coords}
         self.is_dataset = hasattr(data, "data_vars")
         self.variables |= {str(name): data[name] for name in getattr(data, "data_vars", ())}
+        #: what may be missing over land
+        self.fields = [data[name] for name in data.data_vars] if self.is_dataset else [data]
         self.sizes: dict[str, int] = {str(dim): int(size) for dim, size in data.sizes.items()}
         #: of the sphere that a mesh lies on, metres, where the file says it; 1 of a unit sphere
         attrs = getattr(data, "attrs", {})
@@ -131,6 +134,21 @@ class Source:
                 values = np.asarray(variable.transpose(*dims).values, dtype=np.float64)
                 return name, values, str(variable.attrs.get("units", ""))
         return None
+
+    def empty(self, dims: tuple[str, ...]) -> NDArray[np.bool_] | None:
+        """Where no field on these dimensions has a value, ``[*dims]``, at the first place along others.
+
+        Of those that miss any; None if there is none.
+        """
+        empty: NDArray[np.bool_] | None = None
+        for field in self.fields:
+            if not set(dims) <= set(map(str, field.dims)) or field.dtype.kind != "f":
+                continue
+            first = field.isel({dim: 0 for dim in field.dims if str(dim) not in dims}).transpose(*dims)
+            missing = np.isnan(first.values)
+            if missing.any():  # what is everywhere, such as bounds, says nothing of land
+                empty = missing if empty is None else empty & missing
+        return empty
 
     def bounds(self, coordinate: Coordinate) -> tuple[str, Floats] | None:
         """Name and values of the bounds that a coordinate refers to, if they are there, in degrees.

@@ -20,7 +20,8 @@ class Curvilinear(CellGrid, kind="curvilinear"):
 
     Corners are ``[rows + 1, columns + 1]``, where cells meet, ``[rows, columns, 4]``, around each, or empty
     where they lie in the middle between four points. Columns may close around the globe, rows fold onto
-    themselves, and points be there several times, as in tripolar ocean grids: they count once.
+    themselves, and points be there several times, as in tripolar ocean grids: they count once. A point that
+    all four corners lie at has no cell, and counts nothing.
 
     Examples
     --------
@@ -44,6 +45,15 @@ class Curvilinear(CellGrid, kind="curvilinear"):
     @cached_property
     def repeats(self) -> NDArray[np.bool_] | None:
         found = (self._kept != np.arange(self.size)).reshape(self.shape)
+        return found if found.any() else None
+
+    @cached_property
+    def bare(self) -> NDArray[np.bool_] | None:  # type: ignore[override]
+        if self.corner_latitudes.ndim < 3:
+            return self.repeats
+        given = unit_vectors(self.corner_latitudes, self.corner_longitudes)
+        found = np.asarray((np.abs(given - self.xyz[:, :, None]) < 1e-12).all((2, 3)))
+        found = found if self.repeats is None else found | self.repeats
         return found if found.any() else None
 
     @cached_property

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from geoattn.grids.base import SphericalGrid
 from geoattn.grids.coordinates import Coordinate, Match, Source, steradians
 from geoattn.grids.coverage import RegionError
 from geoattn.grids.curvilinear import Curvilinear
-from geoattn.grids.regional import regional
+from geoattn.grids.regional import regional, without_cells
 from geoattn.grids.sphere import Floats
 
 
@@ -37,7 +38,7 @@ def from_region(
     if given is not None:
         areas, rule = steradians(*given, source.radius), f"cell areas in {given[0]!r}"
     try:
-        grid = regional(lats.values, lons.values, corners, areas)
+        grid = _with_land(source, lats, lons, corners, areas)
     except ValueError as error:
         if corners is not None or areas is not None:
             error.add_note(
@@ -47,7 +48,27 @@ def from_region(
         raise
     if isinstance(grid, Curvilinear) and grid.repeats is not None:
         rule += f"; {int(grid.repeats.sum())} points that repeat others count once"
+    if isinstance(grid, Curvilinear) and grid.bare is not None:
+        none = grid.size - grid.counted.size - (0 if grid.repeats is None else int(grid.repeats.sum()))
+        rule += f"; {none} points without a value have no cells" if none else ""
     return Match(grid, dims, rule, 0.0, max(lats.rounding, lons.rounding))
+
+
+def _with_land(
+    source: Source,
+    lats: Coordinate,
+    lons: Coordinate,
+    corners: tuple[Floats, Floats] | None,
+    areas: Floats | None,
+) -> SphericalGrid:
+    """The region; where bounds are no cells at points that hold no value, without these."""
+    try:
+        return regional(lats.values, lons.values, corners, areas)
+    except ValueError:
+        if corners is None or corners[0].ndim != 3 or (land := source.empty(lats.dims)) is None:
+            raise
+        fewer = without_cells(lats.values, lons.values, corners, land)
+        return regional(lats.values, lons.values, fewer, areas)
 
 
 def _check_neighbors(axis: Coordinate) -> None:

@@ -66,13 +66,14 @@ def local_linear(query_grid: Grid, key_grid: Grid, most: int = 48) -> Stencil:
     """
     dimensions = _dimensions(query_grid, key_grid)
     points = query_grid.positions.reshape(-1, dimensions)
-    sources = key_grid.positions.reshape(-1, dimensions)
+    counted = key_grid.counted  # copies of a point surround nothing
+    sources = key_grid.positions.reshape(-1, dimensions)[counted]
     tree = cKDTree(sources)
     keys: Ints = np.zeros((len(points), 0), dtype=np.int64)
     weights: Floats = np.zeros((len(points), 0))
     open_rows, count = np.arange(len(points)), 3
-    while len(open_rows) and count < min(most, key_grid.size):
-        count = min(2 * count, most, key_grid.size)
+    while len(open_rows) and count < min(most, len(counted)):
+        count = min(2 * count, most, len(counted))
         distance, near = tree.query(points[open_rows], k=np.arange(1, count + 1))
         offset = sources[near] - points[open_rows, None]
         if isinstance(query_grid, SphericalGrid):  # onto the tangent plane
@@ -83,7 +84,7 @@ def local_linear(query_grid: Grid, key_grid: Grid, most: int = 48) -> Stencil:
         keys, weights = np.pad(keys, wider), np.pad(weights, wider)
         keys[open_rows], weights[open_rows] = near, found
         open_rows = open_rows[~sound]
-    return Stencil(keys, weights / weights.sum(-1, keepdims=True))
+    return Stencil(counted[keys], weights / weights.sum(-1, keepdims=True))
 
 
 def _linear_weights(distance: Floats, offset: Floats) -> tuple[Floats, NDArray[np.bool_]]:

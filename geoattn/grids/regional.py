@@ -13,8 +13,9 @@ from geoattn.grids.cells import Cells
 from geoattn.grids.checks import numbers
 from geoattn.grids.curvilinear import Curvilinear
 from geoattn.grids.points import Points, points
+from geoattn.grids.polygons import inside, signed_areas
 from geoattn.grids.regional_latlon import RegionalLatLon, edges_between
-from geoattn.grids.sphere import Floats, wrap_longitude
+from geoattn.grids.sphere import Floats, unit_vectors, wrap_longitude
 
 Region: TypeAlias = RegionalLatLon | Curvilinear | Cells | Points
 
@@ -46,9 +47,9 @@ def regional(
     corners
         Latitudes and longitudes of the cells' corners. For axes ``[rows + 1]`` and ``[columns + 1]``, or the
         bounds ``[rows, 2]`` and ``[columns, 2]`` of each; for arrays ``[rows + 1, columns + 1]``, where cells
-        meet, or ``[rows, columns, 4]``, around each; for lists ``[n, k]``. Without them, cells end halfway
-        to their neighbors; the outermost reach as far outward as inward, and along axes no further than a
-        pole.
+        meet, or ``[rows, columns, 4]``, around each, all at the point where that has no cell; for lists
+        ``[n, k]``. Without them, cells end halfway to their neighbors; the outermost reach as far outward as
+        inward, and along axes no further than a pole.
     areas
         Steradians of each point, of the grid's shape, instead of those of the cells.
 
@@ -204,7 +205,7 @@ def _of_array(
         )
     grid = Curvilinear(lat, wrap_longitude(lon), north, east, _NONE if areas is None else areas)
     if north.ndim == 3:
-        _check_joined(grid.corners, grid.repeats)
+        _check_joined(grid.corners, grid.bare)
     return grid
 
 
@@ -254,19 +255,49 @@ def _check_points(lat: Floats, lon: Floats) -> None:
             )
 
 
-def _check_joined(corners: Floats, repeats: NDArray[np.bool_] | None) -> None:
-    """Refuse arrays of cells whose neighbors do not meet in a side; ``repeats`` have no cells."""
+def without_cells(
+    lat: Floats, lon: Floats, corners: tuple[Floats, Floats], where: NDArray[np.bool_]
+) -> tuple[Floats, Floats]:
+    """Corners ``[rows, columns, 4]`` without the cells that close around no point or meet no neighbor.
+
+    Only ``where`` that may be: over land the cells of ocean models are often none.
+    """
+    xyz, around = unit_vectors(lat, lon), unit_vectors(*corners)
+    signed = signed_areas(around)
+    wrong = ~(signed * np.sign(np.median(signed)) > 0) | ~inside(xyz, around)
+    for a, b in _BESIDE:
+        apart = _apart(around[a], around[b])
+        wrong[a] |= apart
+        wrong[b] |= apart
+    wrong &= where
+    north, east = (
+        np.where(wrong[..., None], at[..., None], of) for at, of in zip((lat, lon), corners, strict=True)
+    )
+    return north, east
+
+
+_ALL, _AFTER, _BEFORE = slice(None), slice(1, None), slice(-1)
+#: places in an array of cells and in that of their neighbors, along rows and columns
+_BESIDE = (((_AFTER, _ALL), (_BEFORE, _ALL)), ((_ALL, _AFTER), (_ALL, _BEFORE)))
+
+
+def _apart(one: Floats, other: Floats) -> NDArray[np.bool_]:
+    """Which cells ``[…, 4, 3]`` do not have two corners in common."""
+    size = np.linalg.norm(one - np.roll(one, 1, axis=-2), axis=-1).max(-1)
+    gaps = np.linalg.norm(one[..., :, None, :] - other[..., None, :, :], axis=-1).min(-1)
+    apart: NDArray[np.bool_] = (gaps <= 1e-3 * size[..., None]).sum(-1) < 2
+    return apart
+
+
+def _check_joined(corners: Floats, bare: NDArray[np.bool_] | None) -> None:
+    """Refuse arrays of cells whose neighbors do not meet in a side; ``bare`` points have none."""
     apart = []
-    there = np.ones(corners.shape[:2], bool) if repeats is None else ~repeats
-    whole, after, before = slice(None), slice(1, None), slice(-1)
-    for a, b in (((after, whole), (before, whole)), ((whole, after), (whole, before))):
+    there = np.ones(corners.shape[:2], bool) if bare is None else ~bare
+    for a, b in _BESIDE:
         both = there[a] & there[b]
         one, other = corners[a][both], corners[b][both]
         chosen = np.random.default_rng(0).permutation(len(one))[:20_000]
-        one, other = one[chosen], other[chosen]
-        size = np.linalg.norm(one - np.roll(one, 1, axis=1), axis=-1).max(1)
-        gaps = np.linalg.norm(one[:, :, None] - other[:, None], axis=-1).min(2)
-        apart.append((gaps <= 1e-3 * size[:, None]).sum(1) < 2)
+        apart.append(_apart(one[chosen], other[chosen]))
     wrong = np.concatenate(apart)
     if wrong.any():
         raise ValueError(

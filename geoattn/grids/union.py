@@ -49,6 +49,11 @@ class GridUnion(PointSet, kind="grid_union"):
         """The points of the first grid that are there, flat indices ``[m]``: tokens 0 to m − 1."""
         return read_only(np.flatnonzero(self.left))
 
+    @property
+    def bare(self) -> NDArray[np.bool_] | None:
+        none = self.second.bare
+        return None if none is None else np.append(np.zeros(len(self.kept), bool), none)
+
     @cached_property
     def lat(self) -> Floats:
         return np.asarray(self.join(self.first.lat, self.second.lat))

@@ -38,19 +38,21 @@ class Nearest(Neighborhood, kind="nearest"):
 
         from geoattn.neighborhoods.boxes import BoxTree
 
-        _, keys = self._points
+        keys = self._points[1][self.key_grid.counted]
         return cKDTree(keys), BoxTree(keys)
 
     def rows(self, queries: Index) -> Rows:
         from geoattn.neighborhoods._kernels import keep_nearest
 
         by_rank, by_distance = self._trees
-        points, keys = self._points[0][queries], self._points[1]
+        points, counted = self._points[0][queries], self.key_grid.counted
+        keys = self._points[1][counted]
         kth = by_rank.query(points, k=[self.k])[0][:, 0]
         farther = kth * (1 + RELATIVE_TIE) + ABSOLUTE_TIE
         closer = np.maximum(kth * (1 - RELATIVE_TIE) - ABSOLUTE_TIE, 0.0)
         indptr, candidates = by_distance.within(points, farther**2)
-        return Rows(*keep_nearest(indptr, candidates, points, keys, closer**2, self.k))
+        indptr, nearest = keep_nearest(indptr, candidates, points, keys, closer**2, self.k)
+        return Rows(indptr, counted[nearest].astype(np.int32))
 
     @cached_property
     def counts(self) -> Index:
@@ -71,7 +73,8 @@ def nearest(query_grid: Grid, key_grid: Grid | None = None, *, k: int) -> Neares
     Ties go to the lower key number. Distances are tied where they differ from that of the k-th
     nearest key by less than 1e-9 of it (or 1e-12, for points that coincide), so that a symmetric
     grid gives the same answer whatever the rounding: all keys closer than that are seen, and the
-    lowest-numbered of the tied ones fill the rest.
+    lowest-numbered of the tied ones fill the rest. Points without a cell, such as copies of others, are no
+    keys.
 
     Parameters
     ----------
@@ -79,7 +82,7 @@ def nearest(query_grid: Grid, key_grid: Grid | None = None, *, k: int) -> Neares
         Two spherical grids, or two Cartesian grids with open axes of one origin; one grid means
         self-attention, where each query is its own nearest key.
     k
-        Number of keys, from 1 to ``key_grid.size``.
+        Number of keys, from 1 to ``key_grid.size``, less those without a cell.
 
     Raises
     ------
@@ -106,8 +109,8 @@ def nearest(query_grid: Grid, key_grid: Grid | None = None, *, k: int) -> Neares
             f"{query_grid!r} and {key_grid!r}; on periodic axes use window(grid, size), on a product "
             "of grids product(window(…), nearest(…), …)"
         )
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= key_grid.size:
-        raise ValueError(f"k must be a whole number from 1 to the {key_grid.size} keys, got {k!r}")
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= len(key_grid.counted):
+        raise ValueError(f"k must be a whole number from 1 to the {len(key_grid.counted)} keys, got {k!r}")
     return Nearest(query_grid, key_grid, int(k))
 
 

@@ -359,8 +359,9 @@ def _computed(flat: NDArray[Any]) -> np.dtype[Any]:
 
 def _check_within(source: SphericalGrid, target: SphericalGrid) -> None:
     """Refuse targets that a region does not reach: what is said of them would be made up."""
-    distance, nearest = cKDTree(source.xyz.reshape(-1, 3)).query(target.xyz.reshape(-1, 3))
-    outside = int((distance > REACH * np.sqrt(source.weights.reshape(-1)[nearest])).sum())
+    counted = source.counted
+    distance, nearest = cKDTree(source.xyz.reshape(-1, 3)[counted]).query(target.xyz.reshape(-1, 3))
+    outside = int((distance > REACH * np.sqrt(source.weights.reshape(-1)[counted[nearest]])).sum())
     if outside:
         raise RegionError(
             f"{outside} of the {target.size} points of the {target!r} lie outside of the {source!r}: take a "

@@ -84,10 +84,11 @@ def conservative(source: SphericalGrid, target: SphericalGrid, normalisation: st
 
 def _nearest(source: SphericalGrid, target: SphericalGrid) -> csr_array:
     """Weight 1 for the nearest source point; of several as near, the first."""
-    tree = cKDTree(source.xyz.reshape(-1, 3))
-    distance, near = tree.query(target.xyz.reshape(-1, 3), k=np.arange(1, min(8, source.size) + 1))
+    counted = source.counted
+    tree = cKDTree(source.xyz.reshape(-1, 3)[counted])
+    distance, near = tree.query(target.xyz.reshape(-1, 3), k=np.arange(1, min(8, len(counted)) + 1))
     tied = distance <= distance[:, :1] * (1.0 + 1e-9) + 1e-12
-    chosen = np.where(tied, near, source.size).min(axis=1)
+    chosen = np.where(tied, counted[near], source.size).min(axis=1)
     ends = np.arange(target.size + 1)
     return csr_array((np.ones(target.size), chosen, ends), shape=(target.size, source.size))
 

@@ -106,6 +106,7 @@ class Pairing:
                 "ga.xarray.weights(ds)"
             )
         taken = area if isinstance(area, xarray.DataArray) else weights(forecast, by=by)
+        taken = _at_levels(taken, forecast, "weights") if by_name else taken
         dims = tuple(map(str, taken.dims))
         self.names = on_grid(forecast, dims)
         if not self.names:
@@ -113,6 +114,7 @@ class Pairing:
                 f"{name!r} of {v.dtype} over {v.dims}" for name, v in forecast.data_vars.items()
             )
             raise ValueError(f"no variable of the forecast holds real numbers over {dims}: there is {kinds}")
+        _refuse_others(forecast, self.names, dims)
         self.area = _given_weights(taken, forecast[self.names[0]]) if by_name else taken
         for name in self.names:
             check_numbers(forecast[name], "forecast" if "forecast" in arrays else f"forecast[{name!r}]")
@@ -315,6 +317,7 @@ def _same_names(
     other: xarray.Dataset, forecast: xarray.Dataset, dims: tuple[str, ...], what: str
 ) -> xarray.Dataset:
     """``other``, once the coordinates of dimensions of the same name are known to be equal."""
+    other = _at_levels(other, forecast, what)
     for dim in dims:
         if dim not in other.dims:
             raise ValueError(
@@ -322,6 +325,33 @@ def _same_names(
             )
         check_axis(dim, other[dim].values, forecast[dim].values, what, "forecast")
     return other
+
+
+def _at_levels(other: Any, forecast: xarray.Dataset, what: str) -> Any:
+    """What has levels, at those of the forecast, each by its label."""
+    for dim in other.dims:
+        if dim in other.coords and dim in forecast.dims and is_level(forecast, str(dim)):
+            found = matched(other, str(dim), forecast[dim], what)
+            other = other.isel({dim: found}).assign_coords({dim: forecast[dim].values})
+    return other
+
+
+def _refuse_others(forecast: xarray.Dataset, names: Sequence[str], dims: tuple[str, ...]) -> None:
+    """Refuse numbers elsewhere than on the points that are averaged over: nothing is dropped unsaid."""
+    others = [
+        str(name)
+        for name, variable in forecast.data_vars.items()
+        if variable.dims
+        and variable.dtype.kind in "biuf"
+        and name not in names
+        and not describes_grid(forecast, name)
+    ]
+    if others:
+        told = ", ".join(f"{name!r} over {forecast[name].dims}" for name in others)
+        raise ValueError(
+            f"the forecast's {told} lies not on the points {dims} that are averaged over: leave it out, "
+            f"forecast.drop_vars({others})"
+        )
 
 
 def _renamed(ds: xarray.Dataset, names: Mapping[str, str]) -> xarray.Dataset:
