@@ -270,3 +270,40 @@ def test_meshes_are_lists(refused_by):
     with refused_by("grids/mesh.py", "lat and lon must be equally long lists") as said:
         ga.grids.mesh(lat, lon, (lat, lon))
     assert said.run("ga.grids.regional(", lat=lat, lon=lon).shape == lat.shape
+
+
+# --- written --------------------------------------------------------------------------------------------
+
+
+def test_edges_of_a_mesh_are_written_and_read():
+    globe = ga.grids.icosahedral(2)
+    lat, lon = ga.grids.sphere.lat_lon(ga.grids.voronoi.voronoi_corners(globe.xyz))
+    options = {"edges": globe.edges[::2]}
+    for mesh in (
+        ga.grids.mesh(globe.lat, globe.lon, areas=globe.weights, **options),
+        ga.grids.mesh(globe.lat, globe.lon, corners=(lat, lon), **options),
+    ):
+        written = ga.xarray.coordinates(mesh)
+        found = ga.grids.recognise(written)
+        assert "the network 'mesh'" in found.basis
+        assert type(found.grid) is type(mesh)
+        np.testing.assert_array_equal(found.grid.edges, mesh.edges)
+        np.testing.assert_allclose(found.grid.weights, mesh.weights, rtol=1e-12)
+        coarse = ga.grids.equiangular(7, 12)
+        ds = ga.xarray.coordinates(coarse).assign(t=(("latitude", "longitude"), coarse.lat))
+        moved = ga.xarray.regrid(ds, mesh)
+        np.testing.assert_array_equal(ga.grids.from_xarray(moved).edges, mesh.edges)
+        alone = ga.xarray.regrid(ds.t, mesh)  # an array has no room for edges
+        assert ga.grids.from_xarray(alone).size == mesh.size
+
+
+def test_an_array_moves_to_a_region_without_its_bounds():
+    globe, region = (
+        ga.grids.equiangular(19, 36),
+        ga.grids.regional(np.arange(10.0, 30.0), np.arange(20.0, 40.0)),
+    )
+    ds = ga.xarray.coordinates(globe).assign(t=(("latitude", "longitude"), globe.lat))
+    assert ga.grids.from_xarray(ga.xarray.regrid(ds.t, region)) == region
+    both = ga.xarray.regrid(ds, region)
+    assert {"latitude_bounds", "longitude_bounds"} <= set(both.coords)
+    np.testing.assert_array_equal(both.t, ga.xarray.regrid(ds.t, region))

@@ -82,6 +82,8 @@ def _ugrid(source: Source) -> Found | None:
             f"grids. Leave those of one: ga.grids.recognise(ds.drop_vars({others}))"
         )
     location = next(iter(used), "face" if "face_node_connectivity" in attrs else "node")
+    if location == "node" and (network := _network(source, name, attrs)):
+        return network
     if location not in ("face", "node") or "face_node_connectivity" not in attrs:
         raise ValueError(
             f"the variables lie on the {location}s of the mesh {name!r}, which have no areas. Say what each "
@@ -110,6 +112,21 @@ def _ugrid(source: Source) -> Found | None:
     areas = np.bincount(nodes[there], np.repeat(share, there.sum(1)), len(node_lat))
     rule = "equal shares of the faces around each node"
     return Found(basis, node_dim, node_lat, node_lon, None, edges, np.asarray(areas), rule)
+
+
+def _network(source: Source, name: str, attrs: dict[str, Any]) -> Found | None:
+    """Nodes and the edges between them, where bounds or areas, but no faces, tell what nodes stand for."""
+    if "face_node_connectivity" in attrs or attrs.get("edge_node_connectivity") not in source.variables:
+        return None
+    lat, lon, dim = _pair(source, str(attrs["node_coordinates"]))
+    axes = [source.coordinate("node", each) for each in str(attrs["node_coordinates"]).split()]
+    found = {axis.name: source.bounds(axis) for axis in axes}
+    north, east = (found[each] for each in sorted(found, key=lambda each: "lon" in each.lower()))
+    corners = (north[1], east[1]) if north and east else None
+    if corners is None and source.areas((dim,)) is None:
+        return None
+    edges = _table(source, str(attrs["edge_node_connectivity"]), attrs.get("edge_dimension"))
+    return Found(f"the network {name!r}", dim, lat, lon, corners, edges)
 
 
 def _pair(source: Source, names: str) -> tuple[Floats, Floats, str]:

@@ -109,7 +109,13 @@ def regrid(
     if isinstance(ds, xarray.DataArray):
         bare = ds.drop_vars([n for n, c in ds.coords.items() if set(c.dims) & set(report.dims)])
         moved = one(bare, "field")
-        return moved.assign_coords(coords.coords).assign_attrs(note)
+        # of an array alone: bounds and edges have dimensions that it lacks
+        fitting = {
+            n: c.variable
+            for n, c in coords.coords.items()
+            if set(c.dims) <= set(moved.dims) and c.attrs.get("cf_role") != "mesh_topology"
+        }
+        return moved.assign_coords(fitting).assign_attrs(note)
     names = on_grid(ds, report.dims)
     for name, variable in ds.data_vars.items():
         if set(variable.dims) & set(report.dims) and name not in names and not describes_grid(ds, name):
@@ -121,12 +127,11 @@ def regrid(
     old += [n for n, v in ds.variables.items() if "grid_mapping_name" in v.attrs]
     rest = ds.drop_vars([*old, *names])
     bare = ds.drop_vars([n for n in old if n in ds.coords])
-    moved = rest.assign({name: one(bare[name], f"ds[{name!r}]") for name in names}).assign_coords(
-        coords.coords
-    )
+    moved = rest.assign({name: one(bare[name], f"ds[{name!r}]") for name in names})
     moved = moved.assign(coords.data_vars)
     order = [n for n in ds.data_vars if n in moved.data_vars]
-    return moved[[*order, *coords.data_vars]].assign_attrs({**ds.attrs, **note})
+    chosen = moved[[*order, *coords.data_vars]]  # which leaves out bounds and edges
+    return chosen.assign_coords(coords.coords).assign_attrs({**ds.attrs, **note})
 
 
 def _regrid_array(

@@ -17,11 +17,12 @@ from geoattn.grids import (
     Icosahedral,
     LatLonGrid,
     Lobatto,
+    Points,
     ReducedGaussian,
     RegionalLatLon,
     SphericalGrid,
 )
-from geoattn.grids.sphere import lat_lon
+from geoattn.grids.sphere import Ints, lat_lon
 
 LATITUDE = {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north"}
 LONGITUDE = {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east"}
@@ -52,7 +53,23 @@ def coordinates(grid: SphericalGrid) -> xarray.Dataset:
     # those are known by their points
     if not isinstance(grid, ReducedGaussian | Icosahedral | CubedSphere):
         found = found.assign_coords(cell_area=(dims, np.array(grid.weights), AREA))
-    return found
+    return _with_edges(found, grid.links) if isinstance(grid, Points) else found
+
+
+def _with_edges(found: xarray.Dataset, links: Ints) -> xarray.Dataset:
+    """The coordinates, and the edges of a mesh that has its own, as UGRID has those of a network."""
+    if not len(links):
+        return found
+    topology = {
+        "cf_role": "mesh_topology",
+        "topology_dimension": 1,
+        "node_coordinates": "latitude longitude",
+        "edge_node_connectivity": "mesh_edges",
+    }
+    table = {"cf_role": "edge_node_connectivity", "start_index": 0}
+    return found.assign_coords(
+        mesh=((), np.int32(0), topology), mesh_edges=(("mesh_edge", "mesh_end"), np.array(links), table)
+    )
 
 
 @coordinates.register
@@ -97,7 +114,7 @@ def _(grid: Curvilinear | Cells) -> xarray.Dataset:
             found = found.assign_coords({f"{name}_bounds": ((*dims, "corner"), bounds[i])})
     if grid.areas.size:
         found = found.assign_coords(cell_area=(dims, np.array(grid.areas), AREA))
-    return found
+    return _with_edges(found, grid.links) if isinstance(grid, Cells) else found
 
 
 @coordinates.register
