@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
-from scipy.spatial import cKDTree
 
-from geoattn._shipped import shipped
-from geoattn.grids.base import SphericalGrid
 from geoattn.grids.coordinates import POINTS_CALL, Coordinate, Match, Source, check_areas, rounded_up
 from geoattn.grids.coverage import Hole, RegionError, hole
-from geoattn.grids.cube import cubed_sphere
 from geoattn.grids.from_region import from_region
-from geoattn.grids.healpix import healpix
-from geoattn.grids.icosahedral import icosahedral
 from geoattn.grids.points import Points
 from geoattn.grids.polygons import signed_areas
-from geoattn.grids.reduced import reduced_gaussian
 from geoattn.grids.repeats import distinct
 from geoattn.grids.seams import kept_copies, surrounded
-from geoattn.grids.sphere import Floats, Ints, unit_vectors, wrap_longitude
+from geoattn.grids.sphere import unit_vectors, wrap_longitude
+from geoattn.grids.structured import candidates, distance, permutation
 
 #: a point where columns close and rows fold is there at most so often
 MOST_COPIES = 4
@@ -33,8 +25,8 @@ def from_points(
     shape = lats.values.shape
     spacing = float(np.degrees(np.sqrt(4.0 * np.pi / lats.values.size)))
     accepted = max(tolerance * spacing, lats.rounding, lons.rounding)
-    structured = list(_candidates(lats.values.size))
-    near = [(_distance(g, lats.values, lons.values), g) for g in structured if g.shape == shape]
+    structured = list(candidates(lats.values.size))
+    near = [(distance(g, lats.values, lons.values), g) for g in structured if g.shape == shape]
     if near:
         deviation, grid = min(near, key=lambda found: found[0])
         if deviation <= accepted:
@@ -61,7 +53,7 @@ def from_points(
     _check_covers_the_globe(source, lats, lons, use_areas)
     areas, rule = np.empty(0), "spherical Voronoi areas"
     for grid in structured:
-        if (tokens := _permutation(grid, lats.values.ravel(), lons.values.ravel(), accepted)) is not None:
+        if (tokens := permutation(grid, lats.values.ravel(), lons.values.ravel(), accepted)) is not None:
             areas, rule = grid.weights.ravel()[tokens], f"those of the {grid!r}, in the file's order"
             break
     if use_areas and (given := source.areas(lats.dims)):
@@ -74,48 +66,6 @@ def from_points(
         areas=areas,
     )
     return Match(points, lats.dims, rule, 0.0, accepted)
-
-
-def _candidates(size: int) -> Iterator[SphericalGrid]:
-    """Structured grids of that size."""
-    number = round((np.sqrt(size + 81.0) - 9.0) / 2.0)  # an octahedral grid O<k> has 4 k (k + 9) points
-    if number > 0 and 4 * number * (number + 9) == size:
-        yield reduced_gaussian(f"O{number}")
-    for table in (shipped("grids") / "tables").glob("N*.json"):
-        if (grid := reduced_gaussian(table.stem)).size == size:
-            yield grid
-    nside = round(np.sqrt(size / 12.0))
-    if nside > 0 and 12 * nside**2 == size:
-        yield healpix(nside, "ring")
-        if nside & (nside - 1) == 0:
-            yield healpix(nside, "nested")
-    level = round(np.log(max(size - 2, 1) / 10.0) / np.log(4.0))
-    if level >= 0 and 10 * 4**level + 2 == size:
-        yield icosahedral(level)
-    side = round(np.sqrt(size / 6.0))
-    if side > 0 and 6 * side**2 == size:
-        yield cubed_sphere(side)
-        yield cubed_sphere(side, "equal-edge")
-        yield cubed_sphere(side, "equal-edge", rotation=0.0)
-
-
-def _distance(grid: SphericalGrid, lat: Floats, lon: Floats) -> float:
-    """The largest distance between the grid's points and these, in degrees, by its two components."""
-    north = float(np.abs(grid.lat - lat).max())
-    if north > 10.0:  # not this grid: spare the rest
-        return north
-    east = np.abs((grid.lon - lon + 180.0) % 360.0 - 180.0) * np.cos(np.radians(lat))
-    return max(north, float(east.max()))
-
-
-def _permutation(grid: SphericalGrid, lat: Floats, lon: Floats, accepted: float) -> Ints | None:
-    """The grid's token at each of these points, if they are its points in another order."""
-    if np.abs(np.sort(lat) - np.sort(grid.lat, axis=None)).max() > accepted:
-        return None
-    chords, tokens = cKDTree(grid.xyz.reshape(-1, 3)).query(unit_vectors(lat, lon))
-    if np.degrees(chords.max()) > accepted or len(np.unique(tokens)) < len(tokens):
-        return None
-    return np.asarray(tokens, dtype=np.int64)
 
 
 def _check_not_flattened(lats: Coordinate, lons: Coordinate) -> None:
