@@ -24,6 +24,18 @@ def crew():
     crew.close()
 
 
+@pytest.fixture(scope="module")
+def on_the_reference(crew):
+    """Here and in the crew the specification attends: what is tested is what travels."""
+    from parallel_model_jobs import on_the_reference
+
+    for on in (True, False):
+        crew(on_the_reference, on)
+        on_the_reference(on)
+        if on:
+            yield
+
+
 @pytest.fixture
 def refused_by():
     """``with refused_by(file, fragment) as said`` gives a message, all of whose code must be carried out."""

@@ -24,14 +24,14 @@ PATIENCE = 180
 class Crew:
     """``crew(function, …)`` runs a function of a module in every process, and lists what each returns."""
 
-    def __init__(self, n: int):
+    def __init__(self, n: int, backend: str = "gloo"):
         self.n = n
         context = mp.get_context("spawn")
         self._folder = tempfile.TemporaryDirectory()
         file = Path(self._folder.name) / "store"
         self._ends = [context.Pipe() for _ in range(n)]
         self._processes = [
-            context.Process(target=_work, args=(rank, n, str(file), theirs), daemon=True)
+            context.Process(target=_work, args=(rank, n, str(file), theirs, backend), daemon=True)
             for rank, (_, theirs) in enumerate(self._ends)
         ]
         for process, (_, theirs) in zip(self._processes, self._ends, strict=True):
@@ -76,11 +76,13 @@ class Crew:
         self._folder.cleanup()
 
 
-def _work(rank: int, n: int, file: str, end: Any) -> None:
+def _work(rank: int, n: int, file: str, end: Any, backend: str) -> None:
     faulthandler.enable()
     torch.set_num_threads(1)
     patience = timedelta(seconds=PATIENCE)
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=n, timeout=patience)
+    if backend == "nccl":
+        torch.cuda.set_device(rank)
+    dist.init_process_group(backend, init_method=f"file://{file}", rank=rank, world_size=n, timeout=patience)
     while (job := end.recv()) is not None:
         module, name, arguments = job
         try:

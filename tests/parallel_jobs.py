@@ -247,6 +247,28 @@ def counted(n: int, hood: Any, sizes: dict[str, Any]) -> tuple[int, int, int] | 
     return forward, sum(came) - forward, int(told.received[part.rank])
 
 
+def kept(n: int, hood: Any) -> tuple[int, int] | None:
+    """Bytes of a call's operands, results and what it keeps of others beside; and of the first two alone."""
+    group = group_of(n)
+    if group is None:
+        return None
+    part, case = ga.parallel.partition(hood, group), problem(hood, dim=32, dim_v=32)
+    leaves = Leaves.of(case)
+    q, k, v, _ = (x.detach().requires_grad_() if isinstance(x, Tensor) else x for x in leaves.local(part))
+    held: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        if x.is_floating_point():
+            held[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        out, lse = ga.parallel.attention(q, k, v, part, return_lse=True)
+    for x in (ends := (q, k, v, out, lse)):
+        pack(x)
+    return sum(held.values()), sum(x.nbytes for x in ends)
+
+
 def repeated(n: int, hood: Any) -> bool | None:
     """Whether outputs and gradients are the same bits when all is done again."""
     group = group_of(n)
@@ -310,6 +332,29 @@ def gathered(n: int, hood: Any) -> None:
     assert torch.equal(full, x)
     (full * x * (part.rank + 1)).sum().backward()
     assert torch.allclose(local.grad, part.shard_keys(x) * n * (n + 1) / 2)
+
+
+def on_device(device: str) -> None:
+    """Both exchanges, some messages empty and some processes without tokens, on a kind of device."""
+    group = dist.group.WORLD
+    n = group.size()
+    sphere, coarse = ga.grids.gaussian(8, 16), ga.grids.healpix(2)
+    disc = ga.geodesic(sphere, radius=30.0)
+    owners = [np.arange(grid.size) % max(n - 1, 1) for grid in (sphere, coarse)]
+    apart = Cut(n, (sphere, coarse), (owners[0].astype(np.int16), (n - 1 - owners[1]).astype(np.int16)))
+    problems: list[tuple[Any, dict[str, Any], Cut | None]] = [
+        (disc, {"key_bias": True, "scale": True, "relation": True}, None),
+        (ga.everything(sphere), {"heads": 2 * n, "key_bias": True}, None),
+        (ga.nearest(sphere, coarse, k=4), {"kv_heads": 1}, apart),
+    ]
+    wrong = []
+    for hood, options, cut in problems:
+        case = problem(hood, dtype=torch.float32, **options)
+        tensors = {name: getattr(case, name).to(device) for name in ("q", "k", "v", "grad_out", "grad_lse")}
+        there = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in case.options.items()}
+        part = ga.parallel.partition(hood, group, cut)
+        wrong += compare(dataclasses.replace(case, **tensors, options=there), part)
+    assert not wrong, "\n".join(wrong)
 
 
 def refused(name: str) -> str:

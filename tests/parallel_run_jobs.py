@@ -16,6 +16,9 @@ from parallel_jobs import group_of
 from parallel_model_jobs import averaged, error
 
 import geoattn as ga
+from geoattn.tasks.depth import experiment as depth
+from geoattn.tasks.panoramas import experiment as panoramas
+from geoattn.tasks.segmentation import experiment as segmentation
 from geoattn.tasks.settings import ModelSettings
 from geoattn.tasks.shallow_water import experiment
 from geoattn.training import FitConfig
@@ -52,6 +55,21 @@ def train(folder: Path, output: Path, domain: int, steps: int = 10, rounds: int 
         dist.barrier()
     found = json.loads((output / "metrics.json").read_text())["rounds"]
     return [{name: row[name] for name in ("step", "train_loss", "val_loss")} for row in found]
+
+
+def learn(folder: Path, name: str, domain: int) -> Any:
+    """The lines of the metrics of a toy of segmentation or depth, without times."""
+    made = panoramas.Settings(
+        data=panoramas.DataSettings(nlat=8, nlon=16, training=4, validation=2, test=1),
+        model=ModelSettings(dim=8, depth=1, num_heads=2, radius=50.0, patch=2, stages=1, features=2),
+        fit=FitConfig(steps=4, validate_every=2, batch_size=2, accelerator="cpu", domain=domain),
+    )
+    task = {"segmentation": segmentation, "depth": depth}[name]
+    task.train(made, folder)
+    if dist.is_initialized():
+        dist.barrier()
+    assert ga.models.load(folder / "model.pt")[0].config.grid == made.data.grid
+    return json.loads((folder / "metrics.json").read_text())["rounds"]
 
 
 def train_until_one_dies(folder: Path, output: Path, step: int) -> None:

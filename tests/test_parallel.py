@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -231,6 +233,20 @@ def test_what_is_selected_are_the_edges_between_selected_tokens(hood):
     assert np.array_equal(some.key_grid.weights, hood.key_grid.weights.reshape(-1)[tokens[1]])
     if hood.kind != "window":
         assert np.array_equal(some.query_grid.lat, hood.query_grid.lat.reshape(-1)[tokens[0]])
+
+
+def test_what_is_kept_grows_with_the_tokens_that_are_selected():
+    """And not with the grid, of which each of many processes selects a few."""
+    hood, tokens = ga.window(ga.grids.cartesian((1000, 1000)), 3), np.arange(500_000, 502_000, dtype=np.int32)
+    selected(ga.window(ga.grids.cartesian((9, 9)), 3), tokens[:5] % 81, tokens[:5] % 81).rows(np.arange(3))
+    tracemalloc.start()
+    try:
+        rows = selected(hood, tokens, tokens).rows(np.arange(len(tokens)))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(rows.indices) == 2000 * 3 * 2  # two of three rows are among them
+    assert most < hood.query_grid.size  # bytes
 
 
 def test_all_tokens_are_the_whole_with_its_symmetries():

@@ -14,7 +14,6 @@ pytest.importorskip("lightning", reason="the jobs beside these train")
 if not dist.is_available():
     pytest.skip("this torch has no torch.distributed", allow_module_level=True)
 
-import parallel_model_jobs  # noqa: E402
 import parallel_run_jobs as jobs  # noqa: E402
 from forecasts import prepared  # noqa: E402
 
@@ -23,13 +22,7 @@ import geoattn as ga  # noqa: E402
 ASKED = {"times": ["2001-01-01", "2001-01-02"], "members": 2, "steps": 3, "batch_size": 3}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _on_the_reference(crew):
-    crew(parallel_model_jobs.on_the_reference, True)
-    parallel_model_jobs.on_the_reference(True)
-    yield
-    crew(parallel_model_jobs.on_the_reference, False)
-    parallel_model_jobs.on_the_reference(False)
+pytestmark = pytest.mark.usefixtures("on_the_reference")
 
 
 @pytest.fixture(scope="module")

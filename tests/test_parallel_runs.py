@@ -26,13 +26,7 @@ from geoattn.xarray import Schema, Windows, statistics  # noqa: E402
 GRID = ga.grids.gaussian(8, 16)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _on_the_reference(crew):
-    crew(parallel_model_jobs.on_the_reference, True)
-    parallel_model_jobs.on_the_reference(True)
-    yield
-    crew(parallel_model_jobs.on_the_reference, False)
-    parallel_model_jobs.on_the_reference(False)
+pytestmark = pytest.mark.usefixtures("on_the_reference")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +50,17 @@ def test_shallow_water_learns_as_on_one_process(crew, one, domain):
     models = [ga.models.load(folder / name / "model.pt")[0] for name in ("one", f"domain-{domain}")]
     for a, b in zip(*(model.state_dict().values() for model in models), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["segmentation", "depth"])
+def test_panoramas_are_learned_as_on_one_process(crew, tmp_path, name):
+    """Losses, and the scores of whole panoramas."""
+    true = jobs.learn(tmp_path / "one", name, 1)
+    for found in crew(jobs.learn, tmp_path / "four", name, 4):
+        for a, b in zip(found, true, strict=True):
+            names = [key for key in b if key == "train_loss" or key.startswith("val_")]
+            assert len(names) > 7
+            assert [a[key] for key in names] == pytest.approx([b[key] for key in names], rel=1e-5)
 
 
 def test_when_one_is_killed_the_others_end_and_any_number_goes_on(one):

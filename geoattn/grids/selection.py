@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from geoattn.grids.base import Grid, read_only
 from geoattn.grids.sphere import Floats, Ints
 
+#: points of the whole grid that share a page of their places
+_PAGE = 64
+
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Selection(Grid, kind="selection"):
@@ -47,9 +50,9 @@ class Selection(Grid, kind="selection"):
     def weights(self) -> Floats:
         return self._of(self.grid.weights)
 
-    @cached_property
+    @property
     def positions(self) -> Floats:
-        return self._of(self.grid.positions)
+        return self._of(self.grid.positions)  # used once, for an order: not worth the memory
 
     def lattice(self) -> Ints:
         return self.grid.lattice()[self.tokens]
@@ -69,12 +72,24 @@ class Selection(Grid, kind="selection"):
         """Unit vectors, ``[n, 3]``, likewise."""
         return self._of(self.grid.xyz)  # type: ignore[attr-defined]
 
+    def places(self, tokens: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Where points of the whole grid stand here, −1 where they are not selected."""
+        pages, places = self._pages
+        found: NDArray[np.int32] = places[pages[tokens // _PAGE], tokens % _PAGE]
+        return found
+
     @cached_property
-    def places(self) -> NDArray[np.int32]:
-        """Where each point of the whole grid stands here, −1 where it is not selected; ``[grid.size]``."""
-        places = np.full(self.grid.size, -1, np.int32)
-        places[self.tokens] = np.arange(len(self.tokens), dtype=np.int32)
-        return read_only(places)
+    def _pages(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The inverse of ``tokens``: the page of each run of points, and the places on the pages.
+
+        All runs without a selected point share page 0, so that memory goes with the points that are selected.
+        """
+        used = np.unique(self.tokens // _PAGE)
+        pages = np.zeros(-(-self.grid.size // _PAGE), np.int32)
+        pages[used] = np.arange(1, len(used) + 1)
+        places = np.full((len(used) + 1, _PAGE), -1, np.int32)
+        places[pages[self.tokens // _PAGE], self.tokens % _PAGE] = np.arange(len(self.tokens))
+        return pages, places
 
     def __repr__(self) -> str:
         return f"{self.size} points of {self.grid!r}"

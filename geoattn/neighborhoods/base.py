@@ -182,11 +182,12 @@ class Restricted(Neighborhood, kind="restricted"):
     hidden_keys: NDArray[np.bool_]
 
     def rows(self, queries: Index) -> Rows:
-        indptr, indices = self.hood.rows(queries)
+        hidden = self.hidden_queries[queries]
+        indptr, indices = self.hood.rows(queries[~hidden])
         visible = ~self.hidden_keys[indices]
-        visible &= np.repeat(~self.hidden_queries[queries], np.diff(indptr))
-        kept = np.concatenate(([0], np.cumsum(visible)))
-        return Rows(kept[indptr], indices[visible])
+        kept = np.concatenate(([0], np.cumsum(visible)))[indptr]
+        # hidden queries begin where the one before them ends
+        return Rows(kept[np.concatenate(([0], np.cumsum(~hidden)))], indices[visible])
 
     @property
     def rotation(self) -> Rotation | None:

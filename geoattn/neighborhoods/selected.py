@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from geoattn.grids.base import Grid
 from geoattn.grids.selection import Selection
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.rows import Index, Rows
@@ -24,7 +23,7 @@ class Selected(Neighborhood, kind="selected"):
 
     def rows(self, queries: Index) -> Rows:
         indptr, keys = self.hood.rows(self.query_grid.tokens[queries].astype(np.int64))
-        places = self.key_grid.places[keys]
+        places = self.key_grid.places(keys)
         here = places >= 0
         if not here.all():
             indptr = np.concatenate(([0], np.cumsum(here)))[indptr]
@@ -51,13 +50,16 @@ def selected(hood: Neighborhood, queries: NDArray[np.int32], keys: NDArray[np.in
     Itself where all are listed as they come: it then keeps the symmetries that plans live on.
     """
     if all(
-        np.array_equal(tokens, np.arange(grid.size))
+        len(tokens) == grid.size and np.array_equal(tokens, np.arange(grid.size))
         for tokens, grid in ((queries, hood.query_grid), (keys, hood.key_grid))
     ):
         return hood
-    return Selected(select(hood.query_grid, queries), select(hood.key_grid, keys), hood)
+    return select(hood, queries, keys)
 
 
-def select(grid: Grid, tokens: NDArray[np.int32]) -> Selection:
-    """Some points of a grid."""
-    return Selection(grid, tokens.astype(np.int32))
+def select(hood: Neighborhood, queries: NDArray[np.int32], keys: NDArray[np.int32]) -> Selected:
+    """The same, whatever is listed."""
+    of_queries = of_keys = Selection(hood.query_grid, queries.astype(np.int32, copy=False))
+    if hood.key_grid != hood.query_grid or not np.array_equal(keys, queries):
+        of_keys = Selection(hood.key_grid, keys.astype(np.int32, copy=False))
+    return Selected(of_queries, of_keys, hood)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -163,24 +163,23 @@ class _Sum(torch.autograd.Function):
         return pick(gradient, ctx.picked), None
 
 
-def travel(tensors: Sequence[Tensor], picked: Picked, route: Route) -> Callable[[], list[Tensor]]:
-    """Send tokens of ``tensors [B, size, …]`` to those who need them, together where they have one dtype.
+def travel(tensors: Sequence[Tensor], route: Route) -> Callable[[], list[Tensor]]:
+    """Send ``tensors [B, tokens, …]``, tokens in the order of their destinations.
+
+    Those of one dtype travel together.
 
     Returns
     -------
     The function that waits for what others send, and returns it as ``[B, tokens, …]`` of each tensor.
     """
-    groups: dict[torch.dtype, list[int]] = {}
-    for place, x in enumerate(tensors):
-        groups.setdefault(x.dtype, []).append(place)
+    groups = _by_dtype(tensors)
     messages = [
-        depart(torch.cat([columns(pick(tensors[place], picked)) for place in places], 1), route)
-        for places in groups.values()
+        depart(torch.cat([columns(tensors[place]) for place in places], 1), route) for places in groups
     ]
 
     def received() -> list[Tensor]:
         found = list(tensors)
-        for message, places in zip(messages, groups.values(), strict=True):
+        for message, places in zip(messages, groups, strict=True):
             widths = [_width(tensors[place]) for place in places]
             parts = torch.split(arrive(message, route), widths, 1)
             for place, rows in zip(places, parts, strict=True):
@@ -188,6 +187,14 @@ def travel(tensors: Sequence[Tensor], picked: Picked, route: Route) -> Callable[
         return found
 
     return received
+
+
+def _by_dtype(tensors: Iterable[Tensor]) -> list[list[int]]:
+    """Places of the tensors of each dtype."""
+    groups: dict[torch.dtype, list[int]] = {}
+    for place, x in enumerate(tensors):
+        groups.setdefault(x.dtype, []).append(place)
+    return list(groups.values())
 
 
 def _width(x: Tensor) -> int:
@@ -221,12 +228,9 @@ def swap(
     -------
     The function that waits for what comes, and returns it for each kind from each process.
     """
-    kinds: dict[torch.dtype, list[int]] = {}
-    for kind, tensors in enumerate(sent):
-        kinds.setdefault(tensors[0].dtype, []).append(kind)
     n = len(sent[0])
     travelling = []
-    for alike in kinds.values():
+    for alike in _by_dtype(tensors[0] for tensors in sent):
         out = [torch.cat([sent[kind][other].reshape(-1) for kind in alike]) for other in range(n)]
         sizes = [[math.prod(shapes[kind][other]) for kind in alike] for other in range(n)]
         route = Route(group, [len(x) for x in out], [sum(size) for size in sizes])

@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from geoattn.backends.base import accumulation_dtype
 from geoattn.grids.base import Grid
-from geoattn.neighborhoods.base import Neighborhood
+from geoattn.neighborhoods.base import Neighborhood, Restricted
 from geoattn.neighborhoods.heads import Heads
 from geoattn.neighborhoods.selected import Selected, select, selected
 from geoattn.parallel import estimate as estimates
@@ -25,7 +25,7 @@ from geoattn.parallel.estimate import Estimate
 from geoattn.parallel.exchange import Picked, Route
 from geoattn.parallel.share import Share, share
 from geoattn.parallel.whole import Order, gather, take
-from geoattn.relations.base import Relation
+from geoattn.relations.base import On, Relation
 from geoattn.relations.selected import Selected as SelectedRelation
 
 
@@ -214,8 +214,7 @@ class Partition:
     def home(self) -> Selected:
         """The edges from own queries to own keys: what local tensors are checked against."""
         grids = self.hood.query_grid, self.hood.key_grid
-        queries, keys = (select(grid, self.cut.tokens(grid, self.here)) for grid in grids)
-        return Selected(queries, keys, self.hood)
+        return select(self.hood, *(self.cut.tokens(grid, self.here) for grid in grids))
 
     def exchange(self, *sizes: Any) -> str:
         """That of an estimate, kept for the next call."""
@@ -225,9 +224,15 @@ class Partition:
 
     @cached_property
     def inner(self) -> Neighborhood:
-        """The edges of the queries whose keys are all at home."""
+        """The edges of the queries whose keys are all at home.
+
+        The others are among the queries too, and see nothing here: so no operand need be copied.
+        """
         own = self.share
-        return selected(self.hood, own.queries[~own.border], own.keys)
+        if not own.border.any():
+            return selected(self.hood, own.queries, own.keys)
+        none = np.zeros(len(own.keys), bool)
+        return Restricted(self.home.query_grid, self.home.key_grid, self.home, own.border, none)
 
     @cached_property
     def outer(self) -> Neighborhood:
@@ -253,15 +258,14 @@ class Partition:
         def tensor(x: np.ndarray) -> Tensor:  # type: ignore[type-arg]
             return torch.as_tensor(x, dtype=torch.int64, device=device)
 
-        inner, outer = np.flatnonzero(~own.border), np.flatnonzero(own.border)
-        back = np.argsort(np.concatenate((inner, outer)), kind="stable")
-        picked = tuple(tensor(np.searchsorted(own.keys, tokens)) for tokens in self._wanted_here)
+        near, *wanted = (
+            tensor(np.searchsorted(own.keys, tokens)) for tokens in (own.near, *self._wanted_here)
+        )
         self._places[device] = found = Places(
-            tensor(inner),
-            tensor(outer),
-            tensor(back),
-            tensor(np.searchsorted(own.keys, own.near)),
-            Picked(len(own.keys), picked),
+            tensor(np.flatnonzero(own.border)),
+            near,
+            Picked(len(own.keys), tuple(wanted)),
+            Picked(len(own.keys), (near, *wanted)),
         )
         return found
 
@@ -270,11 +274,12 @@ class Partition:
 
         It is kept, because compiled programs name it.
         """
-        if not isinstance(hood, Selected):
+        if hood is self.hood:
             return relation
         key = relation.identity, hood.identity
         if key not in self._related:
-            self._related[key] = SelectedRelation(hood, relation)
+            some = SelectedRelation(hood if isinstance(hood, Selected) else self.home, relation)
+            self._related[key] = some if some.hood is hood else On(hood, some)
         return self._related[key]
 
     def orders(self, device: torch.device) -> tuple[Order, Order]:
@@ -296,15 +301,14 @@ class Partition:
 class Places:
     """Rows of local tensors."""
 
-    #: queries whose keys are all at home, and the others
-    inner: Tensor
+    #: queries that see a key of others
     outer: Tensor
-    #: where each query stands among the inner ones followed by the outer ones
-    back: Tensor
-    #: keys that outer queries see
+    #: keys that these see
     near: Tensor
     #: keys that others need
-    picked: Picked
+    wanted: Picked
+    #: both, one after the other
+    near_and_wanted: Picked
 
 
 def partition(

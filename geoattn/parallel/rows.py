@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geoattn.parallel.exchange import travel
+from geoattn.parallel.exchange import pick, travel
 from geoattn.parallel.partition import Partition
 
 
@@ -26,7 +26,7 @@ class Rows:
         route = self.part.route
         if route is None:  # no process needs any
             return x
-        (halo,) = travel((x,), self.part.places(x.device).picked, route)()
+        (halo,) = travel((pick(x, self.part.places(x.device).wanted),), route)()
         return torch.cat((x, halo), 1)
 
     def places(self, tokens: NDArray[np.integer]) -> NDArray[np.int64]:

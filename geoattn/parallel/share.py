@@ -41,7 +41,9 @@ class Share:
 
 def share(hood: Neighborhood, cut: Cut, rank: int) -> Share:
     """What process ``rank`` of a cut has to do with a neighborhood."""
-    queries, keys = cut.tokens(hood.query_grid, rank), cut.tokens(hood.key_grid, rank)
+    queries = keys = cut.tokens(hood.query_grid, rank)
+    if hood.key_grid != hood.query_grid:
+        keys = cut.tokens(hood.key_grid, rank)
     owner = cut.owner(hood.key_grid)
     border, seen, edges = _seen(hood, queries, owner == rank)
     wanted = np.flatnonzero(seen & (owner != rank)).astype(np.int32)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from geoattn.grids.base import Grid
 from geoattn.parallel.cut import Cut
-from geoattn.parallel.exchange import Picked, Route, travel
+from geoattn.parallel.exchange import Picked, Route, pick, travel
 
 
 class Order:
@@ -48,5 +48,6 @@ def gather(x: Tensor, order: Order, group: dist.ProcessGroup, axis: int) -> Tens
         )
     own = torch.arange(counts[rank], device=x.device)
     route = Route(group.group_name, [counts[rank]] * len(counts), counts)
-    (whole,) = travel((x.movedim(axis, 1),), Picked(counts[rank], (own,) * len(counts)), route)()
+    to_each = pick(x.movedim(axis, 1), Picked(counts[rank], (own,) * len(counts)))
+    (whole,) = travel((to_each,), route)()
     return torch.unflatten(whole.index_select(1, order.natural).movedim(1, axis), axis, grid.shape)

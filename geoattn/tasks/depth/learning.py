@@ -28,7 +28,7 @@ class DepthEstimation(PanoramaTask):
         super().__init__(network, grid, DepthScores(grid), config)
 
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:
-        return depth_loss(output[:, 0], truth, self.get_buffer("area"))
+        return depth_loss(output[:, 0], truth, self.area(), self.total)
 
     def to_prediction(self, output: Tensor) -> Tensor:
         return to_depth(output[:, 0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,12 @@ def to_depth(output: Tensor) -> Tensor:
     return TYPICAL_DEPTH * output.clamp(-5.0, 5.0).exp()
 
 
-def depth_loss(output: Tensor, depth: Tensor, area: Tensor) -> Tensor:
+def depth_loss(
+    output: Tensor,
+    depth: Tensor,
+    area: Tensor,
+    total: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Absolute error of the logarithm of depth, averaged over the area of the pixels that have one.
 
     Parameters
@@ -28,7 +35,9 @@ def depth_loss(output: Tensor, depth: Tensor, area: Tensor) -> Tensor:
         Metres, ``[B, *grid.shape]``; :data:`NO_DEPTH` where there is none.
     area
         ``[*grid.shape]``, from :func:`geoattn.tasks.panoramas.area_of`.
+    total
+        Adds up the sums of many processes: see :func:`geoattn.tasks.panoramas.area_mean`.
     """
     valid = depth > NO_DEPTH
     target = (torch.where(valid, depth, TYPICAL_DEPTH) / TYPICAL_DEPTH).log()
-    return area_mean((output - target).abs(), valid, area)
+    return area_mean((output - target).abs(), valid, area, total)

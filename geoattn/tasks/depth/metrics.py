@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from geoattn.grids import SphericalGrid
+from geoattn.nn import Table
+from geoattn.parallel import Shards
 from geoattn.tasks.panoramas.areas import area_of
 
 #: mean of each over pixels; roots are taken at the end
@@ -66,9 +69,26 @@ class DepthScores(Metric):
             alignment,
             average,
         )
-        self.register_buffer("area", area_of(grid), persistent=False)
+        self.area = Table(area_of(grid).numpy(), grid).double()
+        #: adds up the sums of the processes that hold points of the same panoramas
+        self._total: Callable[[Tensor], Tensor] = lambda sums: sums
         # rows: by pixels, by area; columns: the errors, and the weight they are divided by
         self.add_state("sums", torch.zeros(2, len(_ERRORS) + 1, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def divide(self, shards: Shards) -> None:
+        """Score whole panoramas, of which this process holds some points.
+
+        Raises
+        ------
+        ValueError
+            If predictions are aligned by medians, which are no sums.
+        """
+        if self.alignment != "none":
+            raise ValueError(
+                f"alignment={self.alignment!r} takes the median of whole panoramas, and processes hold some "
+                "points each: take alignment='none', or score in one process"
+            )
+        self._total = shards.sum
 
     def update(self, predicted: Tensor, truth: Tensor) -> None:
         """Add depths ``[B, *grid.shape]`` in metres.
@@ -81,7 +101,7 @@ class DepthScores(Metric):
             If shapes do not fit, a panorama has no valid pixel, a prediction is not finite, a true depth is
             NaN, or the median of a prediction is not positive where it is aligned by it.
         """
-        area = self.get_buffer("area")
+        area = self.area()
         for name, depth in (("predicted", predicted), ("truth", truth)):
             if not isinstance(depth, Tensor):
                 raise TypeError(f"{name} must be a tensor, got {type(depth).__name__}")
@@ -98,7 +118,7 @@ class DepthScores(Metric):
             raise ValueError("a true depth is NaN; missing depths must be 0")
         predicted, truth = predicted.double().flatten(1), truth.double().flatten(1)
         valid = (truth >= self.min_depth) & (truth <= self.max_depth)
-        empty = (~valid).all(1).nonzero()
+        empty = (self._total(valid.sum(1)) == 0).nonzero()
         if len(empty):
             raise ValueError(
                 f"panorama {int(empty[0])} of the batch has no depth between {self.min_depth} and "
@@ -118,6 +138,7 @@ class DepthScores(Metric):
         for row, weight in enumerate((valid.double(), valid * area.flatten())):
             sums = torch.cat(((errors * weight).sum(2), weight.sum(1)[None])).T
             if self.average == "images":
+                sums = self._total(sums)
                 sums = _roots(sums / sums[:, -1:])
             self.sums[row] += sums.sum(0)
 

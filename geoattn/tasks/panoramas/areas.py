@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,13 +17,18 @@ def area_of(grid: SphericalGrid) -> Tensor:
     return torch.tensor(grid.shares, dtype=torch.float64)
 
 
-def area_mean(values: Tensor, valid: Tensor, area: Tensor) -> Tensor:
+def area_mean(
+    values: Tensor, valid: Tensor, area: Tensor, total: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """Mean of ``values [B, *grid.shape]`` over the valid points of all samples, each weighted by its area.
 
-    What is not valid may be NaN: it reaches neither the mean nor its gradient.
+    What is not valid may be NaN: it reaches neither the mean nor its gradient. Where many processes hold some
+    of the points each, ``total`` adds up their sums: ``model.shards.sum``.
     """
     weight = area.to(values) * valid
-    return (torch.where(valid, values, 0.0) * weight).sum() / weight.sum()
+    sums = torch.stack(((torch.where(valid, values, 0.0) * weight).sum(), weight.sum()))
+    sums = sums if total is None else total(sums)
+    return sums[0] / sums[1]
 
 
 def rows_of(grid: SphericalGrid) -> Ints:

@@ -16,12 +16,15 @@ from torchmetrics import Metric
 from geoattn import models
 from geoattn._files import write_json
 from geoattn.grids import LatLonGrid, equiangular
+from geoattn.parallel import parallelize
 from geoattn.plot import curves
 from geoattn.tasks.panoramas import RenderedRooms, Sample, Stanford2D3DS
 from geoattn.tasks.panoramas.learning import PanoramaTask
 from geoattn.tasks.panoramas.robustness import Predict, rotation_robustness, score
+from geoattn.tasks.panoramas.samples import Part
 from geoattn.tasks.settings import ModelSettings
 from geoattn.training import Data, FitConfig, fit
+from geoattn.training.processes import is_first, start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,20 +114,18 @@ def train(
     experiment: Experiment, settings: Settings, output: Path, model: nn.Module | None = None
 ) -> PanoramaTask:
     """Train, and write the run's folder; ``model`` takes the place of the settings' own."""
-    data = settings.data
+    data, mesh = settings.data, start(settings.fit)
     module = experiment.task(
         network(experiment, settings) if model is None else model, data.grid, settings.fit
     )
+    training, validation = data.part("train"), data.part("val")
+    if mesh is not None and settings.fit.domain > 1:
+        shards: Any = parallelize(module, mesh["domain"]).shards
+        training, validation = (Part(x, data.grid, shards.tokens()) for x in (training, validation))
     kept = {"task": experiment.name, "data": dataclasses.asdict(data)}
-    fit(
-        module,
-        Data(data.part("train"), data.part("val"), settings.fit),
-        output,
-        settings.fit,
-        kept,
-    )
+    fit(module, Data(training, validation, settings.fit), output, settings.fit, kept)
     module.eval().cpu()
-    if model is None:
+    if model is None and is_first():
         models.save(output / "model.pt", module.network)
     return module
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import lightning
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from geoattn.grids import SphericalGrid
+from geoattn.nn import Table
+from geoattn.parallel import Shards
 from geoattn.tasks.panoramas.areas import area_of
 from geoattn.tasks.panoramas.samples import Sample
 from geoattn.training import FitConfig, optimizers
@@ -43,10 +46,16 @@ class PanoramaTask(lightning.LightningModule):
         config: FitConfig,
     ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.grid = network, grid
         self.config = config
-        self.register_buffer("area", area_of(grid), persistent=False)
+        #: adds up sums over the points of all processes that hold some; None where one holds all
+        self.total: Callable[[Tensor], Tensor] | None = None
+        self.area = Table(area_of(grid).numpy(), grid)
         self.scores = scores
+
+    def divide(self, shards: Shards) -> None:
+        """Work on the points of this process: :func:`geoattn.parallel.parallelize` asks for it."""
+        self.total = shards.sum
 
     @abstractmethod
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:

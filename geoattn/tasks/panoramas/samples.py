@@ -92,6 +92,34 @@ def sample_of(
     )
 
 
+class Part(Dataset[Sample]):
+    """Some points of each panorama of a set, ``[..., n]`` in place of ``[..., *grid.shape]``.
+
+    Parameters
+    ----------
+    whole
+        The set.
+    grid
+        Where its panoramas live.
+    points
+        Flat indices ``[n]``.
+    """
+
+    def __init__(self, whole: Dataset[Sample], grid: SphericalGrid, points: NDArray[np.int32]) -> None:
+        self.whole, self.rank = whole, len(grid.shape)
+        self.points = torch.from_numpy(points.astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.whole)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.whole[index]
+        rgb, depth, label = (
+            x.flatten(-self.rank)[..., self.points] for x in (sample["rgb"], sample["depth"], sample["label"])
+        )
+        return Sample(rgb=rgb, depth=depth, label=label, name=sample["name"])
+
+
 class RenderedRooms(Dataset[Sample]):
     """Panoramas of furnished rooms, rendered when the set is made and kept in memory.
 

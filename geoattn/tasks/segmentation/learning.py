@@ -35,7 +35,7 @@ class Segmentation(PanoramaTask):
 
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:
         weights = self.get_buffer("weights").expand(output.shape[1])
-        return segmentation_loss(output, truth, self.get_buffer("area"), weights)
+        return segmentation_loss(output, truth, self.area(), weights, self.total)
 
     def to_prediction(self, output: Tensor) -> Tensor:
         return output.argmax(1)

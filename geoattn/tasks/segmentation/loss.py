@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,13 @@ from geoattn.tasks.panoramas.classes import CLASSES, UNLABELLED
 from geoattn.tasks.panoramas.labels import classes_of
 
 
-def segmentation_loss(scores: Tensor, label: Tensor, area: Tensor, weights: Tensor | None = None) -> Tensor:
+def segmentation_loss(
+    scores: Tensor,
+    label: Tensor,
+    area: Tensor,
+    weights: Tensor | None = None,
+    total: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Cross entropy, averaged over the area of the labelled pixels.
 
     Parameters
@@ -27,6 +33,8 @@ def segmentation_loss(scores: Tensor, label: Tensor, area: Tensor, weights: Tens
         ``[*grid.shape]``, from :func:`geoattn.tasks.panoramas.area_of`.
     weights
         A factor for each class, ``[classes]``.
+    total
+        Adds up the sums of many processes: see :func:`geoattn.tasks.panoramas.area_mean`.
 
     Raises
     ------
@@ -36,7 +44,7 @@ def segmentation_loss(scores: Tensor, label: Tensor, area: Tensor, weights: Tens
     label = classes_of("label", label, scores.shape[1])
     valid = label != UNLABELLED
     entropy = F.cross_entropy(scores, torch.where(valid, label, 0), weight=weights, reduction="none")
-    return area_mean(entropy, valid, area)
+    return area_mean(entropy, valid, area, total)
 
 
 def class_weights(grid: SphericalGrid, labels: Iterable[Tensor], power: float = 0.5) -> Tensor:

@@ -8,6 +8,7 @@ from torchmetrics import Metric
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from geoattn.grids import SphericalGrid
+from geoattn.nn import Table
 from geoattn.tasks.panoramas.areas import area_of
 from geoattn.tasks.panoramas.classes import CLASSES, UNLABELLED
 from geoattn.tasks.panoramas.labels import classes_of
@@ -27,6 +28,8 @@ class SegmentationScores(Metric):
     """
 
     full_state_update = False
+    #: processes that hold some points each add up their matrices in the end, as those with other samples do
+    tokenwise = True
     higher_is_better = True
     pixels: Tensor
     areas: Tensor
@@ -34,7 +37,7 @@ class SegmentationScores(Metric):
     def __init__(self, grid: SphericalGrid, classes: int = len(CLASSES)) -> None:
         super().__init__()
         self.classes = classes
-        self.register_buffer("area", area_of(grid), persistent=False)
+        self.area = Table(area_of(grid).numpy(), grid).double()
         for name in ("pixels", "areas"):
             zero = torch.zeros(classes, classes, dtype=torch.float64)
             self.add_state(name, zero, dist_reduce_fx="sum")
@@ -56,7 +59,7 @@ class SegmentationScores(Metric):
         ValueError
             If shapes do not fit, a class does not exist, or a score is NaN.
         """
-        area = self.get_buffer("area")
+        area = self.area()
         if predicted.ndim == truth.ndim + 1 and predicted.shape[1] == self.classes:
             if predicted.is_complex():
                 raise TypeError(f"the classes' scores must be real numbers, got {predicted.dtype}")
