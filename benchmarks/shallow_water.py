@@ -1,26 +1,32 @@
 """Verify the shallow-water solver on the standard test cases, at length.
 
-    python benchmarks/shallow_water.py [--nlat 64 96 128] [--device cpu] [--output results.json]
+    python benchmarks/shallow_water.py [--nlat 32 48 64 96 128] [--device cpu] [--output results.json]
+    python benchmarks/shallow_water.py --references    # T106, once: half an hour on one core
 
 Prints, and writes as JSON: the error of Williamson's steady case 2 after 5 days at four rotation angles;
-of cases 5 (day 15) and 6 (day 10) the error of the height at each resolution against the finest one, next
-to the published errors of a finite-volume model; the drift of the invariants; the growth of Galewsky's
-jet to day 6. The default (T42, T63, T85) is long on a CPU; the stored results are those of
---nlat 32 48 64 (T21, T31, T42).
+of cases 5 (day 15) and 6 (day 10) the error of the height at each resolution, and processor seconds, with the
+classical and with the exponential step, next to the published errors of a finite-volume model; the drift of
+the invariants; the growth of Galewsky's jet to day 6. Errors are against runs at T106 with exponential steps
+at a Courant number of 0.75, whose heights ``--references`` makes and keeps, down to degree 85, in
+``benchmarks/results/shallow_water_references.npz``.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import platform
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import torch
 
 import geoattn as ga
-from geoattn._files import write_json
+from geoattn._files import whole, write_json
 from geoattn.tasks.shallow_water import (
     DAY,
     Case,
@@ -29,9 +35,36 @@ from geoattn.tasks.shallow_water import (
     rossby_haurwitz,
     steady_zonal_flow,
 )
+from geoattn.tasks.shallow_water.solver import Scheme
 
 #: relative l2 error of the height of the icosahedral GME shallow-water model, at 10,242 and 40,962 points
 PUBLISHED = {"williamson 5, day 15": [1.37e-3, 7.2e-4], "williamson 6, day 10": [9.0e-3, 2.9e-3]}
+REFERENCES = Path(__file__).parent / "results" / "shallow_water_references.npz"
+#: name → (case, days)
+CASES: dict[str, tuple[Callable[..., Case], int]] = {
+    "williamson 5, day 15": (mountain, 15),
+    "williamson 6, day 10": (rossby_haurwitz, 10),
+}
+REFERENCE_ROWS, KEPT = 160, 85
+
+
+def make_references() -> None:
+    """Heights of the surface at the end of each case, as coefficients ``[KEPT + 1, KEPT + 1]``."""
+    kept = {}
+    for name, (make, days) in CASES.items():
+        case = make(ga.grids.gaussian(REFERENCE_ROWS, 2 * REFERENCE_ROWS), scheme="exponential")
+        step = case.solver.stable_time_step(case.state, 0.75)
+        start = time.process_time()
+        final = case.solver.run(case.state, days * DAY, save_every=DAY / 2, time_step=step)[-1]
+        drift = {key: f"{float(value):.1e}" for key, value in case.solver.drift(case.state, final).items()}
+        seconds = time.process_time() - start
+        print(
+            f"{name}: T{case.solver.truncation}, steps of {step:.0f} s, {seconds:.0f} s, drift {drift}",
+            flush=True,
+        )
+        kept[name] = surface(case, final)[: KEPT + 1, : KEPT + 1].numpy().astype(np.complex64)
+    with whole(REFERENCES) as path, path.open("wb") as file:
+        np.savez_compressed(file, **kept)
 
 
 def surface(case: Case, state: torch.Tensor) -> torch.Tensor:
@@ -50,12 +83,17 @@ def relative_difference(coarse: torch.Tensor, fine: torch.Tensor) -> float:
 
 
 def integrate(case: Case, days: int) -> tuple[torch.Tensor, dict[str, Any]]:
-    """The final state, and what the run lost."""
-    final = case.solver.run(case.state, days * DAY)[-1]
+    """The final state, what it cost, and what the run lost."""
+    step = case.solver.stable_time_step(case.state)
+    start = time.process_time()
+    final = case.solver.run(case.state, days * DAY, time_step=step)[-1]
+    seconds = time.process_time() - start
     drift = case.solver.drift(case.state, final)
     row: dict[str, Any] = {
         "truncation": case.solver.truncation,
-        "time_step_s": round(case.solver.stable_time_step(case.state), 1),
+        "scheme": case.solver.scheme,
+        "time_step_s": round(step, 1),
+        "processor_s": seconds,
         "drift": {name: float(value) for name, value in drift.items()},
     }
     return final, row
@@ -72,18 +110,24 @@ def steady(grid: ga.grids.Gaussian, **options: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def converge(name: str, cases: list[Case], days: int) -> list[dict[str, Any]]:
-    rows, surfaces = [], []
-    for case in cases:
-        final, row = integrate(case, days)
-        surfaces.append(surface(case, final))
-        rows.append(row)
-    for row, field in zip(rows, surfaces, strict=True):
-        row["height_error"] = relative_difference(field, surfaces[-1]) if row is not rows[-1] else None
-        error = "the reference" if row is rows[-1] else f"l2 error of height {row['height_error']:.2e}"
-        drift = ", ".join(f"{key} {value:+.1e}" for key, value in row["drift"].items())
-        print(f"{name}, T{row['truncation']}: {error}; drift of {drift}")
-    print(f"{name}, published (GME, 10,242 and 40,962 points): {PUBLISHED[name]}")
+def converge(name: str, grids: list[ga.grids.Gaussian], **options: Any) -> list[dict[str, Any]]:
+    make, days = CASES[name]
+    with np.load(REFERENCES) as kept:
+        truth = torch.from_numpy(kept[name]).to(torch.complex128)
+    rows = []
+    print(f"{name}, against T106; published (GME, 10,242 and 40,962 points): {PUBLISHED[name]}")
+    for grid in grids:
+        for scheme in get_args(Scheme):
+            case = make(grid, scheme=scheme, **options)
+            final, row = integrate(case, days)
+            row["height_error"] = relative_difference(surface(case, final).cpu(), truth)
+            rows.append(row)
+            drift = ", ".join(f"{key} {value:+.1e}" for key, value in row["drift"].items())
+            print(
+                f"  T{row['truncation']} {scheme:12} steps of {row['time_step_s']:6.0f} s, "
+                f"{row['processor_s']:7.1f} s, l2 error {row['height_error']:.2e}; drift of {drift}",
+                flush=True,
+            )
     return rows
 
 
@@ -109,24 +153,28 @@ def unstable(grid: ga.grids.Gaussian, **options: Any) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--nlat", type=int, nargs="+", default=[64, 96, 128], help="rows of each grid")
+    parser.add_argument(
+        "--nlat", type=int, nargs="+", default=[32, 48, 64, 96, 128], help="rows of each grid"
+    )
+    parser.add_argument("--references", action="store_true", help="make what errors are measured against")
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent / "results" / "shallow_water.json"
     )
     chosen = parser.parse_args()
+    if chosen.references:
+        make_references()
+        return
     grids = [ga.grids.gaussian(nlat, 2 * nlat) for nlat in sorted(chosen.nlat)]
     options = {"device": chosen.device}
     results = {
         "machine": {"device": chosen.device, "processor": platform.machine(), "torch": torch.__version__},
+        "date": time.strftime("%Y-%m-%d"),
+        "threads": torch.get_num_threads(),
+        "load": os.getloadavg(),
         "published": PUBLISHED,
         "williamson 2, day 5": steady(grids[0], **options),
-        "williamson 5, day 15": converge(
-            "williamson 5, day 15", [mountain(grid, **options) for grid in grids], 15
-        ),
-        "williamson 6, day 10": converge(
-            "williamson 6, day 10", [rossby_haurwitz(grid, **options) for grid in grids], 10
-        ),
+        **{name: converge(name, grids, **options) for name in CASES},
         "galewsky, day 6": unstable(grids[-1], **options),
     }
     write_json(results, chosen.output)
