@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -287,10 +288,12 @@ def test_williamson_6_travels_eastward_and_keeps_its_shape_and_its_symmetry():
 # --- conservation and convergence -------------------------------------------------------------------
 
 
-def surface_error(solver, state, reference_solver, reference):
-    """Relative l2 difference of h + b, by Parseval's identity, the truncated scales included."""
+REFERENCES = Path(__file__).parents[1] / "benchmarks" / "results" / "shallow_water_references.npz"
+
+
+def surface_error(solver, state, truth):
+    """Relative l2 difference of h + b from coefficients, by Parseval's identity, with all their scales."""
     size = solver.truncation + 1
-    truth = reference[0] + reference_solver._ground
     difference = truth.clone()
     difference[:size, :size] -= state[0] + solver._ground
     twice = torch.full((truth.shape[-1],), 2.0, dtype=torch.float64)
@@ -298,20 +301,37 @@ def surface_error(solver, state, reference_solver, reference):
     return float(((difference.abs() ** 2 * twice).sum() / (truth.abs() ** 2 * twice).sum()).sqrt())
 
 
-def test_williamson_5_flow_over_a_mountain_conserves_its_invariants_and_converges():
-    runs = {}
-    for nlat in (16, 24, 48):
-        solver, state = mountain(ga.grids.gaussian(nlat, 2 * nlat))
-        final = solver.run(state, 2 * DAY, time_step=solver.stable_time_step(state, 2.4))[-1]
-        drift = solver.drift(state, final)
-        assert abs(drift["mass"]) < 1e-12
-        assert abs(drift["energy"]) < 1e-5
-        assert abs(drift["potential_enstrophy"]) < 1e-4
-        runs[nlat] = solver, final
-    coarse, medium = (surface_error(*runs[nlat], *runs[48]) for nlat in (16, 24))
-    assert medium < 0.7 * coarse
-    assert medium < 1.4e-3  # what a finite-volume model reaches by day 15 on 10,242 cells
-    assert medium > 1e-5  # and the two runs do differ
+@pytest.mark.parametrize(
+    ("case", "name", "days", "published"),
+    [  # errors of the finite-volume model GME on 10,242 points
+        (mountain, "williamson 5, day 15", 15, 1.37e-3),
+        (rossby_haurwitz, "williamson 6, day 10", 10, 9.0e-3),
+    ],
+)
+def test_standard_cases_come_as_close_to_runs_at_t106_as_published_models(case, name, days, published):
+    """At T21, of 484 coefficients; `benchmarks/shallow_water.py` has finer ones."""
+    solver, state = case(T21, scheme="exponential")
+    with np.load(REFERENCES) as kept:
+        truth = torch.from_numpy(kept[name]).to(torch.complex128)
+    final = solver.run(state, days * DAY)[-1]
+    drift = solver.drift(state, final)
+    assert abs(drift["mass"]) < 1e-12
+    assert abs(drift["energy"]) < 5e-5
+    assert abs(drift["potential_enstrophy"]) < 5e-4
+    error = surface_error(solver, final, truth)
+    assert error < published
+    assert error < 0.2 * surface_error(solver, state, truth)  # and the flow has moved
+    assert error > 1e-4  # further than rounding from a finer run
+
+
+def test_errors_of_a_flow_over_a_mountain_fall_with_resolution():
+    with np.load(REFERENCES) as kept:
+        truth = torch.from_numpy(kept["williamson 5, day 15"]).to(torch.complex128)
+    errors = []
+    for nlat in (16, 32):
+        solver, state = mountain(ga.grids.gaussian(nlat, 2 * nlat), scheme="exponential")
+        errors.append(surface_error(solver, solver.run(state, 15 * DAY)[-1], truth))
+    assert errors[1] < 0.5 * errors[0]
 
 
 @pytest.mark.parametrize("scheme", ["runge-kutta", "exponential"])
