@@ -148,7 +148,7 @@ def generate_trajectories(
         it, divergence is mostly gravity waves, which cross a third of the globe in 12 hours.
     time_step : float, optional
         Longest time step in seconds. By default 2.2 over the frequency of the smallest resolved wave at
-        100 m/s, a bound on the wind and on what gravity waves differ from those in a fluid of mean depth,
+        110 m/s, a bound on the wind and on what gravity waves differ from those in a fluid of mean depth,
         and over that of the planet's rotation.
     dtype, device, truncation
         As for :class:`ShallowWater`. Hyperdiffusion damps the highest degree in 4 hours.
@@ -172,7 +172,7 @@ def generate_trajectories(
         device=device,
     )
     if time_step is None:  # of the configuration alone: no trajectory depends on another of its batch
-        time_step = 2.2 / math.hypot(100.0 * solver.wavenumber, 2 * solver.planet.angular_velocity)
+        time_step = 2.2 / math.hypot(110.0 * solver.wavenumber, 2 * solver.planet.angular_velocity)
     seeds = [(seed, first + index) for index in range(count)]
     state = random_balanced_states(solver, seeds, **flow)
     if filter_hours > 0:

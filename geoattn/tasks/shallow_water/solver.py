@@ -14,7 +14,7 @@ free of aliasing. The mean of a divergence is exactly zero, so mass is conserved
 Time advances by the classical fourth-order Runge–Kutta step, or by an exponential one of the same order that
 integrates gravity waves exactly. Both keep steady states of the truncated equations, and neither has a
 computational mode to filter. The limit of the former is the speed of gravity waves: about 20 minutes at T21,
-10 at T42; that of the latter is the wind, and steps are three to five times as long. Formulation: Williamson
+10 at T42; that of the latter is the wind, and steps are three to four times as long. Formulation: Williamson
 et al. (1992), J. Comput. Phys. 102.
 """
 
@@ -214,14 +214,14 @@ class ShallowWater:
     def stable_time_step(self, state: Tensor, courant: float | None = None) -> float:
         """Seconds a step may take: ``courant`` over the angular frequency of the fastest wave.
 
-        By default 1.5, and 2 for the exponential scheme.
+        By default 1.5, and 1.2 for the exponential scheme, with which errors of standard cases are the same.
 
         The fastest wave is a gravity wave of the highest degree that the wind carries along; for the
         exponential scheme, of its speed only what differs from that in a fluid of mean depth counts, and
         the planet's rotation. Runge–Kutta becomes unstable at 2.8; at 1.5 it damps that wave by 6 % a step.
         """
         if courant is None:
-            courant = 2.0 if self.scheme == "exponential" else 1.5
+            courant = 1.2 if self.scheme == "exponential" else 1.5
         depth = self.to_fields(state)[..., 0, :, :]
         wind, waves = self.wind(state).square().sum(-3).sqrt(), self._wave_speed(depth)
         if self.scheme == "exponential":
