@@ -285,7 +285,7 @@ def bad(change, error, message):
         bad(
             lambda a: a.update(hood="disc"), TypeError, r"must be a neighborhood, got str.*geoattn\.geodesic"
         ),
-        bad(lambda a: a.update(hood=GRID), TypeError, r"must be a neighborhood, got Equiangular"),
+        bad(lambda a: a.update(hood=GRID), TypeError, r"must be a neighborhood, got the equiangular grid"),
         bad(
             lambda a: a.update(q=a["q"][:, :3]), ValueError, r"q must be \[B, 4, 5, H, D\].*\(2, 3, 5, 2, 4\)"
         ),
