@@ -99,7 +99,7 @@ def test_points_are_painted_where_they_are_and_nowhere_else():
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch):
-    monkeypatch.setattr("geoattn.plot.figures.find_spec", lambda name: None)
+    monkeypatch.setattr("geoattn._extras.find_spec", lambda name: None)
     for call in (
         lambda: ga.picture(ga.everything(GRID), 0),
         lambda: plot.curves(None, "x", {"y": {}}),

@@ -165,6 +165,14 @@ def test_commands(refused_by, tmp_path, capsys, monkeypatch):
     assert trained == [tmp_path / "run"]
 
 
+def test_depths_aligned_by_medians_of_panoramas_in_pieces(refused_by):
+    alone = SimpleNamespace(sum=lambda sums: sums)  # of shards, all that scores ask for
+    with refused_by("tasks/depth/metrics.py", "takes the median of whole panoramas") as said:
+        DepthScores(GRID, alignment="median").divide(alone)
+    said.says("alignment='none'")
+    DepthScores(GRID, alignment="none").divide(alone)
+
+
 def test_depths_that_are_not_positive(refused_by):
     truth = torch.ones(1, *GRID.shape)
     with refused_by("tasks/depth/metrics.py", "what is not positive cannot be scaled") as said:
