@@ -3,7 +3,7 @@
 - The reference has a page for each part of the package, made of the names that the part makes public.
 - README, CHANGELOG and the like are pages too, and so are the source files that a page links to: a link to a
   file of the repository leads to it within the site. One that leads nowhere is a warning, and ends the build.
-- What the library refuses is listed from its sources, and pictures of neighborhoods are drawn by itself.
+- What the library refuses is listed from its sources. The gallery, in ``pictured.py``, is executed and drawn.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-import io
 import logging
 import re
 from functools import cache
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import griffe
+import pictured  # beside this file, which mkdocs looks for there
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
@@ -236,98 +236,6 @@ def _defaults() -> Any:
     return DEFAULTS[1:]  # the first are AMD's, in the same places
 
 
-# -- pictures ---------------------------------------------------------------------------------------------
-
-
-@cache
-def pictures() -> dict[str, tuple[str, str, bytes]]:
-    """By name: a title, the code, and the picture of the neighborhood that the code makes."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    import geoattn as ga
-
-    found = {}
-    for name, (title, code, query) in SHOWN.items():
-        values: dict[str, Any] = {"ga": ga}
-        exec(code, values)
-        axes = ga.picture(values["hood"], query)
-        file = io.BytesIO()
-        axes.figure.savefig(file, format="png", dpi=80, bbox_inches="tight")
-        plt.close(axes.figure)
-        found[name] = (title, code, file.getvalue())
-    return found
-
-
-SHOWN: dict[str, tuple[str, str, Any]] = {
-    "disc": (
-        "A disc on the sphere, near a pole",
-        "grid = ga.grids.gaussian(32, 64)\nhood = ga.geodesic(grid, radius=20)",
-        (3, 20),
-    ),
-    "healpix": (
-        "A disc on HEALPix",
-        "grid = ga.grids.healpix(16)\nhood = ga.geodesic(grid, radius=15)",
-        700,
-    ),
-    "nearest": (
-        "The nearest points of another grid",
-        "fine, coarse = ga.grids.equiangular(46, 90), ga.grids.icosahedral(3)\n"
-        "hood = ga.nearest(fine, coarse, k=9)",
-        (20, 30),
-    ),
-    "hops": (
-        "Hops along the edges of a mesh",
-        "mesh = ga.grids.icosahedral(3)\nhood = ga.k_hop(mesh, 3)",
-        100,
-    ),
-    "window": (
-        "A window on a plane, dilated along one axis",
-        "plane = ga.grids.cartesian((24, 32))\nhood = ga.window(plane, (7, 5), dilation=(2, 1))",
-        (5, 16),
-    ),
-    "swin": (
-        "Swin's shifted blocks",
-        "plane = ga.grids.cartesian((24, 32))\n"
-        'hood = ga.window(plane, 8, stride=8, offset=4, boundary="clip")',
-        (13, 13),
-    ),
-    "periodic": (
-        "A window around a periodic axis",
-        "plane = ga.grids.cartesian((24, 32), periodic=(False, True))\nhood = ga.window(plane, 7)",
-        (12, 1),
-    ),
-    "curve": (
-        "A piece of the Hilbert curve",
-        "plane = ga.grids.cartesian((32, 32))\nhood = ga.curve_window(plane, 64)",
-        (13, 18),
-    ),
-}
-
-
-def gallery() -> str:
-    """The page with all pictures: pattern, picture, cost, code."""
-    import geoattn as ga
-
-    lines = [
-        "# Neighborhoods in pictures",
-        "",
-        "Each picture shows the keys that one query sees; what a pattern costs is what its plan says "
-        "(`ga.plans.estimate`), for tiles of 64 × 64 pairs as the GPU kernels take them.",
-        "",
-    ]
-    for name, (title, code, _) in pictures().items():
-        values: dict[str, Any] = {"ga": ga}
-        exec(code, values)
-        hood = values["hood"]
-        cost = str(ga.plans.estimate(hood))
-        lines += [f"## {title}", "", f"![{title}](pictures/{name}.png)", "", "```python", code, "```", ""]
-        lines += ["```text", repr(hood), cost, "```", ""]
-    return "\n".join(lines)
-
-
 # -- what mkdocs calls ------------------------------------------------------------------------------------
 
 
@@ -347,8 +255,10 @@ def on_config(config: Any) -> Any:
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages and pictures that are made by the build."""
     made: dict[str, str | bytes] = {target: (ROOT / source).read_text() for source, target in PAGES.items()}
-    made |= reference() | {"pictures.md": gallery()}
-    made |= {f"pictures/{name}.png": picture for name, (_, _, picture) in pictures().items()}
+    made |= reference()
+    for path in pictured.PAGES:
+        made[path] = pictured.page(path)
+        made |= {f"pictures/{name}.png": entry.picture for name, entry in pictured.made(path).items()}
     for path, content in made.items():
         files.append(File.generated(config, path, content=content))
     page = files.get_file_from_path("troubleshooting.md")

@@ -151,6 +151,44 @@ def test_numbers_are_colors_on_the_sphere_and_in_slices():
         assert found == np.bincount(numbers).tolist()
 
 
+def test_a_bar_tells_the_numbers_of_a_relation():
+    ax = ga.picture(ga.relations.labels(ga.window(PLANE, 3), np.arange(9 * PLANE.size) % 4 * 100), (2, 2))
+    (bar,) = (other for other in ax.figure.axes if other is not ax)
+    ax.figure.canvas.draw()
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["0", "100", "200", "300"]
+    assert bar.get_ylabel() == "number"
+    many = ga.picture(ga.relations.edges(ga.window(PLANE, 5)), (2, 2))
+    labels = [label.get_text() for label in many.figure.axes[-1].get_yticklabels()]
+    first = 25 * (2 * 8 + 2)
+    assert len(labels) == 9
+    assert (labels[0], labels[-1]) == (str(first), str(first + 24))
+
+
+def test_two_lines_are_a_plane():
+    line = ga.grids.cartesian(8)
+    ax = ga.picture(ga.product(ga.window(TIME, 3, causal=True), ga.window(line, 3)), (3, 4))
+    expected = np.zeros((5, 8))
+    expected[1:4, 3:6] = 1
+    assert np.array_equal(ax.images[0].get_array(), expected)
+    assert ax.get_title() == "query (3, 4): 9 keys"
+
+
+def test_what_panels_have_in_common_is_said_once():
+    panels = ga.picture(ga.product(ga.window(TIME, 3), ga.geodesic(SPHERE, radius=20.0)), (3, 100))
+    keys = ga.geodesic(SPHERE, radius=20.0).counts[100]
+    assert panels[0].figure.get_suptitle() == f"query (3, 100): {3 * keys} keys"
+    assert [ax.get_title() for ax in panels] == [f"slice ({time},): {keys} keys" for time in (2, 3, 4)]
+
+
+def test_each_group_of_heads_is_a_panel():
+    panels = ga.picture(ga.heads(ga.window(PLANE, 3), ga.window(PLANE, (1, 8))), (2, 2))
+    assert [ax.images[0].get_array().sum() for ax in panels] == [9, 8]
+    assert [ax.get_title() for ax in panels] == [
+        "heads 1 of 2: query (2, 2): 9 keys",
+        "heads 2 of 2: query (2, 2): 8 keys",
+    ]
+
+
 @pytest.mark.parametrize("query", [48, -1, (6, 0), (0, 0, 0), (3,)])
 def test_queries_outside_the_grid_are_refused(query):
     with pytest.raises(IndexError, match=r"query .* is outside the shape"):

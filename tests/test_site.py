@@ -6,6 +6,8 @@ import importlib
 import inspect
 import re
 import sys
+import types
+import typing
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import remedies
 import torch
 
 import geoattn as ga
+from geoattn._value import KINDS, Value
 
 pytest.importorskip("mkdocs", reason="the site is made by mkdocs")
 pytest.importorskip("griffe", reason="the reference is read by griffe")
@@ -24,7 +27,11 @@ def site():
     spec = importlib.util.spec_from_file_location("site_hooks", DOCS / "site.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(DOCS))  # as mkdocs does
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(DOCS))
     return module
 
 
@@ -68,13 +75,73 @@ def test_a_link_that_leads_nowhere_is_a_warning(site, caplog):
     assert "no_such_file" in caplog.text
 
 
-def test_pictures_come_with_code_that_makes_them(site):
+@pytest.fixture(scope="module")
+def gallery(site):
+    """Every entry with what its code makes, by page and name."""
+    entries = {(page, name): e for page, (*_, es) in site.pictured.PAGES.items() for name, e in es.items()}
+    return {place: (entry, site.pictured.run(entry.code)) for place, entry in entries.items()}
+
+
+def test_every_public_grid_neighborhood_and_relation_is_in_the_gallery(gallery):
+    codes = {page: [e.code for (path, _), (e, _) in gallery.items() if path == page] for page, _ in gallery}
+    for part, page, prefix in (
+        (ga.neighborhoods, "pictures.md", "ga."),
+        (ga.grids, "pictures-grids.md", "ga.grids."),
+        (ga.relations, "pictures-relations.md", "ga.relations."),
+    ):
+        makers = [name for name in part.__all__ if makes_values(getattr(part, name))]
+        assert len(makers) >= 5, makers
+        for name in makers:
+            assert any(f"{prefix}{name}(" in code for code in codes[page]), f"{prefix}{name} is not in {page}"
+
+
+def makes_values(part):
+    """Whether a public name is a function that makes grids, neighborhoods or relations."""
+    if not inspect.isfunction(part):
+        return False
+    told = typing.get_type_hints(part)["return"]
+    kinds = typing.get_args(told) if typing.get_origin(told) in (types.UnionType, typing.Union) else (told,)
+    bases = (ga.grids.Grid, ga.neighborhoods.Neighborhood, ga.relations.Relation, ga.grids.Patches)
+    return any(inspect.isclass(kind) and issubclass(kind, bases) for kind in kinds)
+
+
+#: what one of several processes computes, made by ga.parallel
+OF_PROCESSES = {"selection", "selected", "relation_selected"}
+
+
+def test_every_kind_is_in_the_gallery(gallery):
+    shown = set()
+    for _, values in gallery.values():
+        found = [v for v in values.values() if isinstance(v, Value)]
+        shown |= {c.kind for value in found for c in value.classes()}
+    bases = (ga.grids.Grid, ga.neighborhoods.Neighborhood, ga.relations.Relation)
+    ours = [kind for kind in KINDS if KINDS.claim(kind).owner == "geoattn"]
+    wanted = {kind for kind in ours if issubclass(KINDS[kind], bases)}
+    assert wanted - shown == OF_PROCESSES
+
+
+def test_every_real_model_is_in_the_gallery_with_a_link_to_its_test(site):
+    models = site.pictured.MODELS
+    folder = DOCS.parent / "tests" / "real_models"
+    files = {path.stem.removeprefix("test_") for path in folder.glob("test_*.py")} - {"thirty_lines"}
+    assert len(files) > 10
+    for name in files:
+        assert f"(../tests/real_models/test_{name}.py)" in models[name].words, name
+
+
+def test_pictures_of_the_gallery_are_small_and_come_with_code_and_cost(site):
     pytest.importorskip("matplotlib")
-    text = site.gallery()
-    for name, (title, code, picture) in site.pictures().items():
-        assert picture.startswith(b"\x89PNG")
-        assert f"![{title}](pictures/{name}.png)" in text
-        assert code in text
+    names = [name for *_, entries in site.pictured.PAGES.values() for name in entries]
+    assert len(names) == len(set(names)), "pictures are files of one folder"
+    for path in ("pictures.md", "pictures-relations.md"):
+        text = site.pictured.page(path)
+        for name, made in site.pictured.made(path).items():
+            entry = site.pictured.PAGES[path][2][name]
+            assert made.picture.startswith(b"\x89PNG")
+            assert len(made.picture) < 120_000, (name, len(made.picture))
+            assert f"![{entry.title}](pictures/{name}.png)" in text
+            assert entry.code in text
+            assert made.cost in text
 
 
 def test_the_tables_of_backends_say_what_real_calls_are_told(site):

@@ -22,6 +22,8 @@ def distinct(lat: ArrayLike, lon: ArrayLike) -> Ints:
     lat, lon
         Degrees north and east, of one shape; of arrays with several axes the indices are flat.
 
+    Examples
+    --------
     >>> ga.grids.distinct([10, 20, 10], [0, 5, 360])
     array([0, 1])
     """

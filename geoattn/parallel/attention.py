@@ -71,15 +71,24 @@ def attention(
         Keys ``[B, n_local, H_kv, D]`` and values ``[B, n_local, H_kv, D_v]``: ``part.shard_keys``.
     part
         Made by :func:`geoattn.parallel.partition` of a process group.
-    key_weights, key_bias, key_mask
+    return_lse
+        As in :func:`geoattn.attention`.
+    **options
+        These:
+
+    Other Parameters
+    ----------------
+    key_weights, key_bias, key_mask : Tensor or None
         As in :func:`geoattn.attention`, local: ``[n_local]``, or ``[B, n_local]``.
-    relation
+    relation : Relation or None
         One of the whole neighborhood.
-    relation_bias
+    relation_bias : Tensor or None
         A table for all, the same on every process, or one for each local query,
         ``[B, n_local, H, relation.count]``.
-    scale, return_lse, backend
+    scale : float, Tensor or None
         As in :func:`geoattn.attention`; a tensor is the same on every process.
+    backend : str or None
+        As in :func:`geoattn.attention`.
 
     Returns
     -------

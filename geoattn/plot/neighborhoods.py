@@ -12,21 +12,23 @@ from geoattn.grids.base import Grid, SphericalGrid
 from geoattn.grids.cartesian import Cartesian
 from geoattn.grids.product import ProductGrid
 from geoattn.neighborhoods.base import Neighborhood, require_neighborhood
+from geoattn.neighborhoods.heads import Heads
 from geoattn.plot.figures import require
 from geoattn.relations.base import Relation
 
 SEEN, UNSEEN, QUERY = "#2f6f9f", "#dddddd", "#d1495b"
-#: panels of a product grid in one figure, and points of the background of one sphere
-MOST_PANELS, MOST_POINTS = 9, 20_000
+#: panels of a product grid in one figure, points of the background of one sphere, numbers told of a relation
+MOST_PANELS, MOST_POINTS, MOST_NUMBERS = 9, 20_000, 9
 
 
 def picture(hood: Neighborhood | Relation, query: int | Sequence[int], ax: Any = None) -> Any:
     """Draw the keys that ``query`` sees on the key grid.
 
-    A plane is drawn as cells, a line as a strip, a sphere as an orthographic view from above the
-    query, near enough that the keys fill it. Of a product grid, and of a volume, each slice that
-    holds a seen key is a panel, up to nine. The query is the ring; it is filled in its own slice. Of a
-    relation, keys of one number have one color, from dark to bright as the numbers ascend.
+    A plane is drawn as cells, so is a product of two lines, a line as a strip, a sphere as an orthographic
+    view from above the query, near enough that the keys fill it. Of a product grid, and of a volume, each
+    slice that holds a seen key is a panel, up to nine; so is each group of heads. The query is the ring; it
+    is filled in its own slice. Of a relation, keys of one number have one color, from dark to bright as the
+    numbers ascend, and a colour bar tells which.
 
     Parameters
     ----------
@@ -36,7 +38,7 @@ def picture(hood: Neighborhood | Relation, query: int | Sequence[int], ax: Any =
         Token number, or an index into ``hood.query_grid.shape``.
     ax
         Matplotlib axes for the slice that holds the query (or the first with a key); by default a
-        new figure.
+        new figure. Groups of heads have no slice in common: draw one of ``hood.parts``.
 
     Returns
     -------
@@ -57,6 +59,8 @@ def picture(hood: Neighborhood | Relation, query: int | Sequence[int], ax: Any =
     relation, hood = (hood, hood.hood) if isinstance(hood, Relation) else (None, hood)
     require_neighborhood("hood", hood)
     token = _token(hood.query_grid, query)
+    if isinstance(hood, Heads) and ax is None:
+        return _picture_of_heads(hood, query)
     keys = _slices(hood.key_grid)
     numbers = relation.rows(np.array([token])).numbers if relation else np.zeros(1)
     distinct, rank = np.unique(numbers, return_inverse=True)
@@ -64,6 +68,7 @@ def picture(hood: Neighborhood | Relation, query: int | Sequence[int], ax: Any =
     shade = np.zeros(hood.key_grid.size, np.int64)  # 0 where a key is not seen, else one more than its color
     shade[hood.rows(np.array([token])).indices] = 1 + rank
     at, own_panel = _locate(hood, token, keys)
+    told = f", {len(distinct)} numbers" if relation else ""
 
     panels = np.flatnonzero(shade[keys.tokens].any(axis=1))
     if len(panels) == 0:
@@ -85,11 +90,43 @@ def picture(hood: Neighborhood | Relation, query: int | Sequence[int], ax: Any =
     for axes, panel in zip(grid_of_axes, panels, strict=False):
         draw = _draw_sphere if isinstance(keys.canvas, SphericalGrid) else _draw_plane
         draw(axes, keys.canvas, shade[keys.tokens[panel]], colors, at, own_panel in (panel, None))
-        slice_name = f", slice {keys.names[panel]}" if len(keys.names) > 1 else ""
-        content = f"{np.count_nonzero(shade[keys.tokens[panel]])} keys"
-        content += f", {len(distinct)} numbers" if relation else ""
-        axes.set_title(f"query {query}{slice_name}: {content}", fontsize=10)
+        seen = f"{np.count_nonzero(shade[keys.tokens[panel]])} keys"
+        slice_name = f"slice {keys.names[panel]}" if len(keys.names) > 1 else ""
+        if len(panels) == 1:
+            slice_name, seen = f"query {query}" + f", {slice_name}" * bool(slice_name), seen + told
+        axes.set_title(f"{slice_name}: {seen}", fontsize=10)
+    if len(panels) > 1:  # what they have in common, once
+        axes.figure.suptitle(f"query {query}: {np.count_nonzero(shade)} keys{told}", fontsize=10)
+    if relation and len(distinct):
+        _explain_colors(grid_of_axes[: len(panels)], distinct, colors)
     return grid_of_axes[0] if len(panels) == 1 else grid_of_axes[: len(panels)]
+
+
+def _picture_of_heads(hood: Heads, query: int | Sequence[int]) -> Any:
+    """The neighborhood of each group of heads side by side."""
+    import matplotlib.pyplot as plt
+
+    count = len(hood.parts)
+    _, table = plt.subplots(1, count, figsize=(4.0 * count, 4.0), squeeze=False, layout="constrained")
+    for number, (part, axes) in enumerate(zip(hood.parts, table[0], strict=True), start=1):
+        picture(part, query, axes)
+        axes.set_title(f"heads {number} of {count}: {axes.get_title()}", fontsize=10)
+    return table[0]
+
+
+def _explain_colors(axes: Any, distinct: NDArray[Any], colors: Any) -> None:
+    """A bar with the number that each color stands for; of many numbers, some."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+
+    count = len(distinct)
+    norm = BoundaryNorm(np.arange(count + 1) - 0.5, count)
+    told = np.arange(0, count, -(-count // MOST_NUMBERS))
+    bar = axes[0].figure.colorbar(
+        ScalarMappable(norm, ListedColormap(colors)), ax=list(axes), label="number", shrink=0.7, ticks=told
+    )
+    bar.set_ticklabels([str(number) for number in distinct[told]])
+    bar.ax.tick_params(length=0)
 
 
 class _Slices(NamedTuple):
@@ -110,12 +147,24 @@ def _slices(grid: Grid) -> _Slices:
     canvas = factors[place]
     start = sum(len(factor.shape) for factor in factors[:place])
     stop = start + len(canvas.shape)
+    before = factors[place - 1] if place else None
+    lines = [
+        factor for factor in (before, canvas) if isinstance(factor, Cartesian) and len(factor.shape) == 1
+    ]
+    if len(lines) == 2:
+        start, canvas = start - 1, _plane(*lines)
     if isinstance(canvas, Cartesian) and len(canvas.shape) == 3:
         start, canvas = start + 1, Cartesian(canvas.lengths[1:], canvas.spacing[1:], canvas.periodic[1:])
     axes = list(range(start, stop))
     tokens = np.moveaxis(np.arange(grid.size).reshape(grid.shape), axes, range(-len(axes), 0))
     others = tokens.shape[: tokens.ndim - len(axes)]
     return _Slices(canvas, tokens.reshape(-1, canvas.size), list(np.ndindex(*others)))
+
+
+def _plane(down: Cartesian, right: Cartesian) -> Cartesian:
+    return Cartesian(
+        (*down.lengths, *right.lengths), (*down.spacing, *right.spacing), (*down.periodic, *right.periodic)
+    )
 
 
 def _token(grid: Grid, query: int | Sequence[int]) -> int:
@@ -142,6 +191,7 @@ def _draw_plane(
 ) -> None:
     """Cells of a line or plane, the first axis downward, in units of the spacing."""
     from matplotlib.colors import ListedColormap
+    from matplotlib.ticker import MaxNLocator
 
     assert isinstance(grid, Cartesian)
     lengths, spacing = ((1, *grid.lengths)[-2:], (grid.spacing[0], *grid.spacing)[-2:])
@@ -155,7 +205,10 @@ def _draw_plane(
     if at is not None:
         row, column = (at[0], at[1]) if len(grid.lengths) == 2 else (height / 2, at[0])
         _mark(ax, column, row, own)
-    ax.set_yticks([] if len(grid.lengths) == 1 else ax.get_yticks())
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
+    if len(grid.lengths) == 1:
+        ax.set_yticks([])
     ax.set(xlim=(0, width), ylim=(height, 0))
     for side in ax.spines.values():
         side.set_visible(False)
