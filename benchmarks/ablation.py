@@ -1,309 +1,185 @@
-"""Four geometries, three tasks, three seeds: what each step from the plane to the sphere is worth.
+"""From the plane to the sphere: what each step is worth, in three tasks, beside torch-harmonics' models.
 
-    python benchmarks/ablation.py [--tasks …] [--settings …] [--seeds 0 1 2] [--steps N]
-                                  [--folder runs/ablation] [--output results.json]
+    python benchmarks/ablation.py                  # go on for at most 90 minutes, then the table
+    python benchmarks/ablation.py --status         # what is done, what is left, and how long it takes
+    python benchmarks/ablation.py --table          # only the table, the page and the picture
+    python benchmarks/ablation.py --cost           # seconds of a step of every row, side by side
 
-Each cell is one run of `geoattn train` at equal parameters, steps and data, scored on unseen samples; only
-the geometry of attention differs (geoattn/tasks/geometry.py). Beside them stand predictors that do not
-look, and torch-harmonics' own transformer and SegFormer, as wide as comes closest to the same number of
-parameters, trained by the same loop on the same batches. A cell that is done is not run again.
+A cell is one training and its scores (`ablation_cells.py`). Its result is a file in
+`benchmarks/results/ablation/`, and a cell that has one is not run again: any sitting goes on where the last
+one stopped, on any machine, in this order:
 
-Rooms are seen by cameras held in any attitude, upside down included, and the models are told nothing of
-position: what they know of it they have from the geometry of attention.
+rows      the six settings of geometry, each at the best of three learning rates, five seeds
+peers     torch-harmonics' models at equal time: their own recipe and ours, three seeds
+rotated   the six settings trained on cameras in any attitude, three seeds
+length    half and twice the steps, for two settings: is the validation score flat?
+size      the six settings with discs and windows of half the area, three seeds
+fine      twice the resolution and channels and one more block, two settings, two seeds
+practice  a model for use: rooms of 128×256 on the sphere, three lengths, one seed
+
+Everything in a comparison but the row is the same: grid, features of position, relative position as a learned
+bias for every pair, parameters (up to the bias's own), steps, batches, schedule.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import datetime
-import json
-import math
+import multiprocessing
 import os
-import platform
+import signal
 import sys
-from collections.abc import Callable
-from functools import cache, partial
-from importlib.metadata import version
+import time
+from collections.abc import Iterator, Sequence
+from concurrent import futures
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from ablation_cells import LENGTH, TASKS, Cell, run, steps_of
+from ablation_costs import measure_costs
+from ablation_peers import PEERS
+from ablation_results import chosen_rate, cost_of, length, own_recipe, read, tuning
+from ablation_table import write_table
 
-import geoattn as ga
-from geoattn._files import write_json
-from geoattn.plot import figures
-from geoattn.tasks.depth import experiment as depth
-from geoattn.tasks.geometry import SETTINGS
-from geoattn.tasks.panoramas import Sample
-from geoattn.tasks.panoramas import experiment as panoramas
-from geoattn.tasks.panoramas.robustness import score
-from geoattn.tasks.segmentation import experiment as segmentation
-from geoattn.tasks.settings import ModelSettings
-from geoattn.tasks.shallow_water import experiment as shallow_water
-from geoattn.training import FitConfig
+from geoattn.tasks import geometry
+from geoattn.tasks.shallow_water import experiment as water
 
-PEER = "torch-harmonics"
-WATER_MODEL = ModelSettings(dim=48, depth=3, num_heads=4, radius=25.0, features=2, position="directional")
-WATER_FIT = FitConfig(steps=240, validate_every=80, learning_rate=8e-3)
-
-ROOM_MODEL = ModelSettings(dim=32, depth=2, num_heads=4, patch=2, stages=2, radius=30.0, features=0)
-ROOM_FIT = FitConfig(steps=600, validate_every=200, learning_rate=2e-3)
+SETTINGS: tuple[str, ...] = geometry.SETTINGS
+RESULTS = Path(__file__).parent / "results" / "ablation"
+PARTS = ("rows", "peers", "rotated", "length", "size", "fine", "practice")
+#: settings whose length is tried, and that are run at the larger scale
+TWO = ("plane-periodic", "sphere")
+#: steps of the model for use: a curve, not a point
+PRACTICE = (400, 1600, 6400)
 
 
-class Rooms(panoramas.DataSettings):
-    """Rendered once for all cells."""
+def plan(parts: list[str], tasks: list[str], found: dict[str, Any]) -> Iterator[Cell]:
+    """Every cell of the parts in order; those whose learning rate is not chosen yet are left out."""
 
-    def part(self, split: str, **attitude: Any) -> Dataset[Sample]:
-        return rendered(split, **attitude)
+    def cells(
+        task: str, row: str, seeds: Sequence[int], steps: int | None = None, **what: str
+    ) -> Iterator[Cell]:
+        rate = chosen_rate(task, row, found, RESULTS)
+        steps = length(task, row, RESULTS) if steps is None else steps
+        if rate is not None:
+            yield from (Cell(task, row, steps, rate, seed, **what) for seed in seeds)
 
-
-ROOMS = Rooms(nlat=32, nlon=64, training=2000, validation=16, test=200, tilt=180.0, supersampling=3)
-
-
-@cache
-def rendered(split: str, **attitude: Any) -> Dataset[Sample]:
-    return panoramas.DataSettings.part(ROOMS, split, **attitude)
-
-
-#: the score that decides, and whether more of it is better
-HEADLINE = {
-    "shallow-water": ("error / persistence", False),
-    "segmentation": ("area_mean_iou", True),
-    "depth": ("area_abs_rel", False),
-}
-
-
-# one cell -------------------------------------------------------------------------------------
-
-
-def water_settings(options: argparse.Namespace, fit: FitConfig) -> shallow_water.Settings:
-    data = shallow_water.DataSettings(
-        str(options.folder / "shallow-water-data"), nlat=24, nlon=48, training=24, states=17
-    )
-    return shallow_water.Settings(data, WATER_MODEL, fit, lead_steps=16)
-
-
-def water_cell(settings: shallow_water.Settings, folder: Path, peer: nn.Module | None) -> dict[str, Any]:
-    forecaster = shallow_water.train(settings, folder, peer)
-    result = shallow_water.score(forecaster, settings, folder)
-    write_json(result, folder / "evaluation.json")
-    model, still = (result[f"test_{name}"]["rmse"] for name in ("model", "persistence"))
-    ratios = {channel: np.divide(model[channel], still[channel]) for channel in model}
-    galewsky, still = (result[f"galewsky_{name}"]["rmse"]["vorticity"] for name in ("model", "persistence"))
-    return {
-        "error / persistence": float(np.mean([ratio.mean() for ratio in ratios.values()])),
-        **{f"{channel}, error / persistence": float(ratio.mean()) for channel, ratio in ratios.items()},
-        "galewsky vorticity, error / persistence": float(np.mean(np.divide(galewsky, still))),
-        "below persistence at every lead time": float(result["below_persistence"]),
-        "stable for 200 steps": float(result["stable"]),
-    }
+    rooms = [task for task in tasks if task != "shallow-water"]
+    if "rows" in parts:
+        for task in tasks:
+            for row in SETTINGS:
+                yield from tuning(task, row, RESULTS)
+        for seed, task, row in product(range(5), tasks, SETTINGS):  # what is stopped has whole rows
+            yield from cells(task, row, [seed])
+    if "peers" in parts:
+        for task in tasks:
+            for row in PEERS[task]:
+                yield from tuning(task, row, RESULTS)
+                yield from cells(task, row, range(3))
+                yield from own_recipe(task, row, range(3), RESULTS)
+    if "rotated" in parts:
+        for seed, task, row in product(range(3), rooms, SETTINGS):
+            yield from cells(task, row, [seed], attitude="any")
+    if "length" in parts:
+        for factor, task, row in product((0.5, 2.0), tasks, TWO):
+            yield from cells(task, row, [0], steps_of(factor * LENGTH[task]))
+    if "size" in parts:
+        for seed, task, row in product(range(3), tasks, SETTINGS):
+            yield from cells(task, row, [seed], size="small")
+    if "fine" in parts:
+        for seed, task, row in product(range(2), tasks, TWO):
+            yield from cells(task, row, [seed], scale="fine")
+    if "practice" in parts:
+        for steps, task in product(PRACTICE, rooms):
+            yield Cell(task, "sphere", steps, 2e-3, 0, scale="practice")
 
 
-def room_cell(
-    experiment: panoramas.Experiment, settings: panoramas.Settings, folder: Path, peer: nn.Module | None
-) -> dict[str, Any]:
-    module = panoramas.train(experiment, settings, folder, peer)
-    test = DataLoader(settings.data.part("test"), batch_size=8)
-    empty = partial(experiment.scores, settings.data.grid)
-    return score({"model": module.predict}, test, experiment.truth, empty)["model"]
+def one(cell: Cell, work: Path) -> str:
+    """Run a cell on one thread."""
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    scores = run(cell, work, RESULTS)["scores"]
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in list(scores.items())[:2])
+    return f"{cell.task:14} {cell.name:44} {shown}   {time.perf_counter() - start:.0f} s"
 
 
-def cell(task: str, setting: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Train and score, or read what an earlier run found."""
-    folder = options.folder / task / f"{setting}-{seed}"
-    done = folder / "cell.json"
-    if done.exists():
-        found: dict[str, Any] = json.loads(done.read_text())
-        return found
-    print(f"\n{task}, {setting}, seed {seed}", flush=True)
-    fit = dataclasses.replace(WATER_FIT if task == "shallow-water" else ROOM_FIT, seed=seed)
-    if options.steps:
-        fit = dataclasses.replace(fit, steps=options.steps, validate_every=options.steps)
-    settings: Any = (
-        water_settings(options, fit)
-        if task == "shallow-water"
-        else panoramas.Settings(ROOMS, ROOM_MODEL, fit)
-    )
-    own = setting if setting in SETTINGS else "sphere"
-    settings = dataclasses.replace(settings, model=dataclasses.replace(settings.model, geometry=own))
-    if task == "shallow-water":
-        network, run = shallow_water.network(settings), partial(water_cell, settings, folder)
-    else:
-        experiment = {"segmentation": segmentation, "depth": depth}[task].EXPERIMENT
-        network = panoramas.network(experiment, settings)
-        run = partial(room_cell, experiment, settings, folder)
-    parameters = count(network)
-    peer = None
-    if setting == PEER:
-        torch.manual_seed(seed)
-        peer = equal_peer(task, settings, parameters, network.config.out_channels)
-        parameters = count(peer)
-    result: dict[str, Any] = {"parameters": parameters, **run(peer)}
-    rounds = json.loads((folder / "metrics.json").read_text())["rounds"]
-    result["seconds_per_step"] = min(row["seconds_per_step"] for row in rounds)
-    write_json(result, done)
-    return result
+def sit(parts: list[str], tasks: list[str], minutes: float, workers: int, work: Path) -> None:
+    """Run cells until none is left or the time is over; what is stopped goes on from its last round."""
+    end = time.monotonic() + 60.0 * minutes
+    if "shallow-water" in tasks:  # simulated once, before the processes that read it
+        water.stores(Cell("shallow-water", "sphere", 8, 1e-3, 0).settings(work).data)
+    if {"segmentation", "depth"} & set(tasks):
+        rooms = Cell("depth", "sphere", 8, 1e-3, 0).settings(work).data
+        for split in ("train", "val", "test"):
+            rooms.part(split)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the workers stop as well
+    running: dict[futures.Future[str], str] = {}
+    failed: set[str] = set()
+    pool = futures.ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        while time.monotonic() < end:
+            found = read(RESULTS)
+            taken = found.keys() | set(running.values()) | failed
+            for cell in plan(parts, tasks, found):
+                if len(running) == workers:
+                    break
+                if cell.key not in taken:
+                    taken |= {cell.key}
+                    running[pool.submit(one, cell, work)] = cell.key
+            if not running:
+                break
+            done, _ = futures.wait(running, max(end - time.monotonic(), 0), futures.FIRST_COMPLETED)
+            for future in done:
+                key = running.pop(future)
+                error = future.exception()
+                if error is not None:
+                    failed.add(key)
+                words = future.result() if error is None else f"{key} failed: {type(error).__name__}: {error}"
+                print(f"{time.strftime('%H:%M:%S')}  {words}", flush=True)
+    finally:
+        for process in list(pool._processes.values()):  # they would finish their cells
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+    if failed:
+        raise SystemExit(f"{len(failed)} cells failed: {', '.join(sorted(failed))}")
 
 
-# torch-harmonics' own models --------------------------------------------------------------------
-
-
-def equal_peer(task: str, settings: Any, parameters: int, channels: int) -> nn.Module:
-    """The width whose number of parameters comes closest."""
-    make = partial(water_peer if task == "shallow-water" else room_peer, settings, channels)
-    step = settings.model.num_heads
-    widths = range(step, 40 * step, step)
-    with torch.random.fork_rng():
-        width = min(widths, key=lambda width: abs(count(make(width)) - parameters))
-    return make(width)
-
-
-def water_peer(settings: shallow_water.Settings, channels: int, width: int) -> nn.Module:
-    from torch_harmonics.examples.models import SphericalTransformer
-
-    model = settings.model
-    return SphericalTransformer(
-        img_size=settings.data.grid.shape,
-        grid="legendre-gauss",
-        grid_internal="legendre-gauss",
-        scale_factor=1,
-        in_chans=3,
-        out_chans=channels,
-        embed_dim=width,
-        num_layers=model.depth,
-        num_heads=model.num_heads,
-        normalization_layer="instance_norm",
-        attention_mode="neighborhood",
-        theta_cutoff=math.radians(model.radius),
-        bias=True,
-    )
-
-
-def room_peer(settings: panoramas.Settings, channels: int, width: int) -> nn.Module:
-    from torch_harmonics.examples.models import SphericalSegformer
-
-    model = settings.model
-    return SphericalSegformer(
-        img_size=settings.data.grid.shape,
-        grid="equiangular",  # with poles, as its examples take panoramas: it has no cell-centred grid
-        grid_internal="equiangular",
-        in_chans=3,
-        out_chans=channels,
-        embed_dims=[width * 2**stage for stage in range(model.stages)],
-        heads=[model.num_heads * 2**stage for stage in range(model.stages)],
-        depths=[model.depth] * model.stages,
-        scale_factor=2,
-        drop_path_rate=0.0,
-        attention_mode="neighborhood",
-        theta_cutoff=math.radians(model.radius),
-    )
-
-
-def count(network: nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())
-
-
-# the table --------------------------------------------------------------------------------------
-
-
-def trivial_rows(task: str) -> dict[str, dict[str, float]]:
-    """Scores of what does not look; persistence is 1 by the definition of the score."""
-    if task == "shallow-water":
-        return {"persistence": {"error / persistence": 1.0}}
-    experiment = {"segmentation": segmentation, "depth": depth}[task].EXPERIMENT
-    test = DataLoader(ROOMS.part("test"), batch_size=8)
-    empty: Callable[[], Any] = partial(experiment.scores, ROOMS.grid)
-    return score(panoramas.trivial(experiment, ROOMS), test, experiment.truth, empty)
-
-
-def summary(cells: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation over seeds of everything that was measured."""
-    return {
-        name: {
-            "mean": float(np.mean([c[name] for c in cells])),
-            "spread": float(np.std([c[name] for c in cells], ddof=1)) if len(cells) > 1 else 0.0,
-        }
-        for name in cells[0]
-    }
-
-
-def show(task: str, rows: dict[str, Any], trivial: dict[str, dict[str, float]]) -> None:
-    name, more = HEADLINE[task]
-    print(f"\n{task}: {name}, {'more' if more else 'less'} is better")
-    for setting, row in rows.items():
-        value, seconds = row[name], row["seconds_per_step"]["mean"]
-        size = f"{row['parameters']['mean']:>9,.0f} parameters, {1000 * seconds:6.0f} ms a step"
-        print(f"  {setting:<20}{value['mean']:8.4f} ± {value['spread']:.4f}   {size}")
-        if task == "shallow-water":
-            for check in ("below persistence at every lead time", "stable for 200 steps"):
-                print(f"  {'':<20}{check}: {row[check]['mean']:.0%} of the seeds")
-    for setting, scores in trivial.items():
-        print(f"  {setting:<20}{scores[name]:8.4f}")
-
-
-def draw(results: dict[str, Any], path: Path) -> None:
-    """Every seed a point, every mean a bar; what does not look is a dashed line."""
-    figure = figures.new(4.0 * len(results), 3.6)
-    axes = figure.subplots(1, len(results), squeeze=False)[0]
-    for ax, (task, result) in zip(axes, results.items(), strict=True):
-        name, more = HEADLINE[task]
-        rows = result["rows"]
-        ax.bar(range(len(rows)), [row[name]["mean"] for row in rows.values()], color="0.85")
-        for place, found in enumerate(result["cells"].values()):
-            ax.plot([place] * len(found), [c[name] for c in found], "o", color="tab:blue", markersize=4)
-        heights: dict[float, list[str]] = {}  # predictors that come out alike share a line
-        for trivial, scores in result["trivial"].items():
-            heights.setdefault(round(scores[name], 4), []).append(trivial)
-        for height, names in heights.items():
-            ax.axhline(height, color="0.4", linestyle="--", linewidth=1)
-            place = (len(rows) - 0.5, height)
-            ax.annotate(", ".join(names), place, ha="right", va="bottom", fontsize="small")
-        ax.margins(y=0.12)
-        ax.set_xticks(range(len(rows)), list(rows), rotation=30, ha="right")
-        ax.set_title(
-            f"{task}: {name.replace('_', ' ')}\n{'more' if more else 'less'} is better", fontsize="medium"
-        )
-    figures.save(figure, path, dpi=120)
+def status(tasks: list[str]) -> None:
+    """Cells done and left by part, and the processor time that is left."""
+    found = read(RESULTS)
+    seconds = {(f["cell"]["task"], f["cell"]["row"]): f["seconds_per_step"] for f in found.values()}
+    for part in PARTS:
+        cells = list(plan([part], tasks, found))
+        left = [cell for cell in cells if cell.key not in found]
+        hours = sum(c.steps * (seconds.get((c.task, c.row)) or cost_of(RESULTS, c.task, c.row)) for c in left)
+        known = {cell.scale for cell in left} == {"coarse"}  # other scales have no cost before they have run
+        waiting = f", about {hours / 3600:.1f} hours of one core" if known else ""
+        print(f"{part:8} {len(cells) - len(left):4d} cells done, {len(left):4d} left{waiting}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    every = [*SETTINGS, PEER]
-    parser.add_argument("--tasks", nargs="+", choices=list(HEADLINE), default=list(HEADLINE))
-    parser.add_argument("--settings", nargs="+", choices=every, default=every)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, help="optimiser steps of each cell, for a trial")
-    parser.add_argument("--folder", type=Path, default=Path("runs/ablation"))
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "ablation.json")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--minutes", type=float, default=90.0, help="of this sitting")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="cells at a time")
+    parser.add_argument("--folder", type=Path, default=Path("runs/ablation"), help="data and checkpoints")
+    for flag, words in (("status", "say what is left"), ("table", "no training"), ("cost", "time all steps")):
+        parser.add_argument(f"--{flag}", action="store_true", help=words)
     options = parser.parse_args()
-    results: dict[str, Any] = {
-        "command": " ".join(["python", "benchmarks/ablation.py", *sys.argv[1:]]),
-        "date": datetime.date.today().isoformat(),
-        "machine": {
-            "processor": f"{platform.machine()}, {os.cpu_count()} cores",
-            "threads": torch.get_num_threads(),
-        },
-        "versions": {"geoattn": ga.__version__}
-        | {name: version(name) for name in ("torch", "torch-harmonics", "lightning")},
-        "seeds": options.seeds,
-    }
-    for task in options.tasks:
-        cells: dict[str, list[dict[str, Any]]] = {setting: [] for setting in options.settings}
-        for seed in options.seeds:  # seeds outermost: a run that is stopped has whole rows
-            for setting in options.settings:
-                cells[setting].append(cell(task, setting, seed, options))
-        rows = {setting: summary(found) for setting, found in cells.items()}
-        results[task] = {"rows": rows, "cells": cells, "trivial": trivial_rows(task)}
-        write_json(results, options.output)
-    for task in options.tasks:
-        show(task, results[task]["rows"], results[task]["trivial"])
-    picture = options.output.with_suffix(".png")
-    draw({task: results[task] for task in options.tasks}, picture)
-    print(f"\nEverything is in {options.output}, and drawn in {picture}")
+    if options.cost or not (RESULTS / "cost.json").exists():
+        measure_costs(list(TASKS), RESULTS)
+    if options.cost:
+        return
+    if not options.table:
+        status(options.tasks)
+    if not options.table and not options.status:
+        sit(options.parts, options.tasks, options.minutes, options.workers, options.folder)
+        status(options.tasks)
+    if not options.status:
+        write_table(RESULTS, options.folder)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The benchmark of the four geometries, at toy size: it trains, keeps what is done, tabulates and draws."""
+"""The ablation: its plan, cells that are trained, scored and kept, its statistics, and its tables."""
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 for module, reason in {
@@ -13,80 +13,355 @@ for module, reason in {
     "matplotlib": "the table is drawn",
     "torchmetrics": "panoramas are scored with torchmetrics",
     "xarray": "trajectories are stored with xarray",
+    "zarr": "trajectories are stored as zarr",
 }.items():
     pytest.importorskip(module, reason=reason)
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-SETTINGS = ("plane", "plane-periodic", "sphere-unweighted", "sphere", "torch-harmonics")
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 @pytest.fixture
-def ablation(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def ablation(monkeypatch, tmp_path):
+    """The benchmark with toy data, and its results in a folder of the test."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import ablation
+    import ablation_cells
 
-    small = dataclasses.replace(ablation.ROOMS, nlat=16, nlon=32, training=8, validation=2, test=4)
-    ablation.rendered.cache_clear()
-    monkeypatch.setattr(ablation, "ROOMS", small)
-    monkeypatch.setattr(ablation, "ROOM_MODEL", dataclasses.replace(ablation.ROOM_MODEL, dim=8, depth=1))
-    yield ablation
-    ablation.rendered.cache_clear()
-
-
-def run(ablation, monkeypatch, folder, *arguments):
-    command = ["ablation.py", "--folder", str(folder), "--output", str(folder / "table.json"), *arguments]
-    monkeypatch.setattr(sys, "argv", command)
-    ablation.main()
-    return json.loads((folder / "table.json").read_text())
+    monkeypatch.setattr(ablation, "RESULTS", tmp_path / "results")
+    small = {"training": 8, "validation": 2, "test": 3}
+    rooms = dataclasses.replace(ablation_cells.ROOM_DATA, nlat=16, nlon=32, supersampling=1, **small)
+    water = dataclasses.replace(ablation_cells.WATER_DATA, states=4, training=3, validation=3, test=2)
+    monkeypatch.setattr(ablation_cells, "ROOM_DATA", rooms)
+    monkeypatch.setattr(ablation_cells, "WATER_DATA", water)
+    for name in ("ROOM_MODEL", "WATER_MODEL"):
+        model = dataclasses.replace(getattr(ablation_cells, name), dim=8, depth=1)
+        monkeypatch.setattr(ablation_cells, name, model)
+    return ablation
 
 
-@pytest.mark.parametrize("task", ["segmentation", "depth"])
-def test_all_settings_train_at_equal_size_and_are_not_trained_again(
-    task, ablation, monkeypatch, tmp_path, capfd
+def costs(folder, **of_rows):
+    """A file of costs, in which rows take 0.1 s a step unless said otherwise."""
+    from ablation_cells import TASKS
+    from ablation_peers import PEERS
+
+    from geoattn.tasks.geometry import SETTINGS
+
+    seconds = {task: {row: of_rows.get(row, 0.1) for row in (*SETTINGS, *PEERS[task])} for task in TASKS}
+    keys = {task: {row: [f"{row}: 1.0 keys"] for row in SETTINGS} for task in TASKS}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cost.json").write_text(json.dumps({"seconds_per_step": seconds, "keys": keys}))
+
+
+def found_of(cell, value, sums, folder):
+    """What a cell would have left: all its validation and tests say ``value``."""
+    from ablation_cells import VALIDATION
+
+    tests = ["test"] if cell.task == "shallow-water" else ["upright", "any"]
+    result = {
+        "cell": dataclasses.asdict(cell),
+        "parameters": 1000,
+        "validation": {VALIDATION[cell.task][0]: [[cell.steps, value]]},
+        "seconds_per_step": 0.1,
+        "scores": dict.fromkeys(tests, value),
+        "machine": {"processor": "one"},
+    }
+    path = folder / cell.task / f"{cell.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result))
+    np.savez(path.with_suffix(".npz"), **dict.fromkeys(tests, sums))
+
+
+# the plan ---------------------------------------------------------------------------------------------
+
+
+def test_learning_rates_come_first_and_decide_what_comes_next(ablation):
+    from ablation_cells import LENGTH, RATES, Cell
+    from ablation_results import read
+
+    folder = ablation.RESULTS
+    costs(folder)
+    tasks = ["shallow-water", "segmentation"]
+    first = list(ablation.plan(["rows"], tasks, {}))
+    assert len(first) == 2 * 6 * 3
+    assert {cell.steps for cell in first} == {LENGTH[task] // 4 for task in tasks}
+    assert {cell.seed for cell in first} == {0}
+    assert {(cell.task, cell.rate) for cell in first} == {(task, r) for task in tasks for r in RATES[task]}
+
+    for cell in first:  # of the sphere the middle rate is best, of the plane the largest
+        best = RATES[cell.task][{"sphere": 1, "plane": 2}.get(cell.row, 0)]
+        more = 1.0 if cell.task == "segmentation" else -1.0
+        if cell.row in ("sphere", "plane"):
+            found_of(cell, more * (1.0 if cell.rate == best else 0.5), np.ones((2, 2, 1)), folder)
+    second = list(ablation.plan(["rows"], tasks, read(folder)))[len(first) :]
+    assert len(second) == 2 * 2 * 5  # two rows of two tasks, five seeds; the others wait for their rates
+    assert [cell.seed for cell in second] == sorted(cell.seed for cell in second)
+    for task in tasks:
+        chosen = {cell.row: cell.rate for cell in second if cell.task == task}
+        assert chosen == {"sphere": RATES[task][1], "plane": RATES[task][2]}
+        assert Cell(task, "sphere", LENGTH[task], RATES[task][1], 4) in second
+
+
+def test_a_run_that_ends_in_nan_is_not_the_best(ablation):
+    from ablation_results import chosen_rate, read, tuning
+
+    folder = ablation.RESULTS
+    costs(folder)
+    for cell, value in zip(tuning("depth", "sphere", folder), (np.nan, 0.2, 0.3), strict=True):
+        found_of(cell, value, np.ones((2, 2, 1)), folder)
+    assert chosen_rate("depth", "sphere", read(folder), folder) == 4e-3
+
+
+def test_peers_are_given_the_time_of_the_sphere(ablation):
+    from ablation_cells import LENGTH
+    from ablation_peers import THEIR_RATE
+
+    costs(ablation.RESULTS, SFNO=0.05, LSNO=0.2)
+    cells = list(ablation.plan(["peers"], ["shallow-water"], {}))
+    whole = LENGTH["shallow-water"]
+    own = {cell.row: cell for cell in cells if cell.recipe == "theirs"}
+    assert own["SFNO"].steps == 4 * whole  # half the cost, and batches of half the size
+    assert own["LSNO"].steps == whole
+    assert {cell.rate for cell in own.values()} == {THEIR_RATE["shallow-water"]}
+    assert {cell.steps for cell in cells if cell.row == "LSNO" and cell.recipe == "ours"} == {whole / 8}
+    names = [cell.key for cell in cells]
+    assert len(set(names)) == len(names)
+
+
+# cells ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "what"),
+    [
+        ("segmentation", "sphere", {"attitude": "any"}),
+        ("depth", "S2SegFormer", {"recipe": "theirs"}),
+        ("shallow-water", "plane-reach", {"size": "small"}),
+        ("shallow-water", "LSNO", {}),
+    ],
+)
+def test_a_cell_is_trained_scored_and_kept_with_its_samples(task, row, what, ablation, tmp_path):
+    from ablation_cells import Cell, run, score_of
+    from ablation_results import read, sums_of
+
+    cell = Cell(task, row, 8, 1e-3, 3, **what)
+    result = run(cell, tmp_path / "work", ablation.RESULTS)
+    kept = read(ablation.RESULTS)
+    assert kept == {cell.key: json.loads(json.dumps(result))}
+    assert Cell(**kept[cell.key]["cell"]) == cell
+    sums = sums_of(kept[cell.key], ablation.RESULTS)
+    assert set(sums) == ({"test"} if task == "shallow-water" else {"upright", "any"})
+    for test, parts in sums.items():
+        assert len(parts) == (2 if task == "shallow-water" else 3)
+        assert score_of(task, parts.sum(0)) == pytest.approx(result["scores"][test], rel=1e-5)
+    if task == "shallow-water":
+        scores = json.loads((tmp_path / "work" / task / cell.name / "evaluation.json").read_text())
+        ratios = [
+            np.divide(scores["test_model"]["rmse"][c], scores["test_persistence"]["rmse"][c])
+            for c in ("depth", "vorticity", "divergence")
+        ]
+        assert result["scores"]["test"] == pytest.approx(np.mean(ratios), rel=1e-5)
+
+
+def test_rows_are_equal_but_for_what_they_see(ablation, tmp_path):
+    from ablation_cells import Cell, network
+
+    from geoattn.tasks.geometry import SETTINGS
+
+    for task in ("shallow-water", "depth"):
+        counts = {}
+        for row in SETTINGS:
+            model = network(cell := Cell(task, row, 8, 1e-3, 0), cell.settings(tmp_path))
+            position = sum(p.numel() for name, p in model.named_parameters() if ".position." in name)
+            counts[row] = sum(p.numel() for p in model.parameters()) - position
+            assert position > 0
+        assert len(set(counts.values())) == 1
+
+
+def test_scores_of_rooms_are_those_of_the_metrics(ablation, tmp_path):
+    import torch
+    from ablation_cells import EXPERIMENTS, Cell, of_rooms, score_of
+
+    for task in ("segmentation", "depth"):
+        rooms = Cell(task, "sphere", 8, 1e-3, 0).settings(tmp_path).data.part("test")
+        experiment = EXPERIMENTS[task]
+        generator = torch.Generator().manual_seed(0)
+        shown = torch.stack([rooms[i][experiment.truth] for i in range(3)])
+        if task == "segmentation":
+            wrong = torch.rand(shown.shape, generator=generator) < 0.4
+            shown = torch.where(wrong, (shown + 1) % 13, shown)
+        else:
+            shown = shown * (1 + 0.3 * torch.rand(shown.shape, generator=generator))
+        metric = experiment.scores(rooms.grid)
+        metric.update(shown, torch.stack([rooms[i][experiment.truth] for i in range(3)]))
+        sums = of_rooms(task, rooms, lambda rgb, shown=shown: shown[: len(rgb)])
+        assert score_of(task, sums.sum(0)) == pytest.approx(float(metric.compute()[experiment.headline]))
+
+
+# a sitting --------------------------------------------------------------------------------------------
+
+
+class Here:
+    """Runs what a pool of processes would, at once and in this process."""
+
+    def __init__(self, workers, mp_context):
+        self._processes = {}
+
+    def submit(self, run, *arguments):
+        from concurrent.futures import Future
+
+        future = Future()
+        try:
+            future.set_result(run(*arguments))
+        except RuntimeError as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, **_):
+        pass
+
+
+def test_a_sitting_goes_on_where_the_last_one_stopped_and_reports_what_failed(
+    ablation, monkeypatch, capsys, tmp_path
 ):
-    arguments = ("--tasks", task, "--seeds", "0", "1", "--steps", "2")
-    table = run(ablation, monkeypatch, tmp_path, *arguments)
-    rows, name = table[task]["rows"], ablation.HEADLINE[task][0]
-    assert tuple(rows) == SETTINGS
-    sizes = {setting: row["parameters"]["mean"] for setting, row in rows.items()}
-    assert len({sizes[setting] for setting in SETTINGS[:4]}) == 1
-    assert sizes["torch-harmonics"] == pytest.approx(
-        sizes["sphere"], rel=0.35
-    )  # widths at toy size are coarse
-    cells = table[task]["cells"]["sphere"]
-    assert rows["sphere"][name]["mean"] == pytest.approx((cells[0][name] + cells[1][name]) / 2)
-    assert rows["sphere"][name]["spread"] > 0
-    assert all(name in scores for scores in table[task]["trivial"].values())
-    printed = capfd.readouterr().out
-    assert all(f"{task}, {setting}, seed 1" in printed for setting in SETTINGS)
-    assert (tmp_path / "table.png").stat().st_size > 1000
+    costs(ablation.RESULTS)
+    ran, broken = [], {"depth/plane-600-0.004-0"}
 
-    again = run(ablation, monkeypatch, tmp_path, *arguments)
-    assert again[task] == table[task]
-    assert f"{task}, sphere, seed" not in capfd.readouterr().out
+    def run(cell, work, results):
+        ran.append(cell.key)
+        if cell.key in broken:
+            raise RuntimeError("no memory")
+        found_of(cell, 0.5, np.ones((2, 2, 1)), results)
+        return {"scores": {"upright": 0.5}}
 
-
-def test_rooms_are_rendered_once_for_all_cells(ablation):
-    assert ablation.ROOMS.part("test") is ablation.ROOMS.part("test")
-    assert len(ablation.ROOMS.part("test")) == 4
-    assert ablation.ROOMS.part("test") is not ablation.ROOMS.part("val")
+    monkeypatch.setattr(ablation, "run", run)
+    monkeypatch.setattr(ablation.futures, "ProcessPoolExecutor", Here)
+    with pytest.raises(SystemExit, match=r"1 cells failed: depth/plane-600-0\.004-0"):
+        ablation.sit(["rows"], ["depth"], 1.0, 2, tmp_path / "work")
+    assert "depth/plane-600-0.004-0 failed: RuntimeError: no memory" in capsys.readouterr().out
+    assert len(ran) == len(set(ran)) == 18 + 5 * 5  # a row without its rates has no seeds
+    broken.clear()
+    ran.clear()
+    ablation.sit(["rows"], ["depth"], 1.0, 2, tmp_path / "work")
+    assert ran[0] == "depth/plane-600-0.004-0"
+    assert len(ran) == 1 + 5
+    assert all(key.startswith("depth/plane-") for key in ran)
+    ablation.status(["depth"])
+    assert "rows       48 cells done,    0 left" in capsys.readouterr().out
 
 
-def test_shallow_water_is_scored_beside_its_peer(ablation, monkeypatch, tmp_path):
-    whole = ablation.water_settings
+# statistics -------------------------------------------------------------------------------------------
 
-    def small(options, fit):
-        settings = whole(options, fit)
-        sizes = {"nlat": 24, "nlon": 48, "training": 2, "test": 1, "states": 4}
-        data = dataclasses.replace(settings.data, **sizes)
-        return dataclasses.replace(settings, data=data, lead_steps=3, long_steps=2)
 
-    monkeypatch.setattr(ablation, "water_settings", small)
-    monkeypatch.setattr(ablation, "WATER_FIT", dataclasses.replace(ablation.WATER_FIT, batch_size=4))
-    arguments = ("--tasks", "shallow-water", "--settings", "sphere", "torch-harmonics", "--seeds", "0")
-    table = run(ablation, monkeypatch, tmp_path, *arguments, "--steps", "2")["shallow-water"]
-    for setting, row in table["rows"].items():
-        scores = json.loads((tmp_path / "shallow-water" / f"{setting}-0" / "evaluation.json").read_text())
-        model, still = (scores[f"test_{name}"]["rmse"]["depth"] for name in ("model", "persistence"))
-        ratio = sum(m / s for m, s in zip(model, still, strict=True)) / 3
-        assert row["depth, error / persistence"]["mean"] == pytest.approx(ratio)
+def test_intervals_over_seeds_are_those_of_the_paired_t_test(ablation):
+    from ablation_results import student
+    from scipy import stats
+
+    differences = np.array([0.3, -0.1, 0.2, 0.4, 0.05])
+    expected = stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
+    assert student(differences) == pytest.approx(list(expected))
+    assert student(differences[:1]) is None
+
+
+@pytest.mark.parametrize("task", ["shallow-water", "segmentation", "depth"])
+def test_intervals_over_samples_are_those_of_drawing_samples_again(task, ablation):
+    from ablation_cells import score_of
+    from ablation_results import bootstrap
+
+    rng = np.random.default_rng(0)
+    samples, seeds, m = 12, 3, 1 if task == "depth" else 4
+    theirs = rng.uniform(0.5, 1.0, (seeds, samples, 2, m))
+    theirs[:, :, 1] = theirs[0, :, 1]  # what a score is divided by is the truth's
+    mine = theirs.copy()
+    mine[:, :, 0] *= rng.uniform(0.8, 1.0, (seeds, samples, m))
+    low, high = bootstrap(task, mine, theirs)
+    found = []
+    for _ in range(4000):
+        drawn = rng.integers(samples, size=samples)
+        scores = [np.mean([score_of(task, x[s, drawn].sum(0)) for s in range(seeds)]) for x in (mine, theirs)]
+        found.append(scores[0] - scores[1])
+    assert [low, high] == pytest.approx(np.percentile(found, [2.5, 97.5]), abs=0.1 * (high - low))
+    assert low < high < 0
+    assert bootstrap(task, theirs, theirs) == [0.0, 0.0]
+
+
+def test_differences_are_of_the_seeds_that_both_have(ablation):
+    from ablation_cells import LENGTH, Cell
+    from ablation_results import read, rows_of, tuning
+
+    folder = ablation.RESULTS
+    costs(folder)
+    for row, rate in (("sphere", 4e-3), ("plane", 8e-3)):
+        for cell in tuning("depth", row, folder):
+            found_of(cell, 0.1 if cell.rate == rate else 0.2, np.ones((4, 2, 1)), folder)
+    one = np.stack([np.array([[0.1], [1.0]])] * 4)
+    for seed, value in enumerate((0.10, 0.12, 0.11)):
+        found_of(Cell("depth", "sphere", LENGTH["depth"], 4e-3, seed), value, one, folder)
+    for seed, value in enumerate((0.15, 0.16)):
+        found_of(Cell("depth", "plane", LENGTH["depth"], 8e-3, seed), value, 2 * one, folder)
+    rows = rows_of("depth", read(folder), folder)
+    plane = rows["plane"]["upright"]
+    assert plane["difference"] == pytest.approx((0.05 + 0.04) / 2)
+    assert plane["over_seeds"][0] < plane["difference"] < plane["over_seeds"][1]
+    assert rows["sphere"]["upright"]["mean"] == pytest.approx(0.11)
+    assert "difference" not in rows["sphere"]["upright"]
+    assert rows["plane"]["rate"] == 8e-3
+    assert rows["plane-periodic"] is None
+    assert rows["LSNO, own recipe"] is None
+
+
+# the page ---------------------------------------------------------------------------------------------
+
+
+def test_the_table_says_what_is_not_run_and_gives_every_row_its_intervals(ablation, monkeypatch, tmp_path):
+    import ablation_table
+    from ablation_cells import LENGTH, Cell
+    from ablation_results import tuning
+
+    folder = ablation.RESULTS
+    costs(folder, SFNO=0.05)
+    for row, rate in (("sphere", 8e-3), ("plane", 8e-3)):
+        for cell in tuning("shallow-water", row, folder):
+            found_of(cell, 0.3 if cell.rate == rate else 0.4, np.ones((4, 2, 3)), folder)
+        for seed in range(2):
+            cell = Cell("shallow-water", row, LENGTH["shallow-water"], rate, seed)
+            found_of(cell, 0.25 + (row == "plane") * 0.01 * (1 + seed), np.ones((4, 2, 3)), folder)
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- tables: x -->\nold\n<!-- end of tables -->\nafter\n")
+    monkeypatch.setattr(ablation_table, "PAGE", page)
+    monkeypatch.setattr(ablation_table, "trivial", lambda task, work: {})
+    ablation_table.write_table(folder, tmp_path / "work")
+    text = page.read_text()
+    assert text.startswith("before\n<!-- tables")
+    assert text.endswith("<!-- end of tables -->\nafter\n")
+    assert "old" not in text
+    rows = [line for line in text.splitlines() if line.startswith("| plane |")]
+    water = next(line for line in rows if "+0.0150" in line)
+    assert "| 2 | 0.008 | 960 | 1,000 | 100 |" in water
+    assert "0.2650 ± 0.0071" in water
+    assert text.count("| plane-periodic | not run |") >= 3
+    assert "| SFNO, own recipe | not run |" in text
+    assert (tmp_path / "results.png").stat().st_size > 1000
+
+
+def test_the_page_has_the_tables_of_the_file(ablation):
+    from ablation_table import PAGE, filled
+
+    content = json.loads((RESULTS / "ablation.json").read_text())
+    page = PAGE.read_text()
+    assert filled(page, content) == page, "python benchmarks/ablation.py --table"
+
+
+def test_the_file_has_what_the_cells_say(ablation):
+    from ablation_cells import Cell, score_of
+    from ablation_results import read, sums_of
+
+    folder = RESULTS / "ablation"
+    found = read(folder)
+    content = json.loads((RESULTS / "ablation.json").read_text())
+    assert content["cells"] == len(found)
+    for key, result in found.items():
+        assert Cell(**result["cell"]).key == key
+        for test, sums in sums_of(result, folder).items():
+            total = score_of(result["cell"]["task"], sums.sum(0))
+            assert total == pytest.approx(result["scores"][test], rel=1e-4), key

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from geoattn.grids import LatLonGrid, patches
 from geoattn.models import EncoderDecoderConfig, ModelConfig, TransformerConfig
-from geoattn.tasks.geometry import geometry
+from geoattn.nn import Angles, Offsets, Position
+from geoattn.tasks.geometry import Setting, geometry, reaching
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +30,12 @@ class ModelSettings:
     features
         Degree of the smooth functions of position that the model sees.
     position
-        Relative position in attention: see :class:`geoattn.nn.Attention`.
+        Relative position in attention: see :class:`geoattn.nn.Attention`. "relative" is a learned bias for
+        every pair in any geometry: of its displacement in a window, and of its angle and bearing in a disc,
+        in bins as wide as a row and sixteen sectors.
     """
 
-    geometry: Literal["plane", "plane-periodic", "sphere-unweighted", "sphere"] = "sphere"
+    geometry: Setting = "sphere"
     radius: float = 20.0
     dim: int = 64
     depth: int = 4
@@ -40,11 +43,12 @@ class ModelSettings:
     patch: int = 1
     stages: int = 1
     features: int = 4
-    position: Literal["harmonic", "directional"] | None = None
+    position: Literal["harmonic", "directional", "relative"] | None = None
 
     def config(self, grid: LatLonGrid, in_channels: int, out_channels: int) -> ModelConfig:
         """The configuration on ``grid``."""
-        tokens, made = patches(grid, self.patch).grid, []
+        tokens: Any = patches(grid, self.patch).grid
+        position, made = self._position(tokens), []
         for stage in range(self.stages):
             made.append(geometry(self.geometry, tokens, self.radius * 2**stage))
             if stage + 1 < self.stages:
@@ -62,7 +66,7 @@ class ModelSettings:
                 key_weights=key_weights,
                 patch=self.patch,
                 features=self.features,
-                position=self.position,
+                position=position,
                 residual=False,
             )
         return EncoderDecoderConfig(
@@ -77,5 +81,13 @@ class ModelSettings:
             decoder_dim=2 * self.dim,
             key_weights=key_weights,
             features=self.features,
-            position=self.position,
+            position=position,
         )
+
+    def _position(self, tokens: LatLonGrid) -> str | Position | None:
+        """The scheme of attention; radius and rows grow alike from stage to stage, and bins stay as wide."""
+        if self.position != "relative":
+            return self.position
+        if not self.geometry.startswith("sphere"):
+            return Offsets()
+        return Angles(bins=max(reaching(tokens, self.radius)[0] // 2, 1), sectors=16)

@@ -12,7 +12,7 @@ from geoattn.grids.spelling import from_words
 from geoattn.models import TransformerConfig
 from geoattn.models.sizes import TRANSFORMER_SIZES
 from geoattn.neighborhoods import Neighborhood, geodesic
-from geoattn.tasks.geometry import KeyWeights, geometry
+from geoattn.tasks.geometry import KeyWeights, Setting, geometry
 
 #: how many points a disc reaches, where no radius is given
 REACH = 3.2
@@ -29,7 +29,8 @@ class NetworkSettings:
         grid if it is left out, or that of its patches.
     geometry
         What a point sees: a disc on the sphere weighed by area (sphere) or not (sphere-unweighted), or a
-        window of the latitude-longitude plane (plane, plane-periodic).
+        window of the latitude-longitude plane with as many keys (plane, plane-periodic) or of its reach
+        (plane-reach, plane-periodic-reach).
     radius
         Degrees of the disc; one that reaches three points far if it is left out.
     size
@@ -49,7 +50,7 @@ class NetworkSettings:
     """
 
     grid: str | None = None
-    geometry: Literal["plane", "plane-periodic", "sphere-unweighted", "sphere"] = "sphere"
+    geometry: Setting = "sphere"
     radius: float | None = None
     size: Literal["S", "M", "L"] = "S"
     dim: int | None = None

@@ -1,0 +1,206 @@
+"""The tables of the ablation: ``results/ablation.json``, its picture, and those of ``docs/ablation.md``."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ablation_cells import LENGTH, TASKS, VALIDATION, steps_of, trivial
+from ablation_results import REFERENCE, chosen_rate, of, read, rows_of
+
+from geoattn._files import write_json, write_text
+from geoattn.plot import figures
+from geoattn.tasks.geometry import SETTINGS
+
+PAGE = Path(__file__).parent.parent / "docs" / "ablation.md"
+SCORES = {
+    "shallow-water": "error ÷ persistence, less is better",
+    "segmentation": "mean IoU by area, more is better",
+    "depth": "mean relative error by area, less is better",
+}
+#: what is tested, in the words of the tables
+TESTS = {"test": "", "upright": "upright", "any": "any attitude"}
+#: comparisons whose rows are trained alike, by the fields of their cells
+GROUPS = {
+    "trained upright": {},
+    "trained on any attitude": {"attitude": "any"},
+    "half the area": {"size": "small"},
+    "twice the resolution": {"scale": "fine"},
+}
+
+
+def write_table(results: Path, work: Path) -> None:
+    """Read every cell, compare, and write the file, the picture and the page."""
+    found, costs = read(results), json.loads((results / "cost.json").read_text())
+    tables = {
+        task: {group: rows_of(task, found, results, **kind) for group, kind in GROUPS.items()}
+        for task in TASKS
+    }
+    kept = results.with_suffix(".json")
+    before = json.loads(kept.read_text()) if kept.exists() else {}
+    content = {
+        "command": "python benchmarks/ablation.py --table",
+        "reference": REFERENCE,
+        "length": LENGTH,
+        "cost": costs["seconds_per_step"],
+        "keys": costs["keys"],
+        "machines": sorted({f["machine"]["processor"] for f in found.values()}),
+        "cells": len(found),
+        "tables": tables,
+        "flatness": {task: {row: flatness(task, row, found, results) for row in SETTINGS} for task in TASKS},
+        "practice": {task: practice(task, found) for task in TASKS if task != "shallow-water"},
+        "trivial": before.get("trivial") or {task: trivial(task, work) for task in TASKS},
+    }
+    write_json(content, kept)
+    draw(content, kept.with_suffix(".png"))
+    if PAGE.exists():
+        write_text(filled(PAGE.read_text(), content), PAGE)
+    print(rendered(content))
+
+
+def flatness(task: str, row: str, found: dict[str, Any], results: Path) -> dict[str, float]:
+    """What validation says in the end of runs of a quarter, half, once and twice the steps, of seed 0."""
+    name, _ = VALIDATION[task]
+    rate = chosen_rate(task, row, found, results)
+    ends = {}
+    for factor in (0.25, 0.5, 1.0, 2.0):
+        steps = steps_of(factor * LENGTH[task])
+        cells = of(
+            found, task=task, row=row, rate=rate, steps=steps, seed=0, size="large", attitude="upright"
+        )
+        if cells and rate is not None:
+            ends[str(steps)] = cells[0]["validation"][name][-1][1]
+    return ends
+
+
+def practice(task: str, found: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Scores of the model for use, by the steps that it was trained for."""
+    cells = of(found, task=task, scale="practice")
+    ordered = sorted(cells, key=lambda result: result["cell"]["steps"])
+    return {str(c["cell"]["steps"]): c["scores"] | {"parameters": c["parameters"]} for c in ordered}
+
+
+# words ------------------------------------------------------------------------------------------------
+
+
+def filled(page: str, content: dict[str, Any]) -> str:
+    """The page with its tables, between the two marks, made anew."""
+    tables = f"<!-- tables: benchmarks/ablation.py --table -->\n\n{rendered(content)}\n<!-- end of tables -->"
+    return re.sub(r"<!-- tables: .*?<!-- end of tables -->", lambda _: tables, page, flags=re.DOTALL)
+
+
+def rendered(content: dict[str, Any]) -> str:
+    """All tables, in Markdown."""
+    parts = []
+    for task, groups in content["tables"].items():
+        parts += [f"### {task}: {SCORES[task]}\n", _sizes(task, content), _flat(content["flatness"][task])]
+        for group, rows in groups.items():
+            if group == "trained on any attitude" and task == "shallow-water":
+                continue
+            parts += [f"{task}, {group}:\n", _table(task, rows, content)]
+        if task in content["practice"]:
+            parts += [f"{task}, a model for use at 128×256:\n", _practice(content["practice"][task])]
+    return "\n".join(parts)
+
+
+def _sizes(task: str, content: dict[str, Any]) -> str:
+    keys = content["keys"][task]
+    lines = ["| row | neighborhoods and their mean numbers of keys |", "|---|---|"]
+    lines += [f"| {row} | {'; '.join(stages)} |" for row, stages in keys.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _flat(ends: dict[str, dict[str, float]]) -> str:
+    known = {row: found for row, found in ends.items() if len(found) > 2}
+    if not known:
+        return "Longer and shorter runs: not run.\n"
+    steps = sorted({int(s) for found in known.values() for s in found})
+    lines = [
+        "| validation after steps | " + " | ".join(map(str, steps)) + " |",
+        "|---" * (len(steps) + 1) + "|",
+    ]
+    for row, found in known.items():
+        values = [f"{found[str(s)]:.4g}" if str(s) in found else "not run" for s in steps]
+        lines.append(f"| {row} | " + " | ".join(values) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _practice(scores: dict[str, dict[str, float]]) -> str:
+    if not scores:
+        return "Not run.\n"
+    lines = ["| steps | parameters | upright | any attitude |", "|---|---|---|---|"]
+    for steps, found in scores.items():
+        lines.append(f"| {steps} | {found['parameters']:,} | {found['upright']:.4f} | {found['any']:.4f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _table(task: str, rows: dict[str, Any], content: dict[str, Any]) -> str:
+    tests = ["test"] if task == "shallow-water" else ["upright", "any"]
+    heads = [
+        words
+        for test in tests
+        for words in (f"score {TESTS[test]}".strip(), "− sphere", "95 % over seeds", "95 % over samples")
+    ]
+    lines = [
+        "| row | seeds | rate | steps | parameters | ms a step | " + " | ".join(heads) + " |",
+        "|---" * (6 + len(heads)) + "|",
+    ]
+    for name, row in rows.items():
+        if row is None:
+            lines.append(f"| {name} | not run |" + " |" * (4 + len(heads)))
+            continue
+        cost = 1e3 * content["cost"][task][name.removesuffix(", own recipe")]
+        cells = [
+            f"{len(row['seeds'])}",
+            f"{row['rate']:g}",
+            f"{row['steps']}",
+            f"{row['parameters']:,}",
+            f"{cost:.0f}",
+        ]
+        cells += [words for test in tests for words in _scores(row[test])]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    for name, scores in content["trivial"][task].items():
+        blank = [words for test in tests for words in (f"{scores[test]:.4f}", "", "", "")]
+        lines.append(f"| {name} |" + " |" * 5 + " " + " | ".join(blank) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _scores(test: dict[str, Any]) -> list[str]:
+    spread = "" if test["spread"] is None else f" ± {test['spread']:.4f}"
+    words = [f"{test['mean']:.4f}{spread}"]
+    if "difference" not in test:
+        return [*words, "", "", ""]
+    intervals = [test["over_seeds"], test["over_samples"]]
+    shown = ["one seed" if i is None else f"{i[0]:+.4f} to {i[1]:+.4f}" for i in intervals]
+    return [*words, f"{test['difference']:+.4f}", *shown]
+
+
+# the picture -------------------------------------------------------------------------------------------
+
+
+def draw(content: dict[str, Any], path: Path) -> None:
+    """Differences from the sphere with both intervals, upright-trained; every row that has run."""
+    figure = figures.new(12.0, 4.2)
+    axes = figure.subplots(1, len(TASKS), squeeze=False)[0]
+    for ax, task in zip(axes, TASKS, strict=True):
+        rows = content["tables"][task]["trained upright"]
+        test = "test" if task == "shallow-water" else "upright"
+        shown = {name: row[test] for name, row in rows.items() if row and "difference" in row[test]}
+        for place, found in enumerate(shown.values()):
+            for shift, interval, color in (
+                (0.12, found["over_seeds"], "C0"),
+                (-0.12, found["over_samples"], "C1"),
+            ):
+                if interval is not None:
+                    ax.plot(interval, [place + shift] * 2, color=color, linewidth=2)
+            ax.plot(found["difference"], place, "ko", markersize=5)
+        ax.axvline(0.0, color="0.4", linestyle="--", linewidth=1)
+        ax.set_yticks(range(len(shown)), list(shown))
+        ax.invert_yaxis()
+        ax.set_xlabel("score − that of the sphere")
+        ax.set_title(f"{task}\n{SCORES[task]}", fontsize="medium")
+    handles = [axes[0].plot([], [], color=c, linewidth=2)[0] for c in ("C0", "C1")]
+    axes[0].legend(handles, ["95 % over seeds", "95 % over samples"], fontsize="small")
+    figures.save(figure, path, dpi=120)
