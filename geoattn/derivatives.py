@@ -47,7 +47,7 @@ def _below(*arguments: Any) -> tuple[Tensor, Tensor]:
         return _attention(*arguments)  # type: ignore[no-any-return]
 
 
-def _gradients(*arguments: Any) -> tuple[Tensor, ...]:
+def gradients(*arguments: Any) -> tuple[Tensor, ...]:
     """The op ``geoattn::attention_backward`` likewise."""
     if in_functorch() and not torch.compiler.is_compiling():
         return _TransformedBackward.apply(*arguments)  # type: ignore[no-untyped-call, no-any-return]
@@ -81,9 +81,9 @@ def _differentiate(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -
     *operands, out, lse = ctx.saved_tensors
     needs = list(ctx.needs_input_grad[3:OPERANDS])
     grad_out = torch.zeros_like(out) if grad_out is None else grad_out
-    gradients = _gradients(grad_out, grad_lse, *operands, out, lse, *ctx.options, needs)
-    more = (x if needed else None for x, needed in zip(gradients[3:], needs, strict=True))
-    return *gradients[:3], *more, *(None,) * 6
+    found = gradients(grad_out, grad_lse, *operands, out, lse, *ctx.options, needs)
+    more = (x if needed else None for x, needed in zip(found[3:], needs, strict=True))
+    return *found[:3], *more, *(None,) * 6
 
 
 def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -236,12 +236,12 @@ class _TransformedBackward(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
         folded, unfold = _fold(info.batch_size, in_dims, arguments, 11, _SHARED["backward"], like=2)
-        gradients = list(_gradients(*folded))
+        found = list(gradients(*folded))
         dims: list[int | None] = [0, 0, 0, *(0 if needed else None for needed in arguments[-1])]
         for place, dim in enumerate(dims):
             if dim is not None:
-                gradients[place] = unfold(gradients[place], shared=_is_shared(arguments, in_dims, 2 + place))
-        return tuple(gradients), tuple(dims)
+                found[place] = unfold(found[place], shared=_is_shared(arguments, in_dims, 2 + place))
+        return tuple(found), tuple(dims)
 
 
 class _TransformedSecond(torch.autograd.Function):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-from geoattn import backends, derivatives, programs
+from geoattn import backends, calls, derivatives, programs
 from geoattn.backends.torch_private import dual_numbers, exporting
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.heads import Heads
@@ -182,6 +182,11 @@ def attention(
     >>> out.shape, lse.shape
     (torch.Size([1, 8, 16, 4, 32]), torch.Size([1, 8, 16, 4]))
     """
+    alone = key_bias is None and key_mask is None and relation is None and relation_bias is None
+    if alone and not torch.compiler.is_compiling():
+        found = calls.attend(q, k, v, hood, scale, key_weights, backend, return_lse)
+        if found is not None:
+            return found
     check_kinds(q, k, v, hood)
     q, k, v = autocast(q, k, v)
     check_operands(q, k, v, hood)
@@ -211,6 +216,9 @@ def attention(
         quadrature,
         backend,
     )
+    if alone and not torch.compiler.is_compiling():
+        how = hood.identity, None, factor, quadrature, backend
+        calls.keep(q, k, v, hood, scale, key_weights, backend, how)
     out = out.view(*shape, v.shape[-1])
     return (out, lse.view(shape)) if return_lse else out
 

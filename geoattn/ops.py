@@ -65,12 +65,17 @@ def zero_hidden(x: Tensor, key_bias: Tensor | None, additive: Tensor | None, hoo
     What a hidden key holds must not meet a product: 0 · NaN is NaN. Without a vector of the caller's only a
     weight of the grid can hide.
     """
-    if additive is None or (key_bias is None and not _has_zero_weights(hood.key_grid)):
+    if additive is None or not hides(key_bias, additive, hood):
         return x
     hidden = additive == float("-inf")
     if x.device.type == "cpu" and not hidden.any():
         return x
     return x.masked_fill(hidden[:, :, None, None], 0.0)
+
+
+def hides(key_bias: Tensor | None, additive: Tensor | None, hood: Neighborhood) -> bool:
+    """Whether an additive vector, of the caller's and of log-weights, may hide keys."""
+    return additive is not None and (key_bias is not None or _has_zero_weights(hood.key_grid))
 
 
 def _has_zero_weights(grid: Grid) -> bool:

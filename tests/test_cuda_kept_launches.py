@@ -6,10 +6,11 @@ import shutil
 
 import pytest
 import torch
-from emulator import Emulated
+from emulator import Emulated, register
 from problems import problem, results
 
 import geoattn as ga
+from geoattn import calls
 from geoattn.backends.cuda import launches
 from geoattn.backends.cuda.plans import device_plan
 
@@ -43,6 +44,49 @@ def test_calls_of_one_form_differ_in_nothing_but_their_tensors():
     assert len(device_plan(HOOD, CPU).launches) == kept
     assert same(results(first, Emulated(), scale=0.3), scaled)
     assert not same(scaled, right[0])
+
+
+@pytest.mark.parametrize("key_weights", ["quadrature", None])
+def test_kept_calls_launch_what_others_do(key_weights):
+    """Through the operator: the first call of a form and later ones, odd addresses and strides among them."""
+    register()
+    hood = ga.geodesic(ga.grids.gaussian(8, 16), ga.grids.gaussian(6, 12), radius=35.0)
+
+    def passes(seed, transposed=False, shift=0):
+        generator = torch.Generator().manual_seed(seed)
+
+        def made(grid, heads, dim):
+            shape = (2, *grid.shape, heads, dim)
+            x = torch.randn(shape, generator=generator).to(torch.float16)
+            moved = x.new_empty(x.numel() + shift)[shift:].view(shape).copy_(x)
+            return moved
+
+        q, k, v = (
+            made(grid, heads, dim).requires_grad_()
+            for grid, heads, dim in (
+                (hood.query_grid, 4, 16),
+                (hood.key_grid, 2, 16),
+                (hood.key_grid, 2, 24),
+            )
+        )
+        out, lse = ga.attention(q, k, v, hood, return_lse=True, key_weights=key_weights, backend="emulated")
+        grad = made(hood.query_grid, 4, 24)
+        if transposed:
+            grad = grad.transpose(1, 2).contiguous().transpose(1, 2)
+        (alone,) = torch.autograd.grad(out, q, grad, retain_graph=True)
+        return out, lse, alone, *torch.autograd.grad((out, lse), (q, k, v), (grad, lse.detach().sin()))
+
+    given = [(1,), (2,), (1, True), (2, False, 3)]
+    right = []
+    for arguments in given:
+        calls.forget()
+        right.append(passes(*arguments))
+    calls.forget()
+    for _ in range(2):
+        for arguments, expected in zip(given, right, strict=True):
+            assert same(passes(*arguments), expected)
+            assert len(vars(hood)["_kept_calls"]) == 1
+    assert not same(right[0], right[1])
 
 
 def test_scales_of_heads_and_a_key_bias_are_read_where_they_lie_now():

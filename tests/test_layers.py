@@ -36,6 +36,7 @@ LAYERS = [
     ["ops"],
     ["derivatives"],
     ["operands"],
+    ["calls"],
     ["functional"],
     ["nn", "testing", "parallel"],
     ["models", "compat"],

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -86,6 +86,7 @@ def _check_place(devices: Any, before: Any) -> None:
 
 _places: dict[str, _Place] = {}  # as they were registered; None: what the backend's attributes say
 _orders: dict[str, tuple[str, ...]] = {}  # device type → names
+_derived: list[Callable[[], object]] = []
 
 
 def register(
@@ -133,6 +134,13 @@ def register(
     KNOWN.register(name, backend)
     _places[name] = _Place(devices, before)
     _orders.clear()
+    for forget in _derived:
+        forget()
+
+
+def registers(forget: Callable[[], object]) -> None:
+    """Have :func:`register` call ``forget``: of those who keep what follows from which backends there are."""
+    _derived.append(forget)
 
 
 class _Automatic(Mapping[str, tuple[str, ...]]):
@@ -305,7 +313,6 @@ def choose(
     >>> ga.backends.choose("reference", q, q, q, hood).name
     'reference'
     """
-    global _last
     if name is None:
         name = _first_that_runs(q, k, v, hood, relation)
     elif (reason := refusal(name, q, k, v, hood, relation)) is not None:
@@ -313,8 +320,14 @@ def choose(
             f"backend {name!r} cannot run this call: {reason}; backend=None chooses one that can, and "
             "geoattn.explain(q, k, v, hood) tells which"
         )
-    _last = name
+    ran(name)
     return get(name)
+
+
+def ran(name: str) -> None:
+    """Note which backend runs, for :func:`last`."""
+    global _last
+    _last = name
 
 
 def _first_that_runs(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood, relation: Relation | None) -> str:
@@ -380,6 +393,8 @@ class Backends(_Module):
         register = staticmethod(register)
         status = staticmethod(status)
         last = staticmethod(last)
+        ran = staticmethod(ran)
+        registers = staticmethod(registers)
         get = staticmethod(get)
         refusal = staticmethod(refusal)
         skips_hidden = staticmethod(skips_hidden)

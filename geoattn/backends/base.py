@@ -148,9 +148,59 @@ class PairBackend(Backend, Protocol):
     ) -> Gradients: ...
 
 
+class Kept(Protocol):
+    """What a backend prepared for calls of one form: q, k and v of known shapes, strides and dtypes.
+
+    Tensors are as the caller has them, ``[B, *grid.shape, H, D]``, and so are the results: ``out``, and
+    ``lse`` without channels. Each may return None for a call that is beyond it, which then goes the usual
+    way.
+    """
+
+    def forward(
+        self, hood: Neighborhood, q: Tensor, k: Tensor, v: Tensor
+    ) -> tuple[Tensor, Tensor] | None: ...
+
+    def backward(
+        self,
+        hood: Neighborhood,
+        grad_out: Tensor,
+        grad_lse: Tensor | None,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor] | None: ...
+
+
+class KeepingBackend(Backend, Protocol):
+    """A backend that prepares calls: :mod:`geoattn.calls` says which."""
+
+    def keep(
+        self, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, hood: Neighborhood, scale: float
+    ) -> Kept | None:
+        """What calls of the form of this one need, or None; tensors are flat over tokens.
+
+        The neighborhood will hold it, so that it must not hold the neighborhood.
+        """
+
+
 def knows_relations(backend: Backend) -> TypeGuard[PairBackend]:
     """Whether a backend adds a bias for every pair."""
     return getattr(backend, "knows_relations", False)
+
+
+def keeps_calls(backend: Backend) -> TypeGuard[KeepingBackend]:
+    """Whether a backend prepares calls, and those that its own ``forward`` and ``backward`` would run.
+
+    A class that only extends these of another would lose them to what the other prepares.
+    """
+    kinds = type(backend).__mro__
+    keep, *passes = (
+        next((place for place, kind in enumerate(kinds) if name in vars(kind)), len(kinds))
+        for name in ("keep", "forward", "backward")
+    )
+    return keep < len(kinds) and keep <= min(passes)
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -19,7 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoattn.backends.cpu import micro
-from geoattn.backends.cpu.compiled import entry_point, kernel
+from geoattn.backends.cpu.blocks import (
+    AT,
+    Table,
+    View,
+    lists_at,
+    numbers_at,
+    runs_at,
+    scales_at,
+    sizes_at,
+    table_at,
+    view_at,
+    words_at,
+)
+from geoattn.backends.cpu.compiled import kernel, task
 from geoattn.backends.cpu.lists import (
     GROUPS,
     KEY_BLOCK,
@@ -44,34 +57,12 @@ AHEAD = 8
 HIGHEST = 1e30
 
 
-class View(NamedTuple):
-    """Where the rows of a tensor ``[B, tokens, H, channels]`` lie; strides in elements."""
-
-    #: 0 for none
-    address: int
-    batch: int
-    token: int
-    head: int
-
-
-class Sizes(NamedTuple):
-    """Extents of the operands."""
-
-    batch: int
-    heads: int
-    key_heads: int
-    depth: int
-    value_depth: int
-
-
 class Work(NamedTuple):
     """What is to be done, and how it is dealt to threads."""
 
     lists: Lists
-    #: tiles and keys of each run
+    #: tiles and keys of each run; an item of work is a run for some key heads of a batch entry
     runs: Chunks
-    #: the number of the next item first: an item is a run for some key heads of a batch entry
-    tickets: NDArray[np.int64]
     #: most keys to work on at once
     block: int
     #: key heads that one item takes
@@ -96,18 +87,6 @@ class Inputs(NamedTuple):
     #: in units of log 2, what is added to the score of a pair with each number, or a row of biases for each
     #: entry of the plan; unused without a relation
     pair_bias: View
-
-
-class Table(NamedTuple):
-    """Rows of gradients, one per shared key of each run, for each batch entry and key head.
-
-    Widths are the channels of dk, of dv and of the bias, each rounded up to whole vectors, or 0.
-    """
-
-    address: int
-    key_width: int
-    value_width: int
-    bias_width: int
 
 
 class Outputs(NamedTuple):
@@ -197,30 +176,28 @@ class Item(NamedTuple):
     last_head: int
 
 
-@entry_point
-def backward(  # type: ignore[no-untyped-def]
-    like, lists, runs, shares, inputs, scales, outputs, sizes, numbers, rows, added, added_rows
-):
+@task
+def backward(like, related, rows, learned, learned_rows, address):  # type: ignore[no-untyped-def]
     """Take runs of tiles until none is left: all that one thread does.
 
     Parameters
     ----------
     like
         A number of the type that is computed in.
-    lists, runs
-        See :class:`Work`.
-    shares, inputs, scales, outputs, sizes
-        The other fields of :class:`Work`, then :class:`Inputs`, :class:`Outputs` and :class:`Sizes`, as plain
-        tuples: Python passes them in a tenth of the time.
-    numbers
-        Of each pair in a relation, see :class:`geoattn.plans.NumberedLanePlan`; None without one.
+    related
+        None without a relation; else any number.
     rows
-        None where biases are looked up in a table by number; else any value.
-    added, added_rows
+        None where biases are looked up in a table by number; else any number.
+    learned, learned_rows
         The same where the table needs a gradient; None where it does not.
+    address
+        Of the block, see :mod:`geoattn.backends.cpu.blocks`.
     """
-    work, sizes = Work(lists, runs, *shares), Sizes(*sizes)
-    inputs, outputs = named_inputs(inputs, scales), named_outputs(outputs)
+    words = words_at(address)
+    lists, sizes = lists_at(words), sizes_at(words)
+    work = Work(lists, runs_at(words), words[AT.block], words[AT.together], words[AT.n_keys])
+    inputs, outputs = inputs_at(like, words, sizes.heads), outputs_at(words)
+    numbers, added = numbers_at(related, words, AT.numbers), numbers_at(learned, words, AT.added)
     table = outputs.table
     capacity = work.block + KEY_BLOCK
     shared = sizes.heads // sizes.key_heads
@@ -228,7 +205,7 @@ def backward(  # type: ignore[no-untyped-def]
     state = TILE * (2 * table.key_width + sizes.depth + table.value_width + sizes.value_depth + 2)
     per_key = packed_width(table, sizes) + row_of(table)
     buffer = aligned(work.together * shared * state + 4 * capacity * LANES + work.block * per_key, like)
-    per_head = 0 if added_rows is None else len(added) * TILE
+    per_head = 0 if learned_rows is None else len(added) * TILE
     pair_gradients = np.zeros(work.together * shared * per_head, type(like))
     room = furnished(
         like, buffer, pair_gradients.ctypes.data, capacity, work.together * shared, state, work, table, sizes
@@ -236,7 +213,7 @@ def backward(  # type: ignore[no-untyped-def]
     n_runs = len(work.runs.tiles) - 1
     parts = (sizes.key_heads + work.together - 1) // work.together
     while True:
-        number = micro.take_ticket(work.tickets.ctypes.data)
+        number = micro.take_ticket(address + 8 * AT.items)
         if number >= sizes.batch * parts * n_runs:
             break
         first = number // n_runs % parts * work.together
@@ -268,11 +245,11 @@ def backward(  # type: ignore[no-untyped-def]
                     numbers,
                     rows,
                     added,
-                    added_rows,
+                    learned_rows,
                 )
             for head in range(item.first_head, item.last_head):
                 store(like, item, head, tile, lists, inputs, outputs, sizes, room)
-        if added_rows is not None:
+        if learned_rows is not None:
             for head in range(item.first_head, item.last_head):
                 source = room.pair_gradients + (head - item.first_head) * per_head * buffer.itemsize
                 add_rows(
@@ -281,32 +258,39 @@ def backward(  # type: ignore[no-untyped-def]
         for label in range(len(room.touched)):
             room.touched[label] = False
     # an array is freed after its last mention, and all above goes by addresses
-    return buffer.size + pair_gradients.size
+    return max(1, buffer.size + pair_gradients.size)
 
 
 @kernel
-def named_inputs(inputs, scales):  # type: ignore[no-untyped-def]
-    """The plain tuple of operands by name."""
-    q, k, v, bias, out, lse, grad_out, grad_lse, pair_bias = inputs
+def inputs_at(like, words, heads):  # type: ignore[no-untyped-def]
+    """What a block says of the operands."""
     return Inputs(
-        View(*q),
-        View(*k),
-        View(*v),
-        bias,
-        View(*out),
-        View(*lse),
-        View(*grad_out),
-        View(*grad_lse),
-        scales,
-        View(*pair_bias),
+        view_at(words, AT.q),
+        view_at(words, AT.k),
+        view_at(words, AT.v),
+        (words[AT.bias], words[AT.bias + 1]),
+        view_at(words, AT.out),
+        view_at(words, AT.lse),
+        view_at(words, AT.grad_out),
+        view_at(words, AT.grad_lse),
+        scales_at(like, words, heads),
+        view_at(words, AT.pair_bias),
     )
 
 
 @kernel
-def named_outputs(outputs):  # type: ignore[no-untyped-def]
-    """The plain tuple of results by name."""
-    q, k, v, bias, scale, table, pair_bias, run = outputs
-    return Outputs(View(*q), View(*k), View(*v), bias, View(*scale), Table(*table), View(*pair_bias), run)
+def outputs_at(words):  # type: ignore[no-untyped-def]
+    """What a block says of the results."""
+    return Outputs(
+        view_at(words, AT.grad_q),
+        view_at(words, AT.grad_k),
+        view_at(words, AT.grad_v),
+        words[AT.grad_bias],
+        view_at(words, AT.grad_scale),
+        table_at(words),
+        view_at(words, AT.grad_pair_bias),
+        words[AT.grad_pair_bias_run],
+    )
 
 
 @kernel
@@ -375,7 +359,7 @@ def rows_at(like, view, batch, head):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def table_at(like, item, key_head, runs, table, sizes):  # type: ignore[no-untyped-def]
+def rows_of_run(like, item, key_head, runs, table, sizes):  # type: ignore[no-untyped-def]
     """Address of the rows of a run for a key head."""
     row = (item.batch * sizes.key_heads + key_head) * len(runs.keys) + runs.indptr[item.run]
     return table.address + row * row_of(table) * micro.size_of(like)
@@ -426,7 +410,7 @@ def begin(like, item, runs, outputs, sizes, room):  # type: ignore[no-untyped-de
     for slot in range(n_shared):
         room.slot_of_key[runs.keys[first + slot]] = slot
     for key_head in range(item.first_key_head, item.last_key_head):
-        own = table_at(like, item, key_head, runs, table, sizes)
+        own = rows_of_run(like, item, key_head, runs, table, sizes)
         fill(like, own, n_shared * row_of(table), like * 0)
         grad_k = rows_at(like, outputs.k, item.batch, key_head)
         grad_v = rows_at(like, outputs.v, item.batch, key_head)
@@ -624,7 +608,7 @@ def spread(like, item, key_head, n_keys, work, outputs, sizes, room):  # type: i
     """Add the gradients of packed keys to those of the keys, or to the table of the run."""
     table, width, row = outputs.table, micro.size_of(like), row_of(outputs.table)
     depth, value_depth = sizes.depth, sizes.value_depth
-    own = table_at(like, item, key_head, work.runs, table, sizes)
+    own = rows_of_run(like, item, key_head, work.runs, table, sizes)
     grad_k = rows_at(like, outputs.k, item.batch, key_head)
     grad_v = rows_at(like, outputs.v, item.batch, key_head)
     grad_bias = outputs.bias + (item.batch * sizes.key_heads + key_head) * work.n_keys * width
@@ -714,14 +698,15 @@ def add_bias(like, score_gradients, count, places, group, base, stride):  # type
         micro.store(like, base, column, micro.load(like, base, column) + total)
 
 
-@entry_point
-def add_runs(like, tickets, runs, n_keys, outputs, sizes):  # type: ignore[no-untyped-def]
+@task
+def add_runs(like, address):  # type: ignore[no-untyped-def]
     """Sum the tables of all runs into dk and dv of the shared keys, a range of keys at a time."""
-    outputs, sizes = named_outputs(outputs), Sizes(*sizes)
+    words = words_at(address)
+    runs, sizes, outputs, n_keys = runs_at(words), sizes_at(words), outputs_at(words), words[AT.n_keys]
     table, width = outputs.table, micro.size_of(like)
     ranges = (n_keys + KEYS_AT_ONCE - 1) // KEYS_AT_ONCE
     while True:
-        number = micro.take_ticket(tickets.ctypes.data)
+        number = micro.take_ticket(address + 8 * AT.ranges)
         if number >= sizes.batch * sizes.key_heads * ranges:
             break
         first = number % ranges * KEYS_AT_ONCE
@@ -731,7 +716,7 @@ def add_runs(like, tickets, runs, n_keys, outputs, sizes):  # type: ignore[no-un
         for run in range(len(runs.tiles) - 1):
             low, high = runs.indptr[run], runs.indptr[run + 1]
             shared = runs.keys[low:high]
-            base = table_at(like, Item(run, b, 0, 0, 0, 0), key_head, runs, table, sizes)
+            base = rows_of_run(like, Item(run, b, 0, 0, 0, 0), key_head, runs, table, sizes)
             for slot in range(place_of(shared, first), place_of(shared, last)):
                 k_row = grad_k + shared[slot] * outputs.k.token * width
                 v_row = grad_v + shared[slot] * outputs.v.token * width
@@ -741,6 +726,7 @@ def add_runs(like, tickets, runs, n_keys, outputs, sizes):  # type: ignore[no-un
                 source = base + slot * row_of(table) * width
                 micro.add_row(like, source, sizes.depth, k_row)
                 micro.add_row(like, source + table.key_width * width, sizes.value_depth, v_row)
+    return 1
 
 
 @kernel

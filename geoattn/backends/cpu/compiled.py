@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import logging
@@ -17,9 +18,10 @@ from typing import Any
 
 import llvmlite
 import numba
+from numba import types
 
 from geoattn._files import Refused, cache_folder, lock, read_checked, write_checked
-from geoattn.backends.cpu.numba_private import CompileResult, dumps, global_compiler_lock
+from geoattn.backends.cpu.numba_private import CompileResult, address_of, dumps, global_compiler_lock
 
 logger = logging.getLogger("geoattn")
 
@@ -134,9 +136,48 @@ def entry_point(function: Callable[..., Any]) -> Any:
     return _kernel(function, no_cpython_wrapper=False)
 
 
-def _kernel(function: Callable[..., Any], **options: bool) -> Any:
+class Task:
+    """A kernel that Python calls by its address: a call costs a microsecond, whatever it is given.
+
+    Its last argument is the address of a block of numbers; those before are numbers or None, which tell what
+    kind of kernel it is. It returns a number other than 0.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._dispatcher = _kernel(function, no_cpython_wrapper=True, no_cfunc_wrapper=False)
+        self._functions: dict[tuple[Any, ...], Callable[[int], int]] = {}
+
+    def of(self, *kind: Any) -> Callable[[int], int]:
+        """The kernel of a kind, as a function of the address of a block: it returns 0 if it failed."""
+        signature = (*map(numba.typeof, kind), types.int64)
+        found = self._functions.get(signature)
+        if found is None:
+            self._dispatcher.compile(signature)
+            arguments = [_C_TYPES[kind] for kind in signature]
+            function = ctypes.CFUNCTYPE(ctypes.c_int64, *arguments)(address_of(self._dispatcher, signature))
+            values = (None if x is None else x.item() for x in kind)
+            found = self._functions[signature] = functools.partial(function, *values)
+        return found
+
+
+#: numba's types in C
+_C_TYPES: dict[Any, Any] = {
+    types.float32: ctypes.c_float,
+    types.float64: ctypes.c_double,
+    types.int64: ctypes.c_int64,
+    types.none: ctypes.c_void_p,
+}
+
+
+def task(function: Callable[..., Any]) -> Task:
+    """Compile a function that threads run; see :class:`Task`."""
+    return Task(function)
+
+
+def _kernel(function: Callable[..., Any], no_cfunc_wrapper: bool = True, **options: bool) -> Any:
     compiler: Any = numba.njit  # its types leave out the wrappers
-    dispatcher = compiler(nogil=True, error_model="numpy", no_cfunc_wrapper=True, **options)(function)
+    options |= {"nogil": True, "no_cfunc_wrapper": no_cfunc_wrapper}
+    dispatcher = compiler(error_model="numpy", **options)(function)
     dispatcher._cache = cache = _Cache(function)
     compile_or_load = dispatcher.compile
 

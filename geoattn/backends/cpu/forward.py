@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from geoattn.backends.cpu import micro
-from geoattn.backends.cpu.compiled import entry_point, kernel
+from geoattn.backends.cpu.blocks import (
+    AT,
+    integers_at,
+    lists_at,
+    numbers_at,
+    scales_at,
+    sizes_at,
+    view_at,
+    words_at,
+)
+from geoattn.backends.cpu.compiled import kernel, task
 from geoattn.backends.cpu.lists import (
     GROUPS,
     KEY_BLOCK,
@@ -24,60 +34,37 @@ from geoattn.backends.cpu.lists import (
 LN_2 = 0.6931471805599453
 
 
-@entry_point
-def forward(  # type: ignore[no-untyped-def]
-    like,
-    counters,
-    lists,
-    order,
-    block,
-    together,
-    q,
-    k,
-    v,
-    bias,
-    out,
-    lse,
-    sizes,
-    scales,
-    numbers,
-    rows,
-    table,
-):
+@task
+def forward(like, related, rows, address):  # type: ignore[no-untyped-def]
     """Take work items until none is left: all that one thread does.
 
     Parameters
     ----------
     like
         A number of the element type.
-    counters
-        Shared by all threads: how many items are taken, and whether a query met scores too large for
-        these kernels.
-    lists, order
-        The plan, and its tiles in the order of work.
-    block
-        Keys that are worked on together.
-    together
-        Key heads that are worked on together: they share their key lists.
-    q, k, v, out
-        (address, batch stride, token stride, head stride), in elements; channels are adjacent.
-    bias
-        (address or 0, batch stride).
-    lse
-        Like q, without channels.
-    sizes
-        (batch, heads, key heads, depth of q and k, depth of v, the latter in whole vectors).
-    scales
-        Factors of q·k, ``[batch or 1, heads]``.
-    numbers
-        Of each pair in a relation, see :class:`geoattn.plans.NumberedLanePlan`; None without one.
+    related
+        None without a relation; else any number.
     rows
-        None where biases are looked up in a table by number; else any value.
-    table
-        Like q, in units of log 2: what is added to the score of a pair with each number, or a row of biases
-        for each entry of the plan.
+        None where biases are looked up in a table by number; else any number.
+    address
+        Of the block, see :mod:`geoattn.backends.cpu.blocks`.
     """
-    batch, heads, key_heads, depth, value_depth, value_width = sizes
+    words = words_at(address)
+    lists, order, numbers = (
+        lists_at(words),
+        integers_at(words, AT.order),
+        numbers_at(related, words, AT.numbers),
+    )
+    block, together = words[AT.block], words[AT.together]
+    batch, heads, key_heads, depth, value_depth, value_width = sizes_at(words)
+    scales, bias = scales_at(like, words, heads), (words[AT.bias], words[AT.bias + 1])
+    q, k, v, table = (
+        view_at(words, AT.q),
+        view_at(words, AT.k),
+        view_at(words, AT.v),
+        view_at(words, AT.pair_bias),
+    )
+    out, lse = view_at(words, AT.out), view_at(words, AT.lse)
     shared = heads // key_heads
     parts = (key_heads + together - 1) // together
     items = batch * parts * len(order)
@@ -107,7 +94,7 @@ def forward(  # type: ignore[no-untyped-def]
     fill(like, packed_values, packed_size, like * 0)  # what lies beyond the depth stays 0
     fill(like, zeros, depth, like * 0)
     while True:
-        item = micro.take_ticket(counters.ctypes.data)
+        item = micro.take_ticket(address + 8 * AT.items)
         if item >= items:
             break
         # neighboring tiles follow each other: their keys are still in the cache
@@ -120,14 +107,14 @@ def forward(  # type: ignore[no-untyped-def]
         listed = lists.query_order.ctypes.data + tile * TILE * 4
         for head in range(first_head, last_head):
             queries = states + (head - first_head) * state * width
-            q_at = q[0] + (b * q[1] + head * q[3]) * width
+            q_at = q.address + (b * q.batch + head * q.head) * width
             factor[0] = scales[min(b, len(scales) - 1), head] * type(like)(LOG2_E)
-            micro.turn(like, q_at, q[2], listed, depth, factor.ctypes.data, zeros, queries)
+            micro.turn(like, q_at, q.token, listed, depth, factor.ctypes.data, zeros, queries)
             sums = queries + TILE * depth * width
             fill(like, sums, TILE * (value_width + 1), like * 0)  # the totals too
             fill(like, sums + TILE * (value_width + 1) * width, TILE, lowest)
         if numbers is not None:
-            lane_offsets(lists.query_order, tile * TILE, table[2], offsets)
+            lane_offsets(lists.query_order, tile * TILE, table.token, offsets)
         number = lists.tile_class[tile]
         first, last = lists.indptr[number], lists.indptr[number + 1]
         for begin in range(first, last, block):
@@ -149,19 +136,19 @@ def forward(  # type: ignore[no-untyped-def]
                 counts,
             )
             for key_head in range(first_key_head, last_key_head):
-                k_at = k[0] + (b * k[1] + key_head * k[3]) * width
-                v_at = v[0] + (b * v[1] + key_head * v[3]) * width
-                values, value_stride, value_rows = v_at, v[2], keys.ctypes.data
+                k_at = k.address + (b * k.batch + key_head * k.head) * width
+                v_at = v.address + (b * v.batch + key_head * v.head) * width
+                values, value_stride, value_rows = v_at, v.token, keys.ctypes.data
                 if packed:
                     at = tokens.ctypes.data
-                    micro.pack(like, v_at, v[2], at, n_keys, value_depth, packed_values, value_width)
+                    micro.pack(like, v_at, v.token, at, n_keys, value_depth, packed_values, value_width)
                     values, value_stride, value_rows = packed_values, value_width, places.ctypes.data
                 for head in range(key_head * shared, (key_head + 1) * shared):
                     queries = states + (head - first_head) * state * width
                     sums = queries + TILE * depth * width
                     totals = sums + TILE * value_width * width
                     maxima = totals + TILE * width
-                    table_at = table[0] + (b * table[1] + head * table[3]) * width
+                    table_at = table.address + (b * table.batch + head * table.head) * width
                     for lane in range(TILE):
                         micro.store(like, before, lane, micro.load(like, maxima, lane))
                     for group in range(GROUPS):
@@ -175,7 +162,7 @@ def forward(  # type: ignore[no-untyped-def]
                             micro.scores_of_two(
                                 like,
                                 k_at,
-                                k[2],
+                                k.token,
                                 keys.ctypes.data + start * 4,
                                 places.ctypes.data + start * 4,
                                 alike,
@@ -194,7 +181,7 @@ def forward(  # type: ignore[no-untyped-def]
                         micro.scores(
                             like,
                             k_at,
-                            k[2],
+                            k.token,
                             keys.ctypes.data + rest * 4,
                             places.ctypes.data + rest * 4,
                             padded(count) - alike,
@@ -231,25 +218,25 @@ def forward(  # type: ignore[no-untyped-def]
             sums = states + ((head - first_head) * state + TILE * depth) * width
             totals = sums + TILE * value_width * width
             maxima = totals + TILE * width
-            out_at = out[0] + (b * out[1] + head * out[3]) * width
-            lse_at = lse[0] + (b * lse[1] + head * lse[3]) * width
+            out_at = out.address + (b * out.batch + head * out.head) * width
+            lse_at = lse.address + (b * lse.batch + head * lse.head) * width
             for lane in range(TILE):
                 token = lists.query_order[tile * TILE + lane]
                 if token < 0:
                     continue
                 maximum, total = micro.load(like, maxima, lane), micro.load(like, totals, lane)
                 if total > 0 and abs(maximum) > -lowest / 2:
-                    counters[1] = 1
+                    words[AT.extreme] = 1
                 level, inverse[0] = weigh(like, maximum, total)
-                micro.store(like, lse_at, token * lse[2], level)
+                micro.store(like, lse_at, token * lse.token, level)
                 micro.scale_row(
                     like,
                     sums + lane * value_width * width,
                     inverse.ctypes.data,
                     value_depth,
-                    out_at + token * out[2] * width,
+                    out_at + token * out.token * width,
                 )
-    return buffer.size  # an array is freed after its last mention, and all above goes by addresses
+    return max(1, buffer.size)  # an array is freed after its last mention, and all above goes by addresses
 
 
 @kernel

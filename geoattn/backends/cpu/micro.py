@@ -699,6 +699,16 @@ def store(typing_context: Any, like: Any, base: Any, offset: Any, value: Any) ->
 
 
 @intrinsic
+def pointer(typing_context: Any, like: Any, address: Any) -> Any:
+    """A pointer to elements of a type from an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Sequence[Value]) -> Value:
+        return builder.inttoptr(values[1], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like)(like, types.intp), generate  # type: ignore[no-untyped-call]
+
+
+@intrinsic
 def size_of(typing_context: Any, like: Any) -> Any:
     """Bytes of an element."""
 

@@ -27,6 +27,12 @@ class Lists(NamedTuple):
     key_tiles: Array
     lanes: NDArray[np.uint32]
 
+    @property
+    def words(self) -> tuple[int, ...]:
+        """Address and length of each array, and the ring, for a block."""
+        of_field = (placed(x) if isinstance(x, np.ndarray) else (x,) for x in self)
+        return tuple(number for numbers in of_field for number in numbers)
+
 
 class Chunks(NamedTuple):
     """Query tiles in runs of equal work, and the keys that each touches.
@@ -44,6 +50,11 @@ class Chunks(NamedTuple):
     indptr: NDArray[np.int64]
     keys: Array
     begins: NDArray[np.bool_]
+
+    @property
+    def words(self) -> tuple[int, ...]:
+        """Address and length of each array, for a block."""
+        return tuple(number for array in self for number in placed(array))
 
 
 @dataclasses.dataclass(eq=False)
@@ -104,6 +115,11 @@ def _work_order(lengths: NDArray[np.int64]) -> Array:
     """
     magnitude = np.frexp(lengths.astype(np.float64))[1]
     return np.argsort(-magnitude, kind="stable").astype(np.int32)
+
+
+def placed(array: NDArray[Any]) -> tuple[int, int]:
+    """Where an array lies, and its length."""
+    return array.__array_interface__["data"][0], len(array)
 
 
 def frozen(array: NDArray[Any]) -> Any:

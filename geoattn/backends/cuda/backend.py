@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,8 +12,9 @@ from geoattn.backends.chunks import table_gradient
 from geoattn.backends.cuda import arguments, variants
 from geoattn.backends.cuda import device as cuda_device
 from geoattn.backends.cuda.arguments import Words, factor, related, view
+from geoattn.backends.cuda.kept import KeptCalls
 from geoattn.backends.cuda.launches import Launch, address, form_of
-from geoattn.backends.cuda.operands import ALIGNMENT, KeyBias, exponents, near, readable
+from geoattn.backends.cuda.operands import ALIGNMENT, KeyBias, exponents, lies_well, near, readable
 from geoattn.backends.cuda.plans import DevicePlan, device_plan
 from geoattn.backends.cuda.variants import Variant
 from geoattn.neighborhoods.base import Neighborhood
@@ -66,6 +66,19 @@ class Cuda:
         """Run a kernel with these arguments; ``tensors`` are those that they point into, beside a plan's."""
         cuda_device.launch(launch.variant, launch.blocks, words.buffer_info()[0], launch.device)
 
+    def keep(
+        self, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, hood: Neighborhood, scale: float
+    ) -> KeptCalls | None:
+        if not all(map(lies_well, (q, k, v))):
+            return None
+        plan = device_plan(hood, q.device)
+        bias = plan.key_bias(key_bias, hood.key_grid)
+        batch, queries, heads, _ = q.shape
+        out = q.new_empty(batch, queries, heads, v.shape[-1])
+        lse = q.new_empty(batch, queries, heads, dtype=torch.float32)
+        launch = self.forward_launch(plan, q, k, v, out, lse, bias, scale, None)
+        return KeptCalls(self, plan, launch, bias, scale, queries)
+
     def forward(
         self,
         q: Tensor,
@@ -94,14 +107,14 @@ class Cuda:
         out = q.new_empty(batch, queries, heads, v.shape[-1])
         lse = q.new_empty(batch, queries, heads, dtype=torch.float32)
         if launches is None:
-            made = self._forward_launch(plan, q, k, v, out, lse, bias, scale, table)
+            made = self.forward_launch(plan, q, k, v, out, lse, bias, scale, table)
             launches = plan.launches.keep(form, (made,))
         (launch,) = launches
         addresses = *places, out.data_ptr(), lse.data_ptr(), bias.numbers[0], address(scale), address(table)
         self.launch(launch, launch.at(addresses), q, k, v, out, lse, bias.exponents, scale, table)
         return Forward(out, lse)
 
-    def _forward_launch(
+    def forward_launch(
         self,
         plan: DevicePlan,
         q: Tensor,
@@ -177,28 +190,6 @@ class Cuda:
         dq = torch.empty_like(q, memory_format=torch.contiguous_format)
         more_addresses = address(scale), address(table)
 
-        def frozen(variant: Variant, plan: DevicePlan, row_heads: int, views: Sequence[Tensor]) -> Launch:
-            return Launch.of(
-                plan,
-                variant,
-                plan.n_tiles * variant.parts * batch * row_heads,
-                arguments.Gradients,
-                *plan.block,
-                *(number for x in views for number in view(x)),
-                0,
-                *bias.numbers,
-                0,
-                batch,
-                heads,
-                shared_by,
-                queries,
-                keys,
-                score_dim,
-                value_dim,
-                *factor(scale),
-                *related(plan.numbered, table),
-            )
-
         def run(launch: Launch, views: tuple[Tensor, ...], sums: Tensor | None) -> None:
             places = [x.data_ptr() for x in views]
             places += statistics.data_ptr(), bias.numbers[0], address(sums), *more_addresses
@@ -207,9 +198,9 @@ class Cuda:
         # queries have no gradient of a value: the place of that view is not written
         views = q, grad_out, k, v, dq, grad_out
         if launches is None:
-            variant = variants.query_gradient(*shape, plan.masked, form[0], plan.number_bits)
-            noted = _statistics_launch(plan, out, grad_out, lse, grad_lse)
-            launches = plan.launches.keep(form, (noted, frozen(variant, plan, heads, views)))
+            noted = self.statistics_launch(plan, out, grad_out, lse, grad_lse)
+            of_queries = self.query_launch(plan, views, shared_by, bias, scale, table)
+            launches = plan.launches.keep(form, (noted, of_queries))
         noted, of_queries = launches
         dlse = None if grad_lse is None else _nearer(grad_lse)
         seen = out, grad_out, lse, dlse, statistics
@@ -234,8 +225,7 @@ class Cuda:
         views = k, v, q, grad_out, dk, dv
         of_keys = transposed.launches.get((form,))
         if of_keys is None:
-            known = variants.key_gradients(*shape, transposed.masked, form[0], transposed.number_bits)
-            of_keys = tuple(frozen(variant, transposed, row_heads, views) for variant in known)
+            of_keys = self.key_launches(transposed, views, shared_by, bias, scale, table)
             transposed.launches.keep((form,), of_keys)
         for launch in of_keys:
             run(launch, views, db)
@@ -249,6 +239,65 @@ class Cuda:
         if ds is not None and isinstance(scale, Tensor):
             ds = ds.sum((0, 1, 3)).unsqueeze(0) if scale.shape[0] == 1 else ds.sum((0, 3))
         return Gradients(dq, dk, dv, db, ds, dtable)
+
+    @staticmethod
+    def statistics_launch(
+        plan: DevicePlan, out: Tensor, grad_out: Tensor, lse: Tensor, grad_lse: Tensor | None
+    ) -> Launch:
+        """What finds −lse · log₂ e and delta of each query, ``[B, H, Nq, 2]``."""
+        batch, queries, heads, value_dim = out.shape
+        rows = batch * heads * queries
+        return Launch.of(
+            plan,
+            variants.delta(out.dtype),
+            math.ceil(rows / 16),
+            arguments.Delta,
+            *(number for x in (out, grad_out, lse) for number in view(x)),
+            *((0, 0, 0, 0) if grad_lse is None else view(_nearer(grad_lse))),
+            0,
+            rows,
+            heads,
+            queries,
+            value_dim,
+        )
+
+    def query_launch(
+        self,
+        plan: DevicePlan,
+        views: tuple[Tensor, ...],
+        shared_by: int,
+        bias: KeyBias,
+        scale: float | Tensor,
+        table: Tensor | None,
+    ) -> Launch:
+        """The gradient of queries; ``views`` are q, grad_out, k, v, dq and one that is not used."""
+        q, _, _, v, *_ = views
+        shape = q.dtype, q.shape[3], v.shape[3]
+        variant = variants.query_gradient(*shape, plan.masked, self.architecture(q.device), plan.number_bits)
+        return _gradients_launch(
+            plan, variant, views, (q.shape[1], v.shape[1]), shared_by, bias, scale, table
+        )
+
+    def key_launches(
+        self,
+        transposed: DevicePlan,
+        views: tuple[Tensor, ...],
+        shared_by: int,
+        bias: KeyBias,
+        scale: float | Tensor,
+        table: Tensor | None,
+    ) -> tuple[Launch, ...]:
+        """The gradients of keys and values; ``views`` are k, v, q, grad_out, dk and dv."""
+        _, v, q, *_ = views
+        shape = q.dtype, q.shape[3], v.shape[3]
+        known = variants.key_gradients(
+            *shape, transposed.masked, self.architecture(q.device), transposed.number_bits
+        )
+        tokens = q.shape[1], v.shape[1]
+        return tuple(
+            _gradients_launch(transposed, variant, views, tokens, shared_by, bias, scale, table)
+            for variant in known
+        )
 
     def _table_gradient(
         self,
@@ -303,24 +352,40 @@ class Cuda:
         return total
 
 
-def _statistics_launch(
-    plan: DevicePlan, out: Tensor, grad_out: Tensor, lse: Tensor, grad_lse: Tensor | None
+def _gradients_launch(
+    plan: DevicePlan,
+    variant: Variant,
+    views: tuple[Tensor, ...],
+    tokens: tuple[int, int],
+    shared_by: int,
+    bias: KeyBias,
+    scale: float | Tensor,
+    table: Tensor | None,
 ) -> Launch:
-    """What finds −lse · log₂ e and delta of each query, ``[B, H, Nq, 2]``."""
-    batch, queries, heads, value_dim = out.shape
-    rows = batch * heads * queries
+    """Gradients of the rows of a plan; ``views`` are in the order of :class:`arguments.Gradients`.
+
+    ``tokens`` are those of queries and keys, and ``shared_by`` query heads share a key head.
+    """
+    rows, row_values, columns, *_ = views
+    batch, row_heads = rows.shape[0], rows.shape[2]
     return Launch.of(
         plan,
-        variants.delta(out.dtype),
-        math.ceil(rows / 16),
-        arguments.Delta,
-        *(number for x in (out, grad_out, lse) for number in view(x)),
-        *((0, 0, 0, 0) if grad_lse is None else view(_nearer(grad_lse))),
+        variant,
+        plan.n_tiles * variant.parts * batch * row_heads,
+        arguments.Gradients,
+        *plan.block,
+        *(number for x in views for number in view(x)),
         0,
-        rows,
-        heads,
-        queries,
-        value_dim,
+        *bias.numbers,
+        0,
+        batch,
+        max(row_heads, columns.shape[2]),
+        shared_by,
+        *tokens,
+        rows.shape[3],
+        row_values.shape[3],
+        *factor(scale),
+        *related(plan.numbered, table),
     )
 
 

@@ -30,12 +30,17 @@ def readable(x: Tensor) -> Tensor:
     Models meet the condition as soon as their head dims are multiples of 8 (of 4 in float32), and
     their tokens lie less than 4 GiB apart.
     """
-    size, (batch, token, head, channel) = x.element_size(), x.stride()
-    starts = x.data_ptr() | (batch | token | head | x.shape[-1]) * size  # a multiple if each of them is
-    if channel == 1 and starts % ALIGNMENT == 0 and token * size <= MOST_TOKEN_STRIDE:
+    if lies_well(x) and x.data_ptr() % ALIGNMENT == 0:
         return x
-    padding = -x.shape[-1] % (ALIGNMENT // size)
+    padding = -x.shape[-1] % (ALIGNMENT // x.element_size())
     return torch.nn.functional.pad(x, (0, padding)).contiguous()
+
+
+def lies_well(x: Tensor) -> bool:
+    """Whether kernels can read rows that lie so, if the first of them is aligned."""
+    size, (batch, token, head, channel) = x.element_size(), x.stride()
+    apart = (batch | token | head | x.shape[-1]) * size  # a multiple if each of them is
+    return channel == 1 and apart % ALIGNMENT == 0 and token * size <= MOST_TOKEN_STRIDE
 
 
 def near(x: Tensor) -> bool:
