@@ -3,14 +3,17 @@
 - The reference has a page for each part of the package, made of the names that the part makes public.
 - README, CHANGELOG and the like are pages too, and so are the source files that a page links to: a link to a
   file of the repository leads to it within the site. One that leads nowhere is a warning, and ends the build.
+- Notebooks are pages, with the outputs that were committed.
 - What the library refuses is listed from its sources. The gallery, in ``pictured.py``, is executed and drawn.
 """
 
 from __future__ import annotations
 
+import base64
 import importlib
 import importlib.util
 import inspect
+import json
 import logging
 import re
 from functools import cache
@@ -236,11 +239,40 @@ def _defaults() -> Any:
     return DEFAULTS[1:]  # the first are AMD's, in the same places
 
 
+# -- notebooks --------------------------------------------------------------------------------------------
+
+
+def notebooks() -> dict[str, str | bytes]:
+    """Each notebook as it was committed: a page with its code, what it printed, and its pictures."""
+    pages: dict[str, str | bytes] = {}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        lines, count = [], 0
+        for cell in json.loads(path.read_text())["cells"]:
+            text = "".join(cell["source"])
+            if cell["cell_type"] == "markdown":
+                lines += [text, ""]
+                continue
+            lines += ["```python", text, "```", ""]
+            for output in cell["outputs"]:
+                data = output.get("data", {"text/plain": output.get("text", "")})
+                if "image/png" in data:
+                    name = f"{path.stem}-{count}.png"
+                    pages[f"notebooks/{name}"] = base64.b64decode(data["image/png"])
+                    lines += [f"![what the code above draws]({name})", ""]
+                    count += 1
+                elif said := "".join(data["text/plain"]).strip("\n"):
+                    lines += ["```text", said, "```", ""]
+        lines += [f"[The notebook itself](../../notebooks/{path.name})", ""]
+        pages[f"notebooks/{path.stem}.md"] = "\n".join(lines)
+    return pages
+
+
 # -- what mkdocs calls ------------------------------------------------------------------------------------
 
 
 def on_config(config: Any) -> Any:
-    """Put the pages of the reference into the navigation."""
+    """Put the pages of the reference and the notebooks into the navigation."""
+    read = [path for path in notebooks() if path.endswith(".md")]
     entries = []
     for path in reference():
         name = Path(path).stem.replace("compat-", "compat.")
@@ -249,6 +281,8 @@ def on_config(config: Any) -> Any:
         for title in section:
             if section[title] == "REFERENCE":
                 section[title] = entries
+            if section[title] == "NOTEBOOKS":
+                section[title] = read
     return config
 
 
@@ -256,6 +290,7 @@ def on_files(files: Files, config: Any) -> Files:
     """Add the pages and pictures that are made by the build."""
     made: dict[str, str | bytes] = {target: (ROOT / source).read_text() for source, target in PAGES.items()}
     made |= reference()
+    made |= notebooks()
     for path in pictured.PAGES:
         made[path] = pictured.page(path)
         made |= {f"pictures/{name}.png": entry.picture for name, entry in pictured.made(path).items()}

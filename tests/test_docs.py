@@ -9,7 +9,7 @@ import pytest
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 #: what only the site has, whose build checks links to it
-MADE = ("reference/", "pictures")
+MADE = ("reference/", "pictures", "notebooks/")
 #: an example, and the package of others that it needs
 EXAMPLE = r"^(?:<!-- needs: (\w+) -->\n```py|```python)\n(.*?)^```"
 #: a table of tests

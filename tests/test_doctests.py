@@ -28,6 +28,8 @@ PARTS = (
     ),
     *("backends", "testing"),
 )
+#: names of other libraries, beside ours
+COMPAT = ("compat.natten", "compat.torch_harmonics")
 #: runs the examples of the objects that are named, each with names of its own
 RUN = """
 import doctest, importlib, sys, warnings
@@ -54,7 +56,7 @@ def public():
     for module in ("xarray", "lightning", "matplotlib"):
         pytest.importorskip(module, reason="parts with public names stand on it")
     found, seen = {}, set()
-    for name in ("geoattn", *(f"geoattn.{part}" for part in PARTS)):
+    for name in ("geoattn", *(f"geoattn.{part}" for part in PARTS + COMPAT)):
         module = importlib.import_module(name)
         for listed in module.__all__:
             value = getattr(module, listed)

@@ -1,8 +1,10 @@
 """What one meets in the first hour: each mistake is answered with what to write instead."""
 
+import ast
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 import geoattn as ga
 from geoattn import models
 
+PACKAGE = Path(ga.__file__).parent
 GRID = ga.grids.gaussian(4, 8)
 HOOD = ga.geodesic(GRID, radius=60.0)
 X = torch.randn(2, *GRID.shape, 8)
@@ -92,15 +95,94 @@ MISSING = {
 }
 
 
+MISSING |= {
+    "xarray of its module": (
+        "import geoattn.xarray",
+        'geoattn.xarray needs xarray: pip install "geoattn[xarray]"',
+    ),
+    "torchmetrics": (
+        "import geoattn.tasks.depth",
+        'geoattn.tasks.depth needs torchmetrics: pip install "geoattn[vision]"',
+    ),
+    "zarr": (
+        "ga.xarray.Statistics.open('a.zarr')",
+        'a zarr store needs zarr: pip install "geoattn[xarray]"',
+    ),
+}
+
+
 @pytest.mark.parametrize("package", MISSING)
 def test_missing_extras(package):
     code, words = MISSING[package]
     program = (
-        f"import sys; sys.modules[{package!r}] = None\nimport geoattn as ga\n"
+        f"import sys; sys.modules[{package.split()[0]!r}] = None\nimport geoattn as ga\n"
         f"hood = ga.geodesic(ga.grids.gaussian(4, 8), radius=60)\n{code}"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert run.stderr.splitlines()[-1] == f"ModuleNotFoundError: {words}"
+
+
+def imports_of_extras():
+    """Each import of a package of an extra: the module, the function around it or None, and the package."""
+    from geoattn._extras import EXTRAS
+
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = path.relative_to(PACKAGE)
+        tree = ast.parse(path.read_text())
+        typed = {
+            n
+            for i in ast.walk(tree)
+            if isinstance(i, ast.If) and "TYPE_CHECKING" in ast.unparse(i.test)
+            for n in ast.walk(i)
+        }
+        functions = [f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef)]
+        around = {node: f for f in functions for node in ast.walk(f)}  # the innermost comes last
+        for node in ast.walk(tree):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += (
+                [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+            )
+            for package in {name.split(".")[0] for name in names} & EXTRAS.keys():
+                if node not in typed:
+                    yield module, around.get(node, tree), node, package
+
+
+def asked_for(scope, before, package):
+    """Whether the package was required, or its absence thought of, in a scope before a line of it."""
+    for node in ast.walk(scope):
+        if isinstance(node, ast.Call) and node.lineno < before.lineno:
+            words = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            name = ast.unparse(node.func)
+            if name.endswith("require") and package in words:
+                return True
+            if name == "is_release_2":  # asks for zarr
+                return package == "zarr"
+        if isinstance(node, ast.Try) and before in node.body:
+            return True
+        if isinstance(node, ast.If) and ast.unparse(node.test).startswith(f"{package!r} not in sys.modules"):
+            return True
+    return False
+
+
+#: commands say the extra by themselves, from any error that names a package; pictures ask in ``plot.figures``
+ASK_ELSEWHERE = (("commands", None), ("__main__.py", None), ("plot", "matplotlib"))
+
+
+def test_packages_of_extras_are_asked_for_before_they_are_imported():
+    """So that what is missing is answered by the command that brings it."""
+    found = list(imports_of_extras())
+    assert len(found) > 30
+    for module, scope, node, package in found:
+        if any(module.parts[0] == part and only in (None, package) for part, only in ASK_ELSEWHERE):
+            continue
+        scopes = [(scope, node)]
+        if isinstance(scope, ast.Module):  # importing a module imports the packages that it is in before
+            for folder in module.parents:
+                text = PACKAGE / folder / "__init__.py"
+                scopes.append((ast.parse(text.read_text()), ast.Pass(lineno=10_000)))
+        assert any(asked_for(*place, package) for place in scopes), (
+            f"{module}:{node.lineno} imports {package}"
+        )
 
 
 def test_what_is_required_names_its_extra(monkeypatch, refused_by):

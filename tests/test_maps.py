@@ -82,11 +82,69 @@ def test_unknown_projections_and_other_grids_are_refused():
     assert maps.draw(Figure().add_subplot(projection="mollweide"), GRID, GRID.lat)
 
 
-def test_the_last_half_column_of_a_lat_lon_map_is_painted():
-    axes = maps.lat_lon_map(Figure().subplots(), ga.grids.equiangular(5, 8), np.zeros((5, 8)), "nothing")
-    east = axes.collections[0].get_coordinates()[..., 0]
-    assert east.min() <= -180
-    assert east.max() >= 180
+@pytest.mark.parametrize(
+    "grid",
+    [
+        ga.grids.equiangular(5, 8),
+        ga.grids.gaussian(6, 8),
+        ga.grids.equiangular(6, 8, poles=False, lon_start=2.0, south_first=True),
+        ga.grids.gaussian(6, 8, lon_start=-176.0),
+    ],
+    ids=repr,
+)
+def test_lat_lon_maps_are_painted_to_their_edges(grid):
+    field = np.random.default_rng(0).random(grid.shape)
+    axes = maps.lat_lon_map(Figure().subplots(), grid, field, "numbers")
+    mesh = axes.collections[0]
+    lon, lat = np.moveaxis(mesh.get_coordinates(), -1, 0)
+    assert (lon.min() <= -180, lon.max() >= 180, lat.min(), lat.max()) == (True, True, -90, 90)
+    shown = np.asarray(mesh.get_array()).reshape(np.subtract(lon.shape, 1))
+    north, east = (a + 1e-6 for a in (grid.lat, (grid.lon + 180) % 360 - 180))  # within each cell
+    rows = [
+        np.flatnonzero(np.diff(np.sign(lat[:, 0] - place)) != 0)[0] for place in north[:, 0].clip(-90, 89)
+    ]
+    columns = np.searchsorted(lon[0], east[0]) - 1
+    np.testing.assert_array_equal(shown[np.ix_(rows, columns)], field)
+
+
+def test_regions_between_parallels_and_meridians_are_drawn_by_their_cells():
+    grid = ga.grids.regional([40.0, 42.0, 46.0], [350.0, 355.0, 0.0, 5.0])
+    axes = maps.lat_lon_map(Figure().subplots(), grid, grid.lat, "latitude (degrees)")
+    lon, lat = np.moveaxis(axes.collections[0].get_coordinates(), -1, 0)
+    np.testing.assert_allclose(lon[0], [-12.5, -7.5, -2.5, 2.5, 7.5])
+    np.testing.assert_allclose(lat[:, 0], [39.0, 41.0, 44.0, 48.0])
+    assert (*axes.get_xlim(), *axes.get_ylim()) == (-12.5, 7.5, 39.0, 48.0)
+
+
+@pytest.mark.parametrize("projection", ["rectilinear", "mollweide"])
+def test_coastlines_lie_where_land_begins(projection):
+    grid = ga.grids.equiangular(36, 72, poles=False)
+    land = (np.abs(grid.lat) < 30) & (np.abs((grid.lon + 180) % 360 - 180) > 120)
+    axes = Figure().add_subplot(projection=projection)
+    assert plot.coastlines(axes, grid, land) is axes
+    (found,) = axes.collections
+    points = np.concatenate([path.vertices for path in found.get_paths()])
+    points = np.degrees(points) if projection == "mollweide" else points
+    lon, lat = np.abs(points).T
+    at_side, at_end = np.abs(lon - 120) < 2.6, np.abs(lat - 30) < 2.6
+    assert (at_side | at_end).all()
+    assert at_side.any()
+    assert lon.max() >= 179.9  # it goes around
+    with pytest.raises(TypeError, match=r"coastlines are drawn of land on a lat-lon grid.*regrid"):
+        plot.coastlines(axes, ga.grids.healpix(2), np.ones(48))
+
+
+def test_a_map_of_a_data_set_says_level_time_and_unit():
+    xarray = pytest.importorskip("xarray", reason="fields come from data sets")
+    coords = {"time": np.datetime64("2020-01-02T06", "ns"), "level": ((), 850, {"units": "hPa"})}
+    coords["prediction_timedelta"] = np.timedelta64(12, "h").astype("m8[ns]")
+    ds = ga.xarray.coordinates(GRID).assign_coords(coords)
+    ds["t"] = xarray.Variable(("latitude", "longitude"), GRID.lat, {"long_name": "temperature", "units": "K"})
+    axes = ga.xarray.plot(ds.t)
+    assert axes.get_title() == (
+        "temperature, time 2020-01-02T06:00:00, level 850 hPa, prediction_timedelta 12 h"
+    )
+    assert axes.collections[0].colorbar.ax.get_ylabel() == "temperature (K)"
 
 
 def test_points_are_painted_where_they_are_and_nowhere_else():
@@ -96,6 +154,50 @@ def test_points_are_painted_where_they_are_and_nowhere_else():
     south = maps.places("equirectangular", (0, 0), 180)[0] < -83
     assert np.isnan(image[south]).all()
     assert np.isfinite(image[~south & (np.abs(maps.places("equirectangular", (0, 0), 180)[0]) < 77)]).all()
+
+
+def test_curvilinear_regions_are_painted_within_their_cells_and_nowhere_else():
+    x, y = np.meshgrid(np.arange(-20, 20.1, 2.0), np.arange(-14, 14.1, 2.0))
+    grid = ga.grids.regional(50 + y - x / 2, 10 + 1.5 * x + y)
+    axes = maps.lat_lon_map(Figure().subplots(), grid, np.ones(grid.shape), "ones")
+    mesh = axes.collections[0]
+    lon, lat = np.moveaxis(mesh.get_coordinates(), -1, 0)
+    lon, lat = (0.25 * (a[1:, 1:] + a[:-1, 1:] + a[1:, :-1] + a[:-1, :-1]) for a in (lon, lat))
+    painted = np.isfinite(np.ma.filled(mesh.get_array(), np.nan)).reshape(lon.shape)
+    # back to the rows and columns of the grid; cells reach half a step beyond its points
+    north, east = lat - 50, lon - 10
+    column, row = (east - north) / 2 / 2, (north + (east - north) / 4) / 2
+    inside = (np.abs(column) < 10.4) & (np.abs(row) < 7.4)
+    beyond = (np.abs(column) > 10.7) | (np.abs(row) > 7.7)
+    assert painted[inside].all()
+    assert not painted[beyond].any()
+
+
+def test_columns_of_a_table_are_as_high_with_and_without_a_colour_bar():
+    column = np.zeros((1, *GRID.shape))
+    with_bar = plot.Column("depth", column, {}, "depth (m)")
+    figure = plot.table(None, GRID, [plot.Column("input", column), with_bar], "mollweide")
+    figure.canvas.draw()
+    first, second = (axes.get_position() for axes in figure.axes[:2])
+    assert first.y0 == pytest.approx(second.y0)
+    assert first.height == pytest.approx(second.height)
+
+
+def test_titles_lie_within_the_figure():
+    figure = plot.sphere_picture(None, GRID, GRID.lat, "latitude, 500 hPa, 2020-01-01", "latitude (degrees)")
+    forecast = plot.forecast_picture(
+        None, GRID, [0, 6], 1, GRID.lat, {"model": GRID.lat}, {"model": [0, 1]}, "latitude (degrees)"
+    )
+    assert forecast.get_suptitle() == "latitude (degrees), 6 hours ahead"
+    for drawn_figure in (figure, forecast):
+        drawn_figure.canvas.draw()
+        titles = [axes.title for axes in drawn_figure.axes if axes.get_title()] + [drawn_figure._suptitle]
+        assert len(titles) > 4
+        for title in titles:
+            box = title.get_window_extent()
+            assert box.x0 >= 0, title
+            assert box.y1 <= drawn_figure.bbox.height, title
+            assert box.x1 <= drawn_figure.bbox.width, title
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch):

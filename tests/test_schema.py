@@ -350,6 +350,7 @@ def test_variables_that_make_no_channels_are_refused_by_name():
     assert "zonal" not in Schema.of(ds).names
     refuses(ds, r"'zonal' has the dimensions .* without \['longitude'\] of the grid's", ["t", "zonal"])
     refuses(ds, r"no variable 'q' in the data set", ["q"])
+    refuses(ds, r"no variable 'q,t' in .*; names stand apart, 'q t' on a command line", ["q,t"])
     refuses(
         ds.assign(when=ds.time + 0 * ds.t2m.astype("timedelta64[ns]")),
         r"ds\['when'\] holds datetime",

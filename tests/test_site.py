@@ -55,6 +55,17 @@ def test_the_parts_of_the_reference_are_those_of_the_package(site):
     assert modules - set(site.PARTS) == {"compat", "tasks", "commands"}  # of its names, and the command line
 
 
+def test_notebooks_are_pages_with_their_outputs(site):
+    pages = site.notebooks()
+    names = {path.stem for path in (DOCS.parent / "notebooks").glob("*.ipynb")}
+    assert {f"notebooks/{name}.md" for name in names} == {path for path in pages if path.endswith(".md")}
+    text = pages["notebooks/neighborhoods_and_plans.md"]
+    assert "```text\ngeodesic discs of 7° on" in text
+    pictures = re.findall(r"\]\((\S+\.png)\)", text)
+    assert len(pictures) == 5
+    assert all(pages[f"notebooks/{name}"].startswith(b"\x89PNG") for name in pictures)
+
+
 def test_links_lead_to_pages_and_to_copies_of_sources(site):
     led = site.on_page_markdown(
         "[a](../README.md#two-commands) [b](xarray.md) [c](../geoattn/plans/base.py) [d](../tests)",

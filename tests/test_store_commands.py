@@ -507,7 +507,7 @@ def test_plot_draws_maps_series_and_spectra(pair, tmp_path, capsys):
 
     ds = source()
     found = drawn("map", store, "--variable", "t", "--level", 850, "--time", "2001-01-02T06")
-    assert found["title"] == "t time 2001-01-02T06:00:00 level 850 hPa"
+    assert found["title"] == "t, time 2001-01-02T06:00:00, level 850 hPa"
     np.testing.assert_array_equal(found["values"], ds.t.sel(time="2001-01-02T06", level=850))
     found = drawn("series", store, "--variable", "t")
     np.testing.assert_allclose(found["values"], ga.xarray.mean(ds[["t"]]).t.sel(level=500), rtol=1e-6)

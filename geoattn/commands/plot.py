@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.variable!r} lies on {array.dims}, not on the grid's {found.dims}")
     time = initial_time(ds)
     array, said = _one(ds, array, found.dims, time, options)
-    title = " ".join([options.variable, *said])
+    title = ", ".join([options.variable, *said])
     if options.kind == "map":
         result = _map(array, found, title, options.output)
     elif options.kind == "series":
@@ -178,6 +178,6 @@ def _spectrum(array: Any, title: str, output: str) -> dict[str, Any]:
 
     found = zonal_spectrum(array.astype(float))
     waves, power = found.wavenumber.values[1:], found.values[1:]
-    units = f" {found.attrs['units']}" if found.attrs.get("units") else ""
+    units = f", ({array.attrs['units']})²" if array.attrs.get("units") else ""
     curves(output, "zonal wavenumber", {f"mean square{units}": {title: (waves, power)}}, logarithmic="xy")
     return {"title": title, "wavenumber": waves.tolist(), "mean_square": power.tolist()}

@@ -5,7 +5,7 @@ Needs matplotlib, ``pip install "geoattn[plot]"``, which is imported when someth
 
 from geoattn.plot.curves import curves, learning_curves, read_metrics, training_curves
 from geoattn.plot.figures import save
-from geoattn.plot.maps import PROJECTIONS, draw, lat_lon_map, map_with_bar
+from geoattn.plot.maps import PROJECTIONS, coastlines, draw, lat_lon_map, map_with_bar
 from geoattn.plot.neighborhoods import picture
 from geoattn.plot.panels import (
     Column,
@@ -21,6 +21,7 @@ __all__ = [
     "PROJECTIONS",
     "Column",
     "Legend",
+    "coastlines",
     "curves",
     "depth_picture",
     "draw",

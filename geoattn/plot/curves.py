@@ -55,10 +55,16 @@ def curves(
     return save(figure, path)
 
 
+#: colours and marks of lines, in turn; of matplotlib's style for colour-blind readers
+COLOURS = ("#006BA4", "#FF800E", "#595959", "#5F9ED1", "#C85200", "#898989", "#A2C8EC", "#FFBC79")
+MARKS = "osD^vP*X"
+
+
 def plot(axes: Any, lines: Lines) -> None:
     """Labelled lines with a grid behind and a legend."""
+    axes.set_prop_cycle(color=COLOURS, marker=list(MARKS))
     for label, (x, y) in lines.items():
-        axes.plot(x, y, marker="o", markersize=3, label=label)
+        axes.plot(x, y, markersize=3, label=label)
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator = axes.xaxis.get_major_locator()

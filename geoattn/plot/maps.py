@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from geoattn.grids import LatLonGrid, Points, SphericalGrid
+from geoattn.grids.cells import CellGrid
+from geoattn.grids.regional_latlon import RegionalLatLon
 from geoattn.grids.sphere import Floats, unit_vectors
 from geoattn.plot.figures import numbers, require
 
@@ -16,6 +18,8 @@ from geoattn.plot.figures import numbers, require
 PROJECTIONS = {"equirectangular": 0.5, "mollweide": 0.5, "orthographic": 1.0}
 #: of a list of points, pixels further from the nearest than so many of its own spacings show nothing
 REACH = 1.5
+#: a place is looked for in the cells of so many points nearest to it
+NEAR = 6
 #: west, east, south and north
 GLOBE = (-180.0, 180.0, -90.0, 90.0)
 
@@ -155,8 +159,9 @@ def map_with_bar(
 def lat_lon_map(ax: Any, grid: SphericalGrid, field: ArrayLike, quantity: str, **style: Any) -> Any:
     """A map with longitude and latitude on its axes, from −180° to 180°, and a colour bar.
 
-    Lat-lon grids are drawn cell by cell, others by the nearest point on a raster: of 1° around the globe, of
-    360 × 180 places on the latitudes and longitudes of a region, to which the map is confined.
+    Lat-lon grids and regions between parallels and meridians are drawn cell by cell, others by the nearest
+    point on a raster: of 1° around the globe, of 360 × 180 places on the latitudes and longitudes of a
+    region, to which the map is confined.
 
     Parameters
     ----------
@@ -184,26 +189,87 @@ def lat_lon_map(ax: Any, grid: SphericalGrid, field: ArrayLike, quantity: str, *
 
     values = numbers(field)
     if isinstance(grid, LatLonGrid):
-        lat, lon = grid.lat_axis, (grid.lon_axis + 180.0) % 360.0 - 180.0
-        order = np.argsort(lon)
-        lon, values = lon[order], values[:, order]
-        # the first column again at the right, where half of it may lie
-        lon, values = np.append(lon, lon[0] + 360.0), np.concatenate((values, values[:, :1]), axis=1)
-        box = GLOBE
+        box, (lon, lat, values) = GLOBE, _around(grid, values)
+    elif isinstance(grid, RegionalLatLon):
+        lon, lat = grid.lon_edges, grid.lat_edges
+        lon = lon - 360.0 * np.floor((lon.min() + 180.0) / 360.0)
+        box = float(lon.min()), float(lon.max()), float(lat.min()), float(lat.max())
     else:
         box = GLOBE if grid.is_global else _box(grid)
         west, east, south, north = box
-        lon = np.asarray(west + (np.arange(360) + 0.5) * (east - west) / 360.0)
-        lat = np.asarray(north - (np.arange(180) + 0.5) * (north - south) / 180.0)
-        values = _sampled(grid, values, *np.meshgrid(lat, lon, indexing="ij"))
+        lon, lat = np.linspace(west, east, 361), np.linspace(north, south, 181)
+        middles = 0.5 * (lat[1:] + lat[:-1]), 0.5 * (lon[1:] + lon[:-1])
+        values = _sampled(grid, values, *np.meshgrid(*middles, indexing="ij"))
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
-    colors = ax.pcolormesh(lon, lat, values, shading="nearest", rasterized=True, **style)
+    colors = ax.pcolormesh(lon, lat, values, rasterized=True, **style)
     ax.figure.colorbar(colors, ax=ax, label=quantity)
     ax.set(xlim=box[:2], ylim=box[2:], xlabel="longitude (°E)", ylabel="latitude (°N)", aspect="equal")
     if box == GLOBE:
         ax.set(xticks=range(-180, 181, 60), yticks=range(-90, 91, 30))
     return ax
+
+
+def coastlines(axes: Any, grid: LatLonGrid, land: ArrayLike, **style: Any) -> Any:
+    """Draw where land begins on a map.
+
+    Parameters
+    ----------
+    axes
+        Those of :func:`lat_lon_map`, or of a map in Mollweide's projection around 0°E.
+    grid
+        A lat-lon grid around the globe.
+    land
+        True on land, or the share of land in each cell, ``[*grid.shape]``.
+    **style
+        Passed on to ``axes.contour``.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    TypeError
+        If the grid is no lat-lon grid.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> grid = ga.grids.gaussian(16, 32)
+    >>> axes = ga.plot.lat_lon_map(plt.figure().add_subplot(), grid, grid.lat, "latitude (degrees)")
+    >>> _ = ga.plot.coastlines(axes, grid, abs(grid.lat) > 60)
+    """
+    if not isinstance(grid, LatLonGrid):
+        raise TypeError(
+            f"coastlines are drawn of land on a lat-lon grid, got {grid!r}; bring it to one by "
+            "ga.xarray.regrid"
+        )
+    share = numbers(land).astype(float)
+    lon = (grid.lon_axis + 180.0) % 360.0 - 180.0
+    order = np.argsort(lon)
+    lon, share = lon[order], share[:, order]
+    lon = np.concatenate((lon[-1:] - 360.0, lon, lon[:1] + 360.0))
+    share = np.concatenate((share[:, -1:], share, share[:, :1]), axis=1)
+    lat = grid.lat_axis
+    if axes.name == "mollweide":
+        lon, lat = np.radians(lon.clip(-180.0, 180.0)), np.radians(lat)
+    axes.contour(lon, lat, share, **({"levels": [0.5], "colors": "black", "linewidths": 0.5} | style))
+    return axes
+
+
+def _around(grid: LatLonGrid, values: NDArray[Any]) -> tuple[Floats, Floats, NDArray[Any]]:
+    """Longitudes and latitudes between cells, from −180° to 180° and pole to pole, and the cells' values."""
+    lat = grid.lat_axis
+    end = 90.0 if lat[0] > lat[-1] else -90.0
+    lat = np.concatenate(([end], 0.5 * (lat[1:] + lat[:-1]), [-end]))
+    middle = (grid.lon_axis + 180.0) % 360.0 - 180.0
+    order = np.argsort(middle)
+    half = 180.0 / grid.nlon
+    # the last column is there again at the left, and the first at the right, where a half of one may lie
+    lon = np.concatenate((middle[order][-1:] - 360.0, middle[order], middle[order][:1] + 360.0))
+    lon = np.append(lon - half, lon[-1] + half)
+    return lon, lat, values[:, np.concatenate((order[-1:], order, order[:1]))]
 
 
 def _box(grid: SphericalGrid) -> tuple[float, float, float, float]:
@@ -231,17 +297,34 @@ def _edges(pixels: int) -> tuple[Floats, Floats]:
 
 def _sampled(grid: SphericalGrid, values: NDArray[Any], lat: Floats, lon: Floats) -> NDArray[Any]:
     """The value, or the colour with its opacity, of the grid point nearest to each place."""
-    points = grid.xyz.reshape(-1, 3)
-    tree = cKDTree(points)
-    distance, nearest = tree.query(unit_vectors(lat, lon))
+    points, shown, places = grid.xyz.reshape(-1, 3), values.reshape(grid.size, -1), unit_vectors(lat, lon)
     there = np.ones(lat.shape, bool)
-    if (isinstance(grid, Points) or not grid.is_global) and grid.size > 6:
-        spacing = tree.query(points, k=[7])[0][
-            :, 0
-        ]  # of six neighbors the furthest: the fourth side of a cell
-        there = distance <= REACH * spacing[nearest]
-    shown = values.reshape(grid.size, -1)[nearest]
+    if isinstance(grid, CellGrid):
+        corners = grid.corners.reshape(grid.size, -1, 3)
+        has_cell = (corners != points[:, None]).any((1, 2))
+        points, shown, corners = points[has_cell], shown[has_cell], corners[has_cell]
+        nearest = cKDTree(points).query(places, k=min(NEAR, len(points)))[1].reshape(*lat.shape, -1)
+        there, nearest = _within(points, corners, places, nearest), nearest[..., 0]
+    else:
+        tree = cKDTree(points)
+        distance, nearest = tree.query(places)
+        if (isinstance(grid, Points) or not grid.is_global) and grid.size > 6:
+            # of six neighbors the furthest: the fourth side of a cell
+            there = distance <= REACH * tree.query(points, k=[7])[0][nearest, 0]
+    shown = shown[nearest]
     if shown.shape[-1] == 3:
         scale = 255.0 if values.dtype == np.uint8 else 1.0
         return np.concatenate((shown / scale, there[..., None].astype(float)), axis=-1)
     return np.where(there, shown[..., 0].astype(float), np.nan)
+
+
+def _within(points: Floats, corners: Floats, places: Floats, candidates: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which places lie in one of their candidates' cells, convex ones ``corners [cells, k, 3]``."""
+    sides = np.cross(corners, np.roll(corners, -1, axis=1))
+    sides *= np.sign((sides * points[:, None]).sum(-1, keepdims=True))  # inward
+    inside = np.zeros(candidates.shape[:-1], bool)
+    for candidate in np.moveaxis(candidates, -1, 0):
+        left = ~inside
+        heights = (sides[candidate[left]] * places[left][:, None]).sum(-1)
+        inside[left] = (heights >= -1e-12).all(-1)
+    return inside

@@ -91,15 +91,19 @@ def table(
     """
     rows = len(numbers(columns[0].fields))
     height = width * maps.PROJECTIONS[projection]
-    below = 0.6 * (legend is not None or any(c.quantity for c in columns))
+    bars = any(column.quantity for column in columns)
+    below = 0.6 * (legend is not None or bars)
     figure = new(width * len(columns), (height + 0.1) * rows + 0.3 + below)
     places = maps.panels(figure, rows, len(columns), projection)
     for place, column in enumerate(columns):
         for row, field in enumerate(numbers(column.fields)):
             image = maps.draw(places[row, place], grid, field, projection, **options, **column.style)
         places[0, place].set_title(column.title, fontsize=10)
-        if column.quantity is not None:
-            figure.colorbar(image, ax=places[:, place], location="bottom", label=column.quantity, shrink=0.8)
+        if bars:
+            label = column.quantity or " "
+            bar = figure.colorbar(image, ax=places[:, place], location="bottom", label=label, shrink=0.8)
+            if column.quantity is None:  # unseen, so that its column is as high as the others
+                _hide(bar)
     if legend is not None:
         from matplotlib.patches import Patch
 
@@ -109,6 +113,13 @@ def table(
         ]
         figure.legend(handles=patches, loc="outside lower center", ncols=7, fontsize="small", frameon=False)
     return save(figure, path)
+
+
+def _hide(bar: Any) -> None:
+    """Show nothing of a colour bar, and leave its place."""
+    bar.solids.set_visible(False)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(color="none", labelcolor="none")
 
 
 def sphere_picture(
@@ -131,7 +142,7 @@ def sphere_picture(
     """
     figure = new(12.0, 2.6 + 0.4 * bool(title))
     places = figure.add_gridspec(1, 5, width_ratios=[1, 1, 1, 1, 2])
-    views = [("0°E", 20.0, 0.0), ("180°E", 20.0, 180.0), ("above", 90.0, 0.0), ("below", -90.0, 0.0)]
+    views = [("20°N 0°E", 20, 0), ("20°N 180°E", 20, 180), ("north pole", 90, 0), ("south pole", -90, 0)]
     for column, (name, lat, lon) in enumerate(views):
         axes = maps.panel(figure, places[0, column], "orthographic")
         maps.draw(axes, grid, field, "orthographic", centre=(lat, lon), **style)
@@ -296,5 +307,5 @@ def forecast_picture(
         maps.map_with_bar(figure, places[row, 0], grid, field, name, quantity, **same)
         error = field - truth
         maps.map_with_bar(figure, places[row, 1], grid, error, f"{name}: error", quantity, **signed)
-    figure.suptitle(f"{hours[lead]:.0f} hours ahead")
+    figure.suptitle(f"{quantity}, {hours[lead]:.0f} hours ahead")
     return save(figure, path)

@@ -2,6 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from geoattn import _extras
+
+_extras.require("geoattn.training", "lightning")
+
 from geoattn.training.config import FitConfig
 from geoattn.training.data import Checked, Data, Rounds
 from geoattn.training.fit import fit

@@ -2,6 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from geoattn import _extras
+
+_extras.require("geoattn.xarray", "xarray")
+
 import xarray
 
 from geoattn._accessor import register

@@ -11,6 +11,7 @@ from geoattn.grids import Recognition, RegionError, recognise
 from geoattn.plot import lat_lon_map
 from geoattn.xarray.schema.fit import fit_mask, fit_variables
 from geoattn.xarray.schema.schema import on_grid
+from geoattn.xarray.schema.times import stamp
 from geoattn.xarray.schema.values import check_numbers, refuse_labels
 
 #: what fields are weighed by → the grid's attribute, and its name in a file
@@ -110,6 +111,7 @@ def _mean(array: xarray.DataArray, area: xarray.DataArray, mask: Any, call: str,
 def plot(array: Any, ax: Any = None, **options: Any) -> Any:
     """A map of one field; returns the matplotlib axes.
 
+    Its title says what the field is and where it was taken along other dimensions: level, time, lead time.
     Lat-lon grids are drawn cell by cell, others by the nearest point on a raster of 1°.
 
     Parameters
@@ -148,7 +150,24 @@ def plot(array: Any, ax: Any = None, **options: Any) -> Any:
     values = array.transpose(*report.dims).values.reshape(report.grid.shape)
     label = str(array.attrs.get("long_name", array.name or ""))
     units = f" ({array.attrs['units']})" if array.attrs.get("units") else ""
-    return lat_lon_map(ax, report.grid, values, label + units, **options)
+    axes = lat_lon_map(ax, report.grid, values, label + units, **options)
+    axes.set_title(", ".join(filter(None, (label, *_taken(array)))), fontsize=10)
+    return axes
+
+
+def _taken(array: xarray.DataArray) -> list[str]:
+    """Where a field was taken along dimensions that it has no more, in words."""
+    said = []
+    for name, place in array.coords.items():
+        value = place.values
+        if value.ndim or value.dtype.kind not in "iufmM" or "grid_mapping_name" in place.attrs:
+            continue
+        if value.dtype.kind == "m":
+            said.append(f"{name} {value / np.timedelta64(1, 'h'):g} h")
+        else:
+            shown = stamp(value) if value.dtype.kind == "M" else f"{value:g}"
+            said.append(f"{name} {shown} {place.attrs.get('units', '')}".strip())
+    return said
 
 
 def area_mean(values: xarray.DataArray, area: xarray.DataArray, mask: Any, name: str) -> xarray.DataArray:

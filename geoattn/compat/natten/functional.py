@@ -129,6 +129,12 @@ def attention(
     ------
     ValueError
         If the operands do not fit each other, or lengths are given of one side only.
+
+    Examples
+    --------
+    >>> q, k, v = torch.randn(3, 1, 10, 2, 16)  # [B, L, heads, head_dim]
+    >>> ga.compat.natten.attention(q, k, v, is_causal=True).shape
+    torch.Size([1, 10, 2, 16])
     """
     given = locals()
     note("NATTEN", {name: given[name] for name in ATTENTION_KNOBS}, ATTENTION_KNOBS)
@@ -212,6 +218,17 @@ def merge_attentions(
     -------
     (Tensor, Tensor)
         Output and log-sum-exp of the union.
+
+    Examples
+    --------
+    >>> q, k, v = torch.randn(3, 1, 10, 2, 16)
+    >>> halves = [
+    ...     ga.compat.natten.attention(q, k[:, part], v[:, part], return_lse=True)
+    ...     for part in (slice(5), slice(5, 10))
+    ... ]
+    >>> out, lse = ga.compat.natten.merge_attentions(*map(list, zip(*halves)))
+    >>> torch.allclose(out, ga.compat.natten.attention(q, k, v), atol=1e-5)
+    True
     """
     if len(outputs) < 2:
         raise ValueError(f"merge_attentions takes at least two outputs, got {len(outputs)}")
@@ -269,6 +286,12 @@ def neighborhood_attention_generic(
         If ``attention_kwargs`` holds anything but knobs.
     ValueError
         If an argument is not of that form.
+
+    Examples
+    --------
+    >>> q, k, v = torch.randn(3, 1, 8, 12, 2, 16)  # [B, X, Y, heads, head_dim]
+    >>> ga.compat.natten.na2d(q, k, v, kernel_size=(3, 5), dilation=(2, 1)).shape
+    torch.Size([1, 8, 12, 2, 16])
     """
     given = locals()
     note("NATTEN", {name: given[name] for name in WINDOW_KNOBS}, WINDOW_KNOBS)

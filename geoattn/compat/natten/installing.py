@@ -60,6 +60,11 @@ def install(replace: bool = False) -> ModuleType:
     -----
     UserWarning
         If NATTEN itself is there and is left.
+
+    Examples
+    --------
+    >>> ga.compat.natten.install(replace=True).na2d is ga.compat.natten.na2d
+    True
     """
     there = sys.modules.get("natten")
     if getattr(there, "__version__", None) == VERSION and there is not None:

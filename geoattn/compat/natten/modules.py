@@ -77,18 +77,39 @@ class _NeighborhoodAttention(nn.Module):
 
 
 class NeighborhoodAttention1D(_NeighborhoodAttention):
-    """``natten.NeighborhoodAttention1D``: self-attention of ``[B, L, embed_dim]``."""
+    """``natten.NeighborhoodAttention1D``: self-attention of ``[B, L, embed_dim]``.
+
+    Examples
+    --------
+    >>> layer = ga.compat.natten.NeighborhoodAttention1D(embed_dim=32, num_heads=2, kernel_size=3)
+    >>> layer(torch.randn(1, 12, 32)).shape
+    torch.Size([1, 12, 32])
+    """
 
     na_dim = 1
 
 
 class NeighborhoodAttention2D(_NeighborhoodAttention):
-    """``natten.NeighborhoodAttention2D``: self-attention of ``[B, X, Y, embed_dim]``."""
+    """``natten.NeighborhoodAttention2D``: self-attention of ``[B, X, Y, embed_dim]``.
+
+    Examples
+    --------
+    >>> layer = ga.compat.natten.NeighborhoodAttention2D(embed_dim=32, num_heads=2, kernel_size=3)
+    >>> layer(torch.randn(1, 8, 12, 32)).shape
+    torch.Size([1, 8, 12, 32])
+    """
 
     na_dim = 2
 
 
 class NeighborhoodAttention3D(_NeighborhoodAttention):
-    """``natten.NeighborhoodAttention3D``: self-attention of ``[B, X, Y, Z, embed_dim]``."""
+    """``natten.NeighborhoodAttention3D``: self-attention of ``[B, X, Y, Z, embed_dim]``.
+
+    Examples
+    --------
+    >>> layer = ga.compat.natten.NeighborhoodAttention3D(embed_dim=32, num_heads=2, kernel_size=3)
+    >>> layer(torch.randn(1, 4, 8, 12, 32)).shape
+    torch.Size([1, 4, 8, 12, 32])
+    """
 
     na_dim = 3

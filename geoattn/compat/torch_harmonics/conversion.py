@@ -28,7 +28,15 @@ from geoattn.neighborhoods import geodesic
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """What :func:`convert` did: names of the layers that were swapped, and why others were not."""
+    """What :func:`convert` did: names of the layers that were swapped, and why others were not.
+
+    Examples
+    --------
+    >>> done = ga.compat.torch_harmonics.Conversion(("encoder.attention",), {"head": "it has hooks"})
+    >>> print(done)
+    1 attention layers of torch-harmonics converted, 1 left
+      head: it has hooks
+    """
 
     converted: tuple[str, ...]
     left: dict[str, str]
@@ -67,6 +75,12 @@ def convert(model: nn.Module) -> Conversion:
     -----
     UserWarning
         If a layer was left, or there was nothing to convert.
+
+    Examples
+    --------
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8))  # one of theirs has layers to convert
+    >>> ga.compat.torch_harmonics.convert(model).converted
+    ()
     """
     peer = sys.modules.get("torch_harmonics")  # a model that has its layers has imported it
     ours: dict[nn.Module, nn.Module | str] = {}

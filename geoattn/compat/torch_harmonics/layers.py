@@ -184,6 +184,12 @@ class AttentionS2(SphereAttention):
     drop_rate
         Dropout of attention weights. Kept, so that a trained model can be evaluated; above 0 it is
         refused when the layer is called in training.
+
+    Examples
+    --------
+    >>> layer = ga.compat.torch_harmonics.AttentionS2(8, 2, (6, 12), (6, 12))
+    >>> layer(torch.randn(1, 8, 6, 12)).shape
+    torch.Size([1, 8, 6, 12])
     """
 
     def __init__(
@@ -241,6 +247,13 @@ class NeighborhoodAttentionS2(SphereAttention):
         in 0.9.3.
     optimized_kernel
         Chooses a kernel of theirs; ignored.
+
+    Examples
+    --------
+    >>> layer = ga.compat.torch_harmonics.NeighborhoodAttentionS2(8, (16, 32), (8, 16), num_heads=2)
+    >>> query, keys = torch.randn(1, 8, 8, 16), torch.randn(1, 8, 16, 32)
+    >>> layer(query, keys, keys).shape
+    torch.Size([1, 8, 8, 16])
     """
 
     def __init__(

@@ -9,6 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from geoattn import _extras
+
+_extras.require("geoattn.tasks.forecast.experiment", "lightning", "xarray")
+
 import lightning
 import numpy as np
 import xarray

@@ -8,6 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from geoattn import _extras
+
+_extras.require("geoattn.tasks.panoramas.experiment", "lightning", "torchmetrics")
+
 import lightning
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset

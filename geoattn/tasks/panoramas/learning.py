@@ -6,6 +6,10 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+from geoattn import _extras
+
+_extras.require("geoattn.tasks.panoramas.learning", "lightning", "torchmetrics")
+
 import lightning
 import torch
 from torch import Tensor, nn

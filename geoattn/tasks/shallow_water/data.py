@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geoattn import _extras
 from geoattn.grids import LatLonGrid
 from geoattn.tasks.shallow_water.solver import CHANNELS, HOUR, ShallowWater
 
@@ -217,6 +218,7 @@ def to_dataset(trajectories: Tensor, grid: LatLonGrid, dt_hours: float, *, first
     first : int
         Number of the first trajectory.
     """
+    _extras.require("a data set of trajectories", "xarray")
     import xarray
 
     from geoattn.xarray import coordinates

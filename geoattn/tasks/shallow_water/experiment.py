@@ -10,6 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from geoattn import _extras
+
+_extras.require("geoattn.tasks.shallow_water.experiment", "lightning", "xarray")
+
 import lightning
 import numpy as np
 import torch

@@ -13,6 +13,7 @@ import xarray
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geoattn import _extras
 from geoattn._version import installed
 from geoattn.xarray.forecasts.forecaster import Forecaster
 from geoattn.xarray.forecasts.regions import Regions, Team
@@ -53,6 +54,7 @@ class Rollout:
     def run(
         self, store: RolloutStore, steps: int, batch_size: int, names: dict[str, str], progress: bool
     ) -> None:
+        _extras.require("a progress bar", "tqdm")
         from tqdm import tqdm
 
         batches = [self.samples[i : i + batch_size] for i in range(0, len(self.samples), batch_size)]

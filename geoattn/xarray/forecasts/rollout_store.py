@@ -18,6 +18,7 @@ import numpy as np
 import xarray
 from numpy.typing import NDArray
 
+from geoattn import _extras
 from geoattn._files import differences, sync, whole, write_json
 from geoattn.xarray.stores.zarr_private import chunk_key, create_array
 
@@ -163,6 +164,7 @@ class RolloutStore:
         bands
             Dimension → length of its chunks; others are not divided.
         """
+        _extras.require("a zarr store", "zarr")
         import zarr
 
         leading = ("time", "realization", "prediction_timedelta")
@@ -268,6 +270,7 @@ class RolloutStore:
 
     @cached_property
     def _group(self) -> Any:
+        _extras.require("a zarr store", "zarr")
         import zarr
 
         return zarr.open_group(self.store, mode="r+")
@@ -330,6 +333,7 @@ def _sound_leads(store: Path, record: Record, batch: int) -> int:
 
     Missing files are damage too: where nothing was known, values are missing by their checksum.
     """
+    _extras.require("a zarr store", "zarr")
     import zarr
 
     for number, expected in enumerate(record.done[batch]):
@@ -350,6 +354,7 @@ def _sound_leads(store: Path, record: Record, batch: int) -> int:
 
 def _request_of(path: Path) -> Any:
     """What a finished store says was asked for, or None."""
+    _extras.require("a zarr store", "zarr")
     import zarr
 
     try:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray
 
+from geoattn import _extras
 from geoattn.grids import recognise
 from geoattn.xarray.regrid import OPTIONS, regrid
 from geoattn.xarray.schema.dimensions import sort_dimensions
@@ -86,6 +87,7 @@ class RegridJob(Job[int, Path]):
             return 1
         drop = [name for name in ds.data_vars if name in self.static]
         moved = regrid(ds.drop_vars(drop).compute(), **self.options)
+        _extras.require("a zarr store", "zarr")
         import zarr
 
         group: Any = zarr.open_group(self.store, mode="r+")
@@ -107,6 +109,7 @@ class RegridJob(Job[int, Path]):
 
     def _allocate(self, first: xarray.Dataset, ds: xarray.Dataset, count: int, length: int) -> None:
         """Coordinates and what does not change, and arrays for the rest, in chunks of whole blocks."""
+        _extras.require("a zarr store", "zarr")
         import zarr
 
         along = [name for name, v in first.variables.items() if self.dim in v.dims]

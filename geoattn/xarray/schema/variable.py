@@ -118,7 +118,8 @@ def read_variable(
 ) -> tuple[Variable, tuple[str, ...]]:
     """A variable of the schema, and its sample dimensions."""
     if name not in ds.variables:
-        raise ValueError(f"no variable {name!r} in the data set; there are {list(ds.data_vars)}")
+        apart = f"; names stand apart, {' '.join(name.split(','))!r} on a command line" if "," in name else ""
+        raise ValueError(f"no variable {name!r} in the data set; there are {list(ds.data_vars)}{apart}")
     array = ds[name]
     dims = tuple(map(str, array.dims))
     if missing := [dim for dim in report.dims if dim not in dims]:

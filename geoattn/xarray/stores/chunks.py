@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geoattn import _extras
 from geoattn.xarray.stores.zarr_private import chunk_key, description, local_folder
 
 #: codecs whose data say by themselves how they were compressed
@@ -103,6 +104,7 @@ def _codec_of_format_2(stored: Any) -> Any:
 
 
 def _codec_of_format_3(stored: Any) -> Any:
+    _extras.require("reading chunks of zarr", "numcodecs")
     import numcodecs
 
     first, *others = (codec.to_dict() for codec in stored.codecs)

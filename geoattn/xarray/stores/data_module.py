@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from geoattn import _extras
+
+_extras.require("ga.xarray.DataModule", "lightning")
+
 import lightning
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler

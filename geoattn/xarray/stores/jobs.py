@@ -12,6 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
+from geoattn import _extras
+
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
@@ -103,6 +105,7 @@ def _on_cluster(job: Job[Part, Result], client: Any) -> Iterator[tuple[int, Part
 
 
 def _on_threads(job: Job[Part, Result]) -> Iterator[tuple[int, Part]]:
+    _extras.require("a job on threads", "dask")
     from dask.base import compute
 
     count = AT_ONCE * (os.cpu_count() or 1)
@@ -114,6 +117,7 @@ def _on_threads(job: Job[Part, Result]) -> Iterator[tuple[int, Part]]:
 
 def _tasks(job: Job[Part, Result], pieces: Sequence[Any]) -> list[Any]:
     """Each piece to be mapped, what it holds of dask computed before."""
+    _extras.require("a job in pieces", "dask")
     from dask.delayed import delayed
 
     shared = delayed(job, pure=False, traverse=False)  # one copy for each worker

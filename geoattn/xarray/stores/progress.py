@@ -6,10 +6,13 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
+from geoattn import _extras
+
 
 @contextlib.contextmanager
 def bar(unit: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on a terminal, told of how much is done and of how much there is."""
+    _extras.require("a progress bar", "tqdm")
     from tqdm import tqdm
 
     with tqdm(unit=unit, disable=not sys.stderr.isatty(), file=sys.stderr, leave=False) as shown:

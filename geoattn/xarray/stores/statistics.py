@@ -12,6 +12,7 @@ import xarray
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geoattn import _extras
 from geoattn._value import Value
 from geoattn.xarray.schema.schema import Schema
 from geoattn.xarray.stores.files import write_zarr
@@ -147,6 +148,7 @@ class Statistics(Value, kind="statistics"):
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Statistics:
         """Read what :meth:`save` wrote."""
+        _extras.require("a zarr store", "zarr")
         with xarray.open_zarr(path, chunks=None, consolidated=False) as ds:
             if "geoattn_statistics" not in ds.attrs:
                 raise ValueError(f"{str(path)!r} holds no statistics")

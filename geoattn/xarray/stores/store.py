@@ -14,6 +14,7 @@ import torch
 import xarray
 from numpy.typing import NDArray
 
+from geoattn import _extras
 from geoattn._threads import run_all
 from geoattn.xarray.stores.chunks import LocalArray, Task
 from geoattn.xarray.stores.zarr_private import is_consolidated, read_all
@@ -144,6 +145,7 @@ class Store:
         return self._opened
 
     def _open_zarr(self) -> dict[str, Any]:
+        _extras.require("a zarr store", "zarr")
         import zarr
 
         place: Any = zarr.storage.ZipStore(self.location, mode="r") if self.is_zip else self.location

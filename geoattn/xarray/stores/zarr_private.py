@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geoattn import _extras
+
 #: an array of zarr, and what is read along each of its dimensions
 Read = tuple[Any, tuple[slice, ...]]
 
 
 def is_release_2() -> bool:
     """Whether the zarr at hand is of release 2, which has neither format 3 nor asynchronous reads."""
+    _extras.require("a zarr store", "zarr")
     import zarr
 
     return zarr.__version__.startswith("2.")
