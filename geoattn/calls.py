@@ -1,10 +1,9 @@
 """Calls that are kept: those of one form differ in nothing but what their tensors hold and where these lie.
 
 A form is all that checks, the choice of a backend and its preparations look at: shapes, strides, dtypes and
-devices of q, k and v, and the options. The first eager call of a form goes the usual way; a neighborhood
-then keeps what its backend prepared (:class:`geoattn.backends.base.Kept`), and later ones ask for that alone.
-Calls with tensors beside q, k and v are not kept, nor are those that a tracer, a mode or a transform listens
-to.
+devices of q, k and v, and the options. At the first eager call of a form a neighborhood keeps what its
+backend prepared (:class:`geoattn.backends.base.Kept`), and later ones ask for that alone. Calls with tensors
+beside q, k and v are not kept, nor are those that a tracer, a mode or a transform listens to.
 """
 
 from __future__ import annotations
@@ -112,7 +111,7 @@ def keep(
     backend: object,
     options: Options,
 ) -> None:
-    """Keep the form of a call that went the usual way, if its backend keeps calls."""
+    """Keep the form of a call whose arguments were checked, if its backend keeps calls."""
     key = _form_of(q, k, v, scale, key_weights, backend)
     if key is None or not q.numel():
         return

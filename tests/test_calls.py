@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 import geoattn as ga
 from geoattn import calls
@@ -145,6 +146,22 @@ def test_derivatives_of_kept_calls_are_differentiable() -> None:
 
         assert torch.autograd.gradcheck(of, leaves)
         assert torch.autograd.gradgradcheck(of, leaves)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_what_a_call_saves_is_saved_again(backend: str) -> None:
+    """Checkpointing compares the tensors that the first pass saves with those of the second."""
+    hood, leaves = disc(), [x.requires_grad_() for x in operands()]
+    right = torch.autograd.grad(ga.attention(*leaves, disc(), backend=backend).sin().sum(), leaves)
+
+    def attend(*x: Tensor) -> Tensor:
+        return ga.attention(*x, hood, backend=backend).sin()
+
+    for meanwhile in (lambda: None, calls.forget, ga.plans.clear):
+        out = checkpoint(attend, *leaves, use_reentrant=False)
+        meanwhile()
+        found = torch.autograd.grad(out.sum(), leaves)
+        assert all(map(torch.equal, found, right))
 
 
 def test_transforms_go_past_what_is_kept() -> None:
