@@ -11,8 +11,10 @@ from scipy.spatial.transform import Rotation
 import geoattn as ga
 from geoattn.tasks.equivariance import (
     BandLimitedAttention,
+    Cap,
     continuous,
     equivariance_error,
+    equivariance_errors_in,
     order_of_convergence,
     refinement_error,
     relative_error,
@@ -21,6 +23,8 @@ from geoattn.tasks.equivariance import (
 GLOBAL, DISC = BandLimitedAttention(), BandLimitedAttention(radius=60.0)
 LAT_LON = [ga.grids.equiangular(n, 2 * n, poles=False) for n in (8, 16, 32)]
 HEALPIX = [ga.grids.healpix(n) for n in (4, 8, 16)]
+CUBE = [ga.grids.cubed_sphere(n) for n in (4, 8, 16)]
+ICOSAHEDRAL = [ga.grids.icosahedral(level) for level in (1, 2, 3)]
 TURN = Rotation.from_rotvec([0.7, 0.4, -0.9]).as_matrix()
 
 
@@ -57,10 +61,57 @@ def test_healpix_becomes_equivariant_at_second_order_over_all_keys():
     assert order(GLOBAL, HEALPIX)[0] == pytest.approx(2.0, abs=0.2)
 
 
+@pytest.mark.parametrize("grids", [CUBE, ICOSAHEDRAL], ids=["cube", "icosahedral"])
+def test_other_grids_become_equivariant_over_all_keys(grids):
+    rate, errors = order(GLOBAL, grids)
+    assert rate > 1.7
+    assert errors[-1] < 0.01
+
+
 @pytest.mark.parametrize("grids", [LAT_LON, HEALPIX], ids=["lat-lon", "HEALPix"])
 def test_discs_become_equivariant_at_the_order_of_points_near_an_edge(grids):
     """A disc's edge keeps or drops cells as if by chance: spacing to the power 3/2."""
     assert order(DISC, grids)[0] == pytest.approx(1.5, abs=0.35)
+
+
+@pytest.mark.parametrize("grids", [LAT_LON, HEALPIX, CUBE, ICOSAHEDRAL], ids=lambda grids: repr(grids[0]))
+def test_a_bias_by_angle_is_kept_by_rotations_and_one_by_bearing_is_not(grids):
+    by_angle, by_bearing = (BandLimitedAttention(radius=60.0, bins=4, sectors=s) for s in (1, 6))
+    rate, errors = order(by_angle, grids)
+    assert rate > 0.9
+    assert errors[-1] < 0.15
+    rate, errors = order(by_bearing, grids)
+    assert errors[-1] > 0.3
+
+
+def test_in_a_region_only_the_rim_breaks_equivariance():
+    layer, region, queries = (
+        BandLimitedAttention(radius=20.0),
+        Cap(-25.0, 20.0, 65.0),
+        ga.grids.icosahedral(3),
+    )
+    for grids in (LAT_LON, HEALPIX):
+        found = [equivariance_errors_in(layer, grid, TURN, region, queries) for grid in grids]
+        inside, rim = zip(*found, strict=True)
+        assert order_of_convergence([g.size for g in grids], inside) > 1.1
+        assert rim[-1] > 4 * inside[-1]
+        assert rim[-1] > 0.5 * rim[-2]
+    globe = equivariance_error(layer, LAT_LON[-1], TURN, queries=queries)
+    assert 0.5 < equivariance_errors_in(layer, LAT_LON[-1], TURN, region, queries)[0] / globe < 2
+
+
+def test_the_depth_in_a_cap_is_the_angle_to_its_rim():
+    cap = Cap(90.0, 0.0, 30.0)
+    xyz = ga.grids.points([90.0, 70.0, 60.0, -90.0], [0.0, 5.0, 77.0, 0.0], areas=np.ones(4)).xyz
+    np.testing.assert_allclose(cap.depth(xyz), [30.0, 10.0, 0.0, -150.0], atol=1e-6)
+    assert cap.part(ga.grids.gaussian(32, 64)).size == 5 * 64
+
+
+def test_a_region_needs_a_disc_and_queries_of_both_kinds():
+    with pytest.raises(ValueError, match="radius=None sees the whole sphere"):
+        equivariance_errors_in(GLOBAL, LAT_LON[0], TURN, Cap(0.0, 0.0, 60.0))
+    with pytest.raises(ValueError, match=r"0 of \d+ queries lie 60\.0° or more inside"):
+        equivariance_errors_in(DISC, LAT_LON[0], TURN, Cap(0.0, 0.0, 50.0))
 
 
 @settings(max_examples=8, deadline=None)

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from geoattn.functional import attention
-from geoattn.grids import SphericalGrid, gaussian, icosahedral, points, real_spherical_harmonics
+from geoattn.grids import SphericalGrid, gaussian, icosahedral, points, real_spherical_harmonics, regional
 from geoattn.grids.sphere import Floats, lat_lon
 from geoattn.neighborhoods import Neighborhood, everything, geodesic
+from geoattn.relations import angles
 
 Weights = Literal["quadrature"] | None
 
@@ -39,7 +40,11 @@ class BandLimitedAttention:
     sharpness
         Root mean square of the scores, about.
     seed
-        Decides field and projections.
+        Decides field, projections and biases.
+    bins, sectors
+        Of a bias on the score by the angle between query and key, with a number for each bin and head; more
+        than one sector counts the bearing of the key as well, which no rotation but those about the axis
+        keeps. No bins, no bias.
     """
 
     degree: int = 4
@@ -48,6 +53,8 @@ class BandLimitedAttention:
     radius: float | None = None
     sharpness: float = 1.0
     seed: int = 0
+    bins: int = 0
+    sectors: int = 1
 
     def tokens(self, xyz: Floats) -> Tensor:
         """The field at unit vectors ``[..., 3]``, float64 ``[..., channels]`` of mean square 1."""
@@ -84,7 +91,23 @@ class BandLimitedAttention:
         )
         k, v = (t.reshape(1, *keys.shape, *t.shape[1:]) for t in (k, v))
         scale = self.sharpness * (self.heads / self.channels) ** 0.5
-        return attention(q[None], k, v, hood, scale=scale, key_weights=key_weights)[0].flatten(1)
+        relation = bias = None
+        if self.bins:
+            edges = np.linspace(0.0, 180.0 if self.radius is None else self.radius, self.bins + 1)
+            relation = angles(hood, edges, self.sectors)
+            table = np.random.default_rng([self.seed, 2]).standard_normal((self.heads, relation.count))
+            bias = torch.from_numpy(self.sharpness * table)
+        out = attention(
+            q[None],
+            k,
+            v,
+            hood,
+            scale=scale,
+            key_weights=key_weights,
+            relation=relation,
+            relation_bias=bias,
+        )
+        return out[0].flatten(1)
 
 
 def equivariance_error(
@@ -103,6 +126,62 @@ def equivariance_error(
     turned_first = layer.at(places, grid, rotation, key_weights)
     turned_last = layer.at(places @ rotation, grid, None, key_weights)
     return relative_error(turned_first, turned_last)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cap:
+    """The part of a sphere within ``radius`` degrees of a point."""
+
+    lat: float
+    lon: float
+    radius: float
+
+    def depth(self, xyz: Floats) -> Floats:
+        """Degrees from unit vectors ``[..., 3]`` to the rim; negative outside."""
+        lat, lon = np.radians(self.lat), np.radians(self.lon)
+        center = np.array([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+        depth: Floats = self.radius - np.degrees(np.arccos(np.clip(xyz @ center, -1.0, 1.0)))
+        return depth
+
+    def part(self, grid: SphericalGrid) -> SphericalGrid:
+        """The points of a grid that lie in it, with their weights."""
+        inside = self.depth(grid.xyz).reshape(-1) >= 0
+        lat, lon, areas = (x.reshape(-1)[inside] for x in (grid.lat, grid.lon, grid.weights))
+        return regional(lat, lon, areas=areas)
+
+
+def equivariance_errors_in(
+    layer: BandLimitedAttention,
+    grid: SphericalGrid,
+    rotation: Floats,
+    region: Cap,
+    queries: SphericalGrid | None = None,
+) -> tuple[float, float]:
+    """The equivariance errors of discs that are cut off at the rim of a region: deep inside, and at the rim.
+
+    Keys are those of the grid in the region, which is not turned with the field. A query lies deep inside if
+    its disc does, both where it is and where it is turned from: then nothing is cut off. All other queries
+    that lie inside in both places are at the rim.
+
+    Raises
+    ------
+    ValueError
+        If no query is of either kind.
+    """
+    if layer.radius is None:
+        raise ValueError("radius=None sees the whole sphere, and no query lies deep inside a region")
+    places = _points(queries)
+    depth = np.minimum(region.depth(places), region.depth(places @ rotation))
+    places, depth = places[depth >= 0], depth[depth >= 0]
+    inside = torch.from_numpy(depth > layer.radius)
+    if inside.all() or not inside.any():
+        raise ValueError(f"{int(inside.sum())} of {len(inside)} queries lie {layer.radius}° or more inside")
+    keys = region.part(grid)
+    turned_first, turned_last = layer.at(places, keys, rotation), layer.at(places @ rotation, keys)
+    spread = (turned_last - turned_last.mean(0)).square().mean().sqrt()
+    difference = (turned_first - turned_last).square()
+    deep, rim = (float(difference[which].mean().sqrt() / spread) for which in (inside, ~inside))
+    return deep, rim
 
 
 def refinement_error(
