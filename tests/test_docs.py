@@ -1,6 +1,7 @@
 """The examples of each page in docs/ are run as they stand, one after the other."""
 
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -54,6 +55,18 @@ def test_the_files_and_commands_of_the_evidence_exist():
         assert (root / path).exists(), path
     for target in re.findall(r"`make (\w+)`", text):
         assert f"\n{target}:" in (root / "Makefile").read_text(), target
+
+
+def test_the_page_of_results_has_the_tables_of_its_files(monkeypatch):
+    benchmarks = DOCS.parent / "benchmarks"
+    monkeypatch.syspath_prepend(str(benchmarks))
+    pages = importlib.import_module("pages")
+    text, written = (DOCS / "results.md").read_text(), {}
+    for name in ("equivariance", "shallow_water"):
+        content = json.loads((benchmarks / "results" / f"{name}.json").read_text())
+        written |= importlib.import_module(name).tables(content)
+    assert {name for _, name, _ in pages.MARKED.findall(text)} == set(written)
+    assert pages.filled(text, written) == text
 
 
 def test_every_kind_of_fault_is_held_by_tests_that_exist():

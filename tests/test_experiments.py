@@ -70,6 +70,24 @@ def test_a_toy_forecaster_stays_stable_for_two_hundred_steps_and_keeps_its_mass(
         assert result[f"{case}_drift"].keys() == {"mass", "energy", "potential_enstrophy"}
 
 
+def test_models_see_the_ground_and_predict_the_flow_over_it(tmp_path):
+    import xarray
+
+    command = [*toy_water(tmp_path), "--data.orography", "mountain", "--fit.steps", "2"]
+    command = ["shallow-water", "--output", str(tmp_path / "run"), *command, "--fit.validate_every", "2"]
+    main(["train", *command])
+    main(["evaluate", *command[:3]])
+    store = xarray.open_zarr(tmp_path / "data" / "test.zarr", consolidated=False)
+    assert store.orography.dims == ("latitude", "longitude")
+    assert 300 < float(store.orography.max()) < 2000  # of its 2000 m, what the truncation leaves
+    jet = xarray.open_zarr(tmp_path / "data" / "galewsky.zarr", consolidated=False)
+    assert not bool(jet.orography.any())
+    assert json.loads((tmp_path / "data" / "config.json").read_text())["orography"] == "mountain"
+    result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert result["test_model"]["rmse"].keys() == {"depth", "vorticity", "divergence"}
+    assert abs(result["test_drift"]["mass"][0]) < 1e-5
+
+
 def refused(command, capsys):
     """What the command line says instead of running it."""
     capsys.readouterr()

@@ -161,12 +161,33 @@ def test_the_land_of_the_earth(land):
         assert classes[row, column] == expected
 
 
+def test_the_relief_of_the_earth_fits_its_land_and_is_ground_for_shallow_water(land):
+    path = real_field("relief")
+    heights = np.load(path).astype(float)
+    boxes = G.equiangular(720, 1440, poles=False, lon_start=-180 + 1 / 8)
+    assert heights.shape == land.shape
+    assert (heights[land == 0] == 0).mean() > 0.98
+    assert 700 < (boxes.mean(heights) / boxes.mean(land)) < 950  # metres: the mean of the land, with its ice
+    from geoattn.tasks.shallow_water import ground_height
+
+    grid = G.gaussian(48, 96)
+    ground = ground_height(grid, str(path)).numpy()
+    for lat, lon, low, high in (
+        (33, 88, 4000, 5500),
+        (-85, 90, 2000, 4000),
+        (0, -150, -1, 1),
+        (-20, -67, 2500, 4500),
+    ):
+        row, column = np.abs(grid.lat_axis - lat).argmin(), np.abs(grid.lon_axis - lon % 360).argmin()
+        assert low < ground[row, column] < high, (lat, lon)
+
+
 def test_what_is_shipped_says_whose_it_is():
     told = real_data.__doc__
     for name, shipped in real_data.SHIPPED.items():
         assert f"``{name}``" in told
         assert f"{shipped.package} {shipped.version}" in told
-    for licence in ("Copernicus", "Open Government Licence", "MIT"):
+    for licence in ("Copernicus", "Open Government Licence", "MIT", "BSD"):
         assert licence in told
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from geoattn.tasks.shallow_water import (
     ShallowWater,
     filter_gravity_waves,
     generate_trajectories,
+    ground_height,
     random_balanced_states,
 )
 
@@ -101,3 +103,41 @@ def test_errors_quote_what_was_given():
         generate_trajectories(GRID, **{**SMALL, "count": 0})
     with pytest.raises(ValueError, match=r"wind_speed=\(300.0, 300.0\) m/s balance a depth of -"):
         random_balanced_states(ShallowWater(GRID), [0], wind_speed=(300.0, 300.0))
+
+
+def test_a_level_surface_over_the_relief_of_a_file_stays_at_rest(tmp_path):
+    boxes = np.zeros((36, 72))
+    boxes[6:12, 40:50], boxes[20:, 10:14] = 1.0, 0.4  # shares of land
+    np.save(tmp_path / "land.npy", boxes)
+    grid = ga.grids.gaussian(24, 48)
+    heights = ground_height(grid, str(tmp_path / "land.npy"), 1500.0)
+    given = ga.grids.equiangular(36, 72, poles=False, lon_start=-177.5)
+    expected = 1500 * (boxes * given.cell_areas).sum()
+    assert float((heights.numpy() * grid.cell_areas).sum()) == pytest.approx(expected, rel=1e-10)
+    assert (
+        1400 < heights[torch.from_numpy((abs(grid.lat - 45) < 5) & (abs(grid.lon - 45) < 10))].min() <= 1500
+    )
+    solver = ShallowWater(grid, orography=heights)
+    level = torch.stack((8000 - solver.orography, *torch.zeros(2, *grid.shape, dtype=torch.float64)))
+    start = solver.to_state(level)
+    end = solver.run(start, 6 * 3600.0)[-1]
+    torch.testing.assert_close(solver.to_fields(end), level, rtol=0, atol=1e-6)
+
+
+def test_flows_go_around_what_is_in_their_way():
+    settings = SMALL | {"filter_hours": 0.0}
+    ground = ground_height(GRID, "mountain")
+    over, without = (generate_trajectories(GRID, seed=3, orography=o, **settings) for o in (ground, None))
+    there = ground > 1200
+    surface, level = over[:, 0, 0] + ground, without[:, 0, 0]
+    assert (over[:, 0, 0] - without[:, 0, 0])[:, there].mean() < -1000
+    assert (surface - level)[:, there].abs().mean() < 300
+    assert not torch.allclose(over[:, -1, 1], without[:, -1, 1], atol=1e-7)
+
+
+def test_ground_that_is_not_there_is_named_with_what_keeps_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no ground 'hills': it is 'mountain'"):
+        ground_height(GRID, "hills")
+    np.save(tmp_path / "holes.npy", np.full((4, 8), np.nan))
+    with pytest.raises(ValueError, match=r"got float64 \[4, 8\] with 32 that are not finite"):
+        ground_height(GRID, str(tmp_path / "holes.npy"))

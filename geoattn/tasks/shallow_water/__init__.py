@@ -2,6 +2,7 @@
 
 from geoattn.tasks.shallow_water.cases import (
     Case,
+    cone,
     galewsky_jet,
     mountain,
     rossby_haurwitz,
@@ -13,6 +14,7 @@ from geoattn.tasks.shallow_water.data import (
     random_balanced_states,
     to_dataset,
 )
+from geoattn.tasks.shallow_water.ground import ground_height
 from geoattn.tasks.shallow_water.solver import CHANNELS, DAY, EARTH, HOUR, Planet, ShallowWater
 
 __all__ = [
@@ -23,9 +25,11 @@ __all__ = [
     "Case",
     "Planet",
     "ShallowWater",
+    "cone",
     "filter_gravity_waves",
     "galewsky_jet",
     "generate_trajectories",
+    "ground_height",
     "mountain",
     "random_balanced_states",
     "rossby_haurwitz",

@@ -47,12 +47,18 @@ def steady_zonal_flow(grid: LatLonGrid, rotation_angle: float = 0.0, **options: 
     return Case(solver, solver.from_wind(geopotential / planet.gravity, eastward, northward))
 
 
-def mountain(grid: LatLonGrid, planet: Planet = EARTH, **options: Any) -> Case:
-    """Williamson's case 5: a zonal flow of 20 m/s meets a conical mountain of 2000 m at 30°N, 270°E."""
+def cone(grid: LatLonGrid) -> Tensor:
+    """The mountain of Williamson's case 5: heights in metres ``[*grid.shape]``, 2000 m at 30°N, 270°E."""
     lat, lon = _axes(grid)
     radius = math.pi / 9
     distance = ((lon - 1.5 * math.pi).square() + (lat - math.pi / 6).square()).sqrt().clamp(max=radius)
-    solver = ShallowWater(grid, planet=planet, orography=2000 * (1 - distance / radius), **options)
+    return 2000 * (1 - distance / radius)
+
+
+def mountain(grid: LatLonGrid, planet: Planet = EARTH, **options: Any) -> Case:
+    """Williamson's case 5: a zonal flow of 20 m/s meets the conical mountain of :func:`cone`."""
+    lat, _ = _axes(grid)
+    solver = ShallowWater(grid, planet=planet, orography=cone(grid), **options)
     speed = 20.0
     slope = (planet.radius * planet.angular_velocity * speed + speed**2 / 2) / planet.gravity
     surface = 5960 - slope * lat.sin().square()

@@ -127,6 +127,7 @@ def generate_trajectories(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     truncation: int | None = None,
+    orography: Tensor | None = None,
     **flow: Any,
 ) -> Tensor:
     """Trajectories of the shallow-water equations from random balanced states.
@@ -151,7 +152,7 @@ def generate_trajectories(
         Longest time step in seconds. By default 2.2 over the frequency of the smallest resolved wave at
         110 m/s, a bound on the wind and on what gravity waves differ from those in a fluid of mean depth,
         and over that of the planet's rotation.
-    dtype, device, truncation
+    dtype, device, truncation, orography
         As for :class:`ShallowWater`. Hyperdiffusion damps the highest degree in 4 hours.
     **flow
         ``wind_speed``, ``mean_depth``, ``peak_degree`` of :func:`random_balanced_states`.
@@ -169,6 +170,7 @@ def generate_trajectories(
         truncation=truncation,
         damping_time=4 * HOUR,
         scheme="exponential",
+        orography=orography,
         dtype=dtype,
         device=device,
     )
@@ -199,9 +201,19 @@ ATTRIBUTES = {
         "units": "s-1",
     },
 }
+#: what the ground is called in a data set, and its CF attributes
+OROGRAPHY = "orography"
+OF_GROUND = {"long_name": "height of the ground", "standard_name": "surface_altitude", "units": "m"}
 
 
-def to_dataset(trajectories: Tensor, grid: LatLonGrid, dt_hours: float, *, first: int = 0) -> xarray.Dataset:
+def to_dataset(
+    trajectories: Tensor,
+    grid: LatLonGrid,
+    dt_hours: float,
+    *,
+    first: int = 0,
+    orography: Tensor | None = None,
+) -> xarray.Dataset:
     """Trajectories as a data set, one after the other along ``time``, with CF attributes.
 
     Trajectory i starts ``(first + i) (steps + 2)`` intervals after the year 2000: one interval is left out
@@ -217,6 +229,8 @@ def to_dataset(trajectories: Tensor, grid: LatLonGrid, dt_hours: float, *, first
         Hours between the fields.
     first : int
         Number of the first trajectory.
+    orography : Tensor, optional
+        Height of the ground in metres, ``[nlat, nlon]``, for a variable without time.
     """
     _extras.require("a data set of trajectories", "xarray")
     import xarray
@@ -227,11 +241,13 @@ def to_dataset(trajectories: Tensor, grid: LatLonGrid, dt_hours: float, *, first
     numbers = ((first + np.arange(count))[:, None] * (states + 1) + np.arange(states)).ravel()
     since = np.round(numbers * dt_hours * HOUR).astype("timedelta64[s]")
     fields = trajectories.flatten(0, 1).numpy()
+    ground = {} if orography is None else {OROGRAPHY: (("latitude", "longitude"), orography, OF_GROUND)}
     return xarray.Dataset(
         {
             name: (("time", "latitude", "longitude"), fields[:, channel], ATTRIBUTES[name])
             for channel, name in enumerate(CHANNELS)
-        },
+        }
+        | ground,
         {"time": (np.datetime64("2000-01-01") + since).astype("datetime64[ns]"), **coordinates(grid).coords},
         {"Conventions": "CF-1.11", "grid": repr(grid)},
     )

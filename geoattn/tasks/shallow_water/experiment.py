@@ -33,6 +33,8 @@ from geoattn.tasks.shallow_water import (
     generate_trajectories,
     to_dataset,
 )
+from geoattn.tasks.shallow_water.data import OROGRAPHY
+from geoattn.tasks.shallow_water.ground import ground_height
 from geoattn.training import FitConfig, train_forecaster
 from geoattn.training.processes import first, is_first, start
 from geoattn.xarray import Forecaster, Schema, Statistics, Windows, forecast, metrics, statistics, to_tensor
@@ -44,7 +46,7 @@ class DataSettings:
     """Trajectories of random balanced flows on a Gaussian grid, and Galewsky's jet.
 
     Training, validation and test trajectories come from different seeds. The mean depth is that of
-    Galewsky's case, which no model is trained on. The folder may serve many runs.
+    Galewsky's case, which no model is trained on; its ground is level. The folder may serve many runs.
 
     Parameters
     ----------
@@ -62,6 +64,12 @@ class DataSettings:
         Of the fluid, in metres.
     seed
         Of the flows that trajectories start from.
+    orography
+        The ground, which models then see as one more channel: mountain for that of Williamson's case 5, or
+        a .npy file of heights or shares of land in boxes of equal angles, as notebooks/real_data.py keeps
+        them; level by default.
+    orography_scale
+        Metres for one unit of the file: 1 for heights, 1000 for land a kilometre high.
     """
 
     folder: str = "runs/shallow-water-data"
@@ -74,10 +82,25 @@ class DataSettings:
     step_hours: float = 3.0
     mean_depth: float = 10_000.0
     seed: int = 0
+    orography: str | None = None
+    orography_scale: float = 1.0
 
     @property
     def grid(self) -> LatLonGrid:
         return gaussian(self.nlat, self.nlon)
+
+    @property
+    def ground(self) -> Tensor | None:
+        """Heights in metres, as the solver has them, or None."""
+        if self.orography is None:
+            return None
+        heights = ground_height(self.grid, self.orography, self.orography_scale)
+        return ShallowWater(self.grid, orography=heights).orography
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """What a model sees; it predicts the first three."""
+        return CHANNELS if self.orography is None else (*CHANNELS, OROGRAPHY)
 
     @property
     def step(self) -> np.timedelta64:
@@ -126,8 +149,11 @@ def stores(data: DataSettings) -> dict[str, Path]:
 
     Simulated once; see :func:`geoattn.tasks.shallow_water.to_dataset` for what a store holds.
     """
-    folder, grid, steps = Path(data.folder), data.grid, data.states - 1
-    claim(folder, dataclasses.asdict(data) | {"folder": None, "layout": "trajectories along time"})
+    folder, grid, steps, ground = Path(data.folder), data.grid, data.states - 1, data.ground
+    settings = dataclasses.asdict(data) | {"folder": None, "layout": "trajectories along time"}
+    if data.orography is None:  # as folders that are older than these settings have them
+        del settings["orography"], settings["orography_scale"]
+    claim(folder, settings)
     counts = {"training": data.training, "validation": data.validation, "test": data.test}
     paths = {part: folder / f"{part}.zarr" for part in (*counts, "galewsky")}
     first = 0
@@ -135,21 +161,29 @@ def stores(data: DataSettings) -> dict[str, Path]:
         if not paths[part].exists():
             print(f"Simulating {count} trajectories for {part} …", flush=True)
             fields = generate_trajectories(
-                grid, count, steps, data.step_hours, data.seed, first=first, mean_depth=data.mean_depth
+                grid,
+                count,
+                steps,
+                data.step_hours,
+                data.seed,
+                first=first,
+                mean_depth=data.mean_depth,
+                orography=ground,
             )
-            _store(fields, data, first, paths[part])
+            _store(fields, data, first, paths[part], ground)
         first += count
     if not paths["galewsky"].exists():
         case = galewsky_jet(grid, damping_time=4 * HOUR)
         interval = data.step_hours * HOUR
         states = case.solver.run(case.state, steps * interval, save_every=interval)
         fields = case.solver.to_fields(states).float()[None]
-        _store(fields, data, 0, paths["galewsky"])
+        _store(fields, data, 0, paths["galewsky"], None if ground is None else torch.zeros_like(ground))
     return paths
 
 
-def _store(fields: Tensor, data: DataSettings, first: int, path: Path) -> None:
-    ds = to_dataset(fields, data.grid, data.step_hours, first=first)
+def _store(fields: Tensor, data: DataSettings, first: int, path: Path, ground: Tensor | None) -> None:
+    ground = None if ground is None else ground.float()
+    ds = to_dataset(fields, data.grid, data.step_hours, first=first, orography=ground)
     write_zarr(ds.assign_attrs(title="shallow water", source=f"geoattn {installed()}"), path)
 
 
@@ -182,7 +216,7 @@ def scales(path: Path, channels: Schema) -> Statistics:
 def network(settings: Settings) -> nn.Module:
     """A new network; its weights follow from the seed."""
     lightning.seed_everything(settings.fit.seed, verbose=False)
-    return settings.model.config(settings.data.grid, len(CHANNELS), len(CHANNELS)).build()
+    return settings.model.config(settings.data.grid, len(settings.data.channels), len(CHANNELS)).build()
 
 
 def train(settings: Settings, output: Path, model: nn.Module | None = None) -> Forecaster:
@@ -193,7 +227,7 @@ def train(settings: Settings, output: Path, model: nn.Module | None = None) -> F
     """
     start(settings.fit)
     parts = first(lambda: stores(settings.data))
-    channels = Schema.of(load(parts["training"]), CHANNELS)
+    channels = Schema.of(load(parts["training"]), settings.data.channels)
     forecaster = Forecaster(
         network(settings) if model is None else model,
         scales(parts["training"], channels),
@@ -218,7 +252,7 @@ def train(settings: Settings, output: Path, model: nn.Module | None = None) -> F
 
 def evaluate(settings: Settings, output: Path) -> dict[str, Any]:
     """Score the model in ``output``; writes forecasts, ``evaluation.json`` and pictures beside it."""
-    config = settings.model.config(settings.data.grid, len(CHANNELS), len(CHANNELS))
+    config = settings.model.config(settings.data.grid, len(settings.data.channels), len(CHANNELS))
     forecaster = Forecaster.load(output / "model.pt", config)
     result = score(forecaster, settings, output)
     write_json(result, output / "evaluation.json")
@@ -232,11 +266,15 @@ def score(forecaster: Forecaster, settings: Settings, output: Path) -> dict[str,
     The forecasts are written to ``output``, and read if they are there.
     """
     lead, parts, channels = settings.lead_steps, stores(settings.data), forecaster.schema
-    solver = ShallowWater(settings.data.grid)
+    ground = settings.data.ground
+    solvers = {
+        "test": ShallowWater(settings.data.grid, orography=ground),
+        "galewsky": ShallowWater(settings.data.grid),
+    }
     climatology = load(parts["training"]).mean("time", keep_attrs=True)
     result: dict[str, Any] = {"lead_hours": [i * settings.data.step_hours for i in range(1, lead + 1)]}
     for case in ("test", "galewsky"):
-        truth = load(parts[case]).load()
+        truth, solver = load(parts[case]).load(), solvers[case]
         times = truth.time.values[:: settings.data.states]
         predicted = forecast(
             forecaster,
@@ -259,10 +297,10 @@ def score(forecaster: Forecaster, settings: Settings, output: Path) -> dict[str,
                 for measure, values in measures.items()
             }
         start, end = (
-            solver.to_state(to_tensor(truth.sel(time=times + i * forecaster.step), channels))
+            solver.to_state(to_tensor(truth.sel(time=times + i * forecaster.step), channels.changing))
             for i in (0, lead)
         )
-        states = solver.to_state(to_tensor(predicted, channels))
+        states = solver.to_state(to_tensor(predicted, channels.changing))
         result[f"{case}_drift"] = _means(solver.drift(start[:, None], states))
         spectra = {"truth": end, "model": states[:, -1]}
         result[f"{case}_energy_spectrum"] = _means(
@@ -285,7 +323,8 @@ def _long_run(forecaster: Forecaster, solver: ShallowWater, start: Tensor, steps
     fields, stable = start, True
     for fields in forecaster.rollout(start, steps):
         stable = stable and is_possible(fields, forecaster.statistics)
-    drift = solver.drift(solver.to_state(start), solver.to_state(fields))
+    states = [solver.to_state(x[:, : len(CHANNELS)]) for x in (start, fields)]
+    drift = solver.drift(*states)
     return {"long_steps": steps, "stable": stable, "long_drift": _means(drift)}
 
 
