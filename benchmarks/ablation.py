@@ -114,7 +114,7 @@ def sit(parts: list[str], tasks: list[str], minutes: float, workers: int, work: 
         for split in ("train", "val", "test"):
             rooms.part(split)
     os.environ["OMP_NUM_THREADS"] = "1"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the workers stop as well
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # the workers stop as well
     running: dict[futures.Future[str], str] = {}
     failed: set[str] = set()
     pool = futures.ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
@@ -139,9 +139,10 @@ def sit(parts: list[str], tasks: list[str], minutes: float, workers: int, work: 
                 words = future.result() if error is None else f"{key} failed: {type(error).__name__}: {error}"
                 print(f"{time.strftime('%H:%M:%S')}  {words}", flush=True)
     finally:
-        for process in list(pool._processes.values()):  # they would finish their cells
-            process.terminate()
+        for process in list(pool._processes.values()):  # Lightning would go on after a gentler signal
+            process.kill()
         pool.shutdown(wait=False, cancel_futures=True)
+        signal.signal(signal.SIGTERM, before)
     if failed:
         raise SystemExit(f"{len(failed)} cells failed: {', '.join(sorted(failed))}")
 

@@ -58,8 +58,8 @@ LENGTH = {"shallow-water": 960, "segmentation": 2400, "depth": 2400}
 #: learning rates that are tried for every row
 RATES = {
     "shallow-water": (4e-3, 8e-3, 1.6e-2),
-    "segmentation": (2e-3, 4e-3, 8e-3),
-    "depth": (2e-3, 4e-3, 8e-3),
+    "segmentation": (4e-3, 8e-3, 1.6e-2),
+    "depth": (4e-3, 8e-3, 1.6e-2),
 }
 #: what validation measures in the last round, and whether more of it is better
 VALIDATION = {

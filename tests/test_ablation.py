@@ -109,7 +109,7 @@ def test_a_run_that_ends_in_nan_is_not_the_best(ablation):
     costs(folder)
     for cell, value in zip(tuning("depth", "sphere", folder), (np.nan, 0.2, 0.3), strict=True):
         found_of(cell, value, np.ones((2, 2, 1)), folder)
-    assert chosen_rate("depth", "sphere", read(folder), folder) == 4e-3
+    assert chosen_rate("depth", "sphere", read(folder), folder) == 8e-3
 
 
 def test_peers_are_given_the_time_of_the_sphere(ablation):
@@ -204,8 +204,13 @@ def test_scores_of_rooms_are_those_of_the_metrics(ablation, tmp_path):
 class Here:
     """Runs what a pool of processes would, at once and in this process."""
 
+    killed = 0
+
     def __init__(self, workers, mp_context):
-        self._processes = {}
+        self._processes = {1: self}
+
+    def kill(self):
+        type(self).killed += 1
 
     def submit(self, run, *arguments):
         from concurrent.futures import Future
@@ -248,6 +253,15 @@ def test_a_sitting_goes_on_where_the_last_one_stopped_and_reports_what_failed(
     assert all(key.startswith("depth/plane-") for key in ran)
     ablation.status(["depth"])
     assert "rows       48 cells done,    0 left" in capsys.readouterr().out
+
+
+def test_a_sitting_ends_in_time_and_ends_its_processes(ablation, monkeypatch, tmp_path):
+    costs(ablation.RESULTS)
+    monkeypatch.setattr(ablation, "run", lambda *_: pytest.fail("no time is left"))
+    monkeypatch.setattr(ablation.futures, "ProcessPoolExecutor", Here)
+    before = Here.killed
+    ablation.sit(["rows"], ["depth"], 0.0, 2, tmp_path / "work")
+    assert Here.killed == before + 1
 
 
 # statistics -------------------------------------------------------------------------------------------
