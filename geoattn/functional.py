@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import lcm
 from typing import Any, Literal, overload
 
 import torch
@@ -17,9 +16,10 @@ from geoattn.neighborhoods.heads import Heads
 from geoattn.operands import (
     additive,
     autocast,
+    check_backend,
     check_kinds,
     check_operands,
-    of_parts,
+    groups,
     pairs_of,
     require_tensor,
     scale_of,
@@ -191,13 +191,26 @@ def attention(
     q, k, v = autocast(q, k, v)
     check_operands(q, k, v, hood)
     if isinstance(hood, Heads):
-        options = {"key_weights": key_weights, "key_bias": key_bias, "key_mask": key_mask}
-        by_part = of_parts(hood, relation, relation_bias)
-        out, lse = _by_parts(q, k, v, hood, scale, by_part, backend=backend, **options)
-        return (out, lse) if return_lse else out
+        options: dict[str, Any] = {"key_weights": key_weights, "key_bias": key_bias, "key_mask": key_mask}
+        outs, lses = zip(
+            *(
+                attention(
+                    *group[:4],
+                    scale=group.scale,
+                    relation=group.relation,
+                    relation_bias=group.relation_bias,
+                    return_lse=True,
+                    backend=backend,
+                    **options,
+                )
+                for group in groups(q, k, v, hood, scale, relation, relation_bias)
+            ),
+            strict=True,
+        )
+        out = torch.cat(outs, -2)
+        return (out, torch.cat(lses, -1)) if return_lse else out
     bias, quadrature = additive(q, hood, key_weights, key_bias, key_mask)
-    if backend is not None and not isinstance(backend, str):
-        raise TypeError(f"backend must be a name in geoattn.backends() or None, got {type(backend).__name__}")
+    check_backend(backend)
     factor, scales = scale_of(scale, q)
     related, table = pairs_of(relation, relation_bias, q, hood)
     _refuse_tangents(q, k, v, bias, scales, table)
@@ -225,42 +238,6 @@ def attention(
     )
     out = out.view(*shape, v.shape[-1])
     return (out, lse.view(shape)) if return_lse else out
-
-
-def _by_parts(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    hood: Heads,
-    scale: float | Tensor | None,
-    related: Sequence[tuple[Relation, Tensor] | tuple[None, None]],
-    **options: Any,
-) -> tuple[Tensor, Tensor]:
-    """Attention of each group of heads over its own neighborhood."""
-    n, heads, kv_heads = len(hood.parts), q.shape[-2], k.shape[-2]
-    if kv_heads % n:
-        common = lcm(kv_heads, n)
-        repeats = f"({common // kv_heads}, -2)"
-        raise ValueError(
-            f"the {kv_heads} key and value heads must be a multiple of the {n} neighborhoods of {hood!r}; "
-            + (
-                f"{n} does not divide the {heads} query heads either, so take other numbers of both"
-                if heads % common
-                else f"repeat them, k.repeat_interleave{repeats} and v.repeat_interleave{repeats}"
-            )
-        )
-    scale_of(scale, q)
-    by_head = isinstance(scale, Tensor) and scale.numel() == heads
-    scales = scale.view(heads).chunk(n) if by_head else (scale,) * n  # type: ignore[union-attr]
-    groups = zip(*(x.chunk(n, -2) for x in (q, k, v)), hood.parts, scales, related, strict=True)
-    outs, lses = zip(
-        *(
-            attention(*operands, scale=factor, relation=rel, relation_bias=table, return_lse=True, **options)
-            for *operands, factor, (rel, table) in groups
-        ),
-        strict=True,
-    )
-    return torch.cat(outs, -2), torch.cat(lses, -1)
 
 
 def merge(outs: Sequence[Tensor], lses: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

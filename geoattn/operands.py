@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Real
-from typing import Literal, NoReturn, TypedDict
+from typing import Literal, NamedTuple, NoReturn, TypedDict
 
 import torch
 from torch import Tensor
@@ -306,6 +306,58 @@ def pairs_of(
             f"got shape {shape}"
         )
     return relation, _narrowed("relation_bias", table, accumulation_dtype(q.dtype))
+
+
+class Group(NamedTuple):
+    """A group of heads that attends over one neighborhood, and what it takes of a call."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    hood: Neighborhood
+    scale: float | Tensor | None
+    relation: Relation | None
+    relation_bias: Tensor | None
+
+
+def groups(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    hood: Heads,
+    scale: float | Tensor | None,
+    relation: object,
+    relation_bias: object,
+) -> list[Group]:
+    """The operands of each group of heads that has a neighborhood of its own."""
+    n, heads, kv_heads = len(hood.parts), q.shape[-2], k.shape[-2]
+    related = of_parts(hood, relation, relation_bias)
+    if kv_heads % n:
+        common = math.lcm(kv_heads, n)
+        repeats = f"({common // kv_heads}, -2)"
+        raise ValueError(
+            f"the {kv_heads} key and value heads must be a multiple of the {n} neighborhoods of {hood!r}; "
+            + (
+                f"{n} does not divide the {heads} query heads either, so take other numbers of both"
+                if heads % common
+                else f"repeat them, k.repeat_interleave{repeats} and v.repeat_interleave{repeats}"
+            )
+        )
+    scale_of(scale, q)
+    by_head = isinstance(scale, Tensor) and scale.numel() == heads
+    scales = scale.view(heads).chunk(n) if by_head else (scale,) * n  # type: ignore[union-attr]
+    chunks = zip(*(x.chunk(n, -2) for x in (q, k, v)), strict=True)
+    return [
+        Group(some_q, some_k, some_v, part, factor, rel, table)
+        for (some_q, some_k, some_v), part, factor, (rel, table) in zip(
+            chunks, hood.parts, scales, related, strict=True
+        )
+    ]
+
+
+def check_backend(backend: object) -> None:
+    if backend is not None and not isinstance(backend, str):
+        raise TypeError(f"backend must be a name in geoattn.backends() or None, got {type(backend).__name__}")
 
 
 def of_parts(

@@ -101,7 +101,7 @@ def test_what_has_no_meaning_for_all_heads_is_refused_by_what_names_the_parts(re
 def test_heads_that_do_not_divide_are_refused(refused_by):
     q, k, v = operands(6, 2)
     with refused_by(
-        "functional.py", "the {kv_heads} key and value heads must be a multiple of the {n}"
+        "operands.py", "the {kv_heads} key and value heads must be a multiple of the {n}"
     ) as said:
         ga.attention(q, k, v, HOOD)
     k3, v3 = said.run("k.repeat_interleave(", k=k), said.run("v.repeat_interleave(", v=v)

@@ -196,7 +196,7 @@ def test_parts_to_merge(refused_by):
 
 def test_backends(refused_by, monkeypatch):
     q, k, v = operands()
-    with refused_by("functional.py", "backend must be a name in geoattn.backends()") as said:
+    with refused_by("operands.py", "backend must be a name in geoattn.backends()") as said:
         ga.attention(q, k, v, HOOD, backend=torch)
     assert "reference" in said.run("geoattn.backends()")
     with refused_by("backends/sdpa.py", "it computes every pair, and the neighborhood is not") as said:

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from geoattn.neighborhoods.heads import Heads
 from geoattn.operands import (
+    Group,
     Options,
     additive,
     autocast,
+    check_backend,
     check_kinds,
     check_operands,
-    of_parts,
+    groups,
     pairs_of,
     scale_of,
 )
@@ -161,7 +163,7 @@ def _calls(
     key_mask: Tensor | None = None,
     relation: Relation | Sequence[Relation] | None = None,
     relation_bias: Tensor | Sequence[Tensor] | None = None,
-    backend: str | None = None,  # of no concern to the others
+    backend: str | None = None,  # which one is of no concern to the others
 ) -> list[Call]:
     """The call, checked, for each group of heads that has a neighborhood of its own."""
     check_kinds(q, k, v, part.hood)
@@ -180,23 +182,16 @@ def _calls(
             )
     check_operands(q, k, v, part.home)
     bias, quadrature = additive(q, part.home, key_weights, key_bias, key_mask)
-    scale_of(scale, q)
-    parts: Sequence[Partition] = (part,)
-    related: Sequence[tuple[object, object]] = ((relation, relation_bias),)
+    check_backend(backend)
     if isinstance(part.hood, Heads):
-        parts, related = part.parts, of_parts(part.hood, relation, relation_bias)
-    n = len(parts)
-    if k.shape[-2] % n:
-        raise ValueError(
-            f"the {k.shape[-2]} key and value heads must be a multiple of the {n} neighborhoods of "
-            f"{part.hood!r}"
-        )
-    scales = scale.view(-1).chunk(n) if isinstance(scale, Tensor) and scale.numel() > 1 else (scale,) * n
-    chunks = zip(*(x.chunk(n, -2) for x in (q, k, v)), strict=True)
+        some = groups(q, k, v, part.hood, scale, relation, relation_bias)
+    else:
+        scale_of(scale, q)
+        some = [Group(q, k, v, part.hood, scale, relation, relation_bias)]  # type: ignore[arg-type]
     calls = []
-    for (some_q, some_k, some_v), p, pairs, factor in zip(chunks, parts, related, scales, strict=True):
-        rel, table = pairs_of(*pairs, some_q, p.hood)
-        calls.append(Call(some_q, some_k, some_v, bias, quadrature, factor, rel, table, p))
+    for group, own in zip(some, part.parts or (part,), strict=True):
+        rel, table = pairs_of(group.relation, group.relation_bias, group.q, group.hood)
+        calls.append(Call(group.q, group.k, group.v, bias, quadrature, group.scale, rel, table, own))
     return calls
 
 
