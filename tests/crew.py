@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+#: what most tests need; a package that is not there is left out
+IMPORTED = ["numba", "scipy.spatial", "xarray", "zarr", "lightning", "geoattn.parallel", "geoattn.training"]
 #: seconds after which a process that waits in vain gives up
 PATIENCE = 180
 
@@ -26,7 +28,9 @@ class Crew:
 
     def __init__(self, n: int, backend: str = "gloo"):
         self.n = n
-        context = mp.get_context("spawn")
+        context = mp.get_context("spawn" if backend == "nccl" else "forkserver")
+        if backend != "nccl":  # one process imports, and all are forked from it
+            context.set_forkserver_preload(IMPORTED)
         self._folder = tempfile.TemporaryDirectory()
         file = Path(self._folder.name) / "store"
         self._ends = [context.Pipe() for _ in range(n)]
