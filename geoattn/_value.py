@@ -10,7 +10,8 @@ import inspect
 import time
 import weakref
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 from weakref import WeakValueDictionary
 
@@ -230,6 +231,7 @@ KINDS: Registry[type[Value]] = Registry(
         "geodesic": "geoattn.neighborhoods.geodesic:Geodesic",
         "heads": "geoattn.neighborhoods.heads:Heads",
         "k_hop": "geoattn.neighborhoods.k_hop:KHop",
+        "known": "geoattn.neighborhoods.known:Known",
         "nearest": "geoattn.neighborhoods.nearest:Nearest",
         "product": "geoattn.neighborhoods.product:Product",
         "restricted": "geoattn.neighborhoods.base:Restricted",
@@ -270,6 +272,40 @@ KINDS: Registry[type[Value]] = Registry(
     ),
     check=_check_kind,
 )
+
+
+def forget(value: Value) -> None:
+    """Drop what a value, and the values that it is made of, worked out from their content.
+
+    Whoever asks for it again has it worked out again.
+    """
+    for kept, name in _worked_out(value, set()):
+        kept.pop(name, None)
+
+
+@contextmanager
+def traceless(value: Value) -> Iterator[None]:
+    """Whatever a value works out within is dropped at the end; what it had before stays."""
+    before = {(id(kept), name) for kept, name in _worked_out(value, set())}
+    yield
+    for kept, name in _worked_out(value, set()):
+        if (id(kept), name) not in before:
+            kept.pop(name, None)
+
+
+def _worked_out(value: Any, seen: set[int]) -> Iterator[tuple[dict[str, Any], str]]:
+    """The dictionaries of a value and of those that it holds, and the names in them that are results."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _worked_out(item, seen)
+    elif isinstance(value, Value) and id(value) not in seen:
+        seen.add(id(value))
+        kept = vars(value)
+        for name, held in list(kept.items()):
+            if isinstance(getattr(type(value), name, None), functools.cached_property):
+                yield kept, name
+            else:  # a field, the transpose, an equal value that came first
+                yield from _worked_out(held, seen)
 
 
 def _gather_classes(value: Any, found: set[type[Value]]) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import gc
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -269,6 +271,64 @@ def kept(n: int, hood: Any) -> tuple[int, int] | None:
     return sum(held.values()), sum(x.nbytes for x in ends)
 
 
+#: neighborhoods by the side or level of their grid, each small and large
+SEARCHED: dict[str, tuple[Callable[[int], Any], int, int]] = {
+    "nearest": (lambda side: ga.nearest(ga.grids.healpix(side), k=8), 4, 64),
+    "discs": (lambda side: ga.geodesic(ga.grids.healpix(side), radius=150.0 / side), 4, 64),
+    "rows of discs": (
+        lambda rows: ga.geodesic(ga.grids.gaussian(rows, 2 * rows), radius=600.0 / rows),
+        8,
+        160,
+    ),
+    "hops": (lambda level: ga.k_hop(ga.grids.icosahedral(level), 2), 2, 6),
+    "curve": (lambda side: ga.curve_window(ga.grids.healpix(side), 9), 4, 64),
+    "union": (lambda side: ga.union(*(SEARCHED[name][0](side) for name in ("nearest", "curve"))), 4, 64),
+    "masked": (lambda side: masked(SEARCHED["nearest"][0](side)), 4, 64),
+    "window": (lambda side: ga.window(ga.grids.cartesian((side, side)), 3), 16, 240),
+    "levels": (
+        lambda rows: ga.product(
+            ga.window(ga.grids.cartesian(3), 3), ga.nearest(ga.grids.gaussian(rows, 2 * rows), k=8)
+        ),
+        8,
+        96,
+    ),
+}
+
+
+def masked(hood: Any) -> Any:
+    return hood.without_keys(np.arange(hood.key_grid.size) % 5 == 0)
+
+
+def left(n: int, name: str) -> float | None:
+    """Bytes that a process with few tokens keeps for each of the whole grid, once it has attended.
+
+    A small grid comes first: what is loaded and compiled on the way does not count.
+    """
+    group = group_of(n)
+    if group is None:
+        return None
+    make, *sizes = SEARCHED[name]
+    for size in sizes:
+        hood = make(size)
+        grid, owner = hood.query_grid, np.zeros(hood.query_grid.size, np.int16)
+        owner[grid.size // 2 : grid.size // 2 + 40] = n - 1
+        cut = Cut(n, (grid,), (owner,))
+        gc.collect()
+        tracemalloc.start()
+        try:
+            part = ga.parallel.partition(hood, group, cut)
+            if part.rank == n - 1:
+                for some in (part.inner, part.outer):
+                    q = torch.ones(1, some.query_grid.size, 1, 4, requires_grad=True)
+                    k = torch.ones(1, some.key_grid.size, 1, 4, requires_grad=True)
+                    ga.attention(q, k, k, some).sum().backward()
+            gc.collect()
+            found, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    return found / grid.size
+
+
 def repeated(n: int, hood: Any) -> bool | None:
     """Whether outputs and gradients are the same bits when all is done again."""
     group = group_of(n)
@@ -365,6 +425,10 @@ def refused(name: str) -> str:
     hood, skewed = ga.geodesic(grid, radius=40.0), Cut(n, (grid,), (np.zeros(grid.size, np.int16),))
     part = ga.parallel.partition(hood, group)
     attend = functools.partial(ga.parallel.attention, part=part)
+
+    def labels(odd: bool) -> Any:
+        return ga.relations.labels(hood, np.arange(int(hood.counts.sum())) % 3 * (2 if odd else 1))
+
     held = part.held(grid)
     q = torch.randn(1, held, 2, 4)
     jobs: dict[str, Callable[[], object]] = {
@@ -379,10 +443,19 @@ def refused(name: str) -> str:
         "dtype": lambda: attend(*[q.double() if odd else q] * 3),
         "heads": lambda: attend(*[q[:, :, :1] if odd else q] * 3),
         "gradient": lambda: attend(*[q.requires_grad_(odd)] * 3),
+        "scale": lambda: attend(q, q, q, scale=0.5 if odd else 0.25),
+        "weights": lambda: attend(q, q, q, key_weights=None if odd else "quadrature"),
+        "lse": lambda: attend(q, q, q, return_lse=odd),
+        "relation": lambda: attend(
+            q, q, q, relation=labels(odd), relation_bias=torch.zeros(2, labels(odd).count)
+        ),
+        "backend": lambda: attend(q, q, q, backend=3 if odd else None),
         "local": lambda: attend(*[q[:, 1:] if odd else q] * 3),
         "whole": lambda: attend(*[torch.randn(1, *grid.shape, 2, 4)] * 3),
         "mask": lambda: attend(q, q, q, key_mask=torch.ones(held + odd, dtype=torch.bool)),
         "mesh": lambda: ga.parallel.partition(hood, mesh()),
+        "no such dimension": lambda: ga.parallel.partition(hood, mesh()["model"]),
+        "dimensions without names": lambda: ga.parallel.partition(hood, init_device_mesh("cpu", (n // 2, 2))),
         "member": lambda: ga.parallel.partition(hood, dist.new_group([0])) if odd else dist.new_group([0]),
         "no group": lambda: ga.parallel.partition(hood, "WORLD"),
         "gather": lambda: part.gather_queries(q[:, 1:]),
@@ -393,6 +466,23 @@ def refused(name: str) -> str:
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "nothing"
+
+
+def refused_later(n: int, hood: Any) -> list[str] | None:
+    """What a process is told that refuses its arguments after all made such a call, and then makes it."""
+    group = group_of(n)
+    if group is None:
+        return None
+    part, told = ga.parallel.partition(hood, group), []
+    q = torch.ones(1, part.held(hood.query_grid), 2, 4)
+    true = ga.parallel.attention(q, q, q, part)
+    if part.rank == n - 1:
+        try:
+            ga.parallel.attention(q[:, 1:], q, q, part)
+        except Exception as error:
+            told.append(f"{type(error).__name__}: {error}")
+    assert torch.equal(ga.parallel.attention(q, q, q, part), true)
+    return told
 
 
 def mesh() -> DeviceMesh:

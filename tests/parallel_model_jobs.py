@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -140,8 +142,8 @@ def alike(
     """Errors of outputs and of all gradients of a model on n processes, in units of what they may be.
 
     In single precision the truth is what one process finds in double precision, and an error may be twice
-    that of one process in single precision, where that is more than the tolerance: where the terms of a sum
-    cancel, such as those of all edges in the gradient of a bias that they share, neither is nearer.
+    that of one process in single precision, where that is more than the tolerance. Where a gradient is a sum
+    over edges whose terms cancel, that of a bias that they share, it may grow with the root of their number.
     """
     group = group_of(n)
     if group is None:
@@ -156,6 +158,7 @@ def alike(
     truth = own
     if dtype != torch.float64:
         truth = of_one(copy.deepcopy(model).double(), x.double(), weight.double(), options)
+    shared = {} if dtype == torch.float64 else terms(model, len(x))
     model.zero_grad()
 
     ga.parallel.parallelize(model, group, scattered(model, n, 3) if scatter else None)
@@ -191,9 +194,20 @@ def alike(
     every |= dict(zip((name for name, _ in model.named_parameters()), found, strict=True))
     assert every.keys() == truth.keys()
     return {
-        name: error(a, truth[name]) / max(TOLERANCE[dtype], 2 * error(own[name], truth[name]))
+        name: error(a, truth[name])
+        / max(TOLERANCE[dtype] * shared.get(name, 1) ** 0.5, 2 * error(own[name], truth[name]))
         for name, a in every.items()
     }
+
+
+def terms(model: nn.Module, batch: int) -> dict[str, int]:
+    """How many terms each number has in the gradients of the parameters of which biases are made."""
+    found: dict[str, int] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, ga.nn.Attention) and module.position is not None:
+            edges = int(module.hood.counts.sum()) * batch
+            found |= {p: edges for p, _ in module.position.named_parameters(f"{name}.position")}
+    return found
 
 
 def of_one(model: nn.Module, x: Tensor, weight: Tensor, options: dict[str, Any]) -> dict[str, Tensor]:
@@ -225,6 +239,58 @@ def on_a_mesh() -> dict[str, float]:
     shards.sum((out * shards.shard(weight[mine])).sum()).backward()
     names = [name for name, _ in model.named_parameters()]
     return {name: error(p.grad, b) for name, p, b in zip(names, model.parameters(), wanted, strict=True)}
+
+
+#: models by the side of their grid
+GROWING: dict[str, Callable[[int], Any]] = {
+    "one grid": lambda side: TransformerConfig(
+        ga.grids.healpix(side), (ga.nearest(ga.grids.healpix(side), k=8),), 3, 2, dim=8, depth=1, num_heads=2
+    ),
+    "patches": lambda side: TransformerConfig(
+        ga.grids.healpix(side),
+        (ga.nearest(ga.nn.patches(ga.grids.healpix(side), 4).grid, k=8),),
+        3,
+        2,
+        dim=8,
+        depth=1,
+        num_heads=2,
+        patch=4,
+        position="harmonic",
+    ),
+    "another grid": lambda side: TransformerConfig(
+        ga.grids.healpix(side),
+        (ga.k_hop(ga.grids.icosahedral({8: 3, 32: 5}[side]), 1),),
+        3,
+        2,
+        dim=8,
+        depth=1,
+        num_heads=2,
+    ),
+}
+
+
+def left(n: int, kind: str) -> float | None:
+    """Bytes that the last process, of few points, keeps for each further point of the grids of a model."""
+    group, found, sizes = group_of(n), [], []
+    if group is None:
+        return None
+    for side in (8, 8, 32):  # first all is loaded
+        gc.collect()
+        tracemalloc.start()
+        try:
+            model = GROWING[kind](side).build()
+            hoods = neighborhoods_of(model)
+            grids = tuple(dict.fromkeys(g for hood in hoods for g in (hood.query_grid, hood.key_grid)))
+            owners = [np.where(np.arange(g.size) < 9, n - 1, 0).astype(np.int16) for g in grids]
+            ga.parallel.parallelize(model, group, Cut(n, grids, tuple(owners)))
+            sizes.append(sum(grid.size for grid in grids))
+            del hoods, grids, owners
+            gc.collect()
+            found.append(tracemalloc.get_traced_memory()[0])
+        finally:
+            tracemalloc.stop()
+        del model
+    return (found[2] - found[1]) / (sizes[2] - sizes[1])
 
 
 class Mixer(nn.Module):
@@ -261,6 +327,16 @@ def of_ones_own() -> tuple[str, float]:
     assert torch.equal(model.state_dict()["first.key_weights"], weights)
     whole = [shards.gather(y, grid, axis=1) for y, grid in zip(found, (MESH, COARSE), strict=True)]
     return told, max(error(a, b) for a, b in zip(whole, true, strict=True))
+
+
+def dropped() -> list[float]:
+    """Which samples a process leaves out, each with a seed of its own."""
+    shards = ga.parallel.parallelize(ga.nn.Block(8, 2, DISC), dist.group.WORLD).shards
+    drop = ga.nn.DropPath(0.5)
+    drop.divide(shards)
+    torch.manual_seed(shards.rank)
+    found: list[float] = drop(torch.ones(32, 1)).flatten().tolist()
+    return found
 
 
 def refused(name: str) -> str:

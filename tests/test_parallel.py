@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import geoattn as ga
+from geoattn.neighborhoods.known import known
 from geoattn.neighborhoods.selected import selected
 from geoattn.parallel import Cut, exchange
 from geoattn.parallel.estimate import heads_bytes, kv_heads_of_each
+from geoattn.parallel.share import share
 from geoattn.relations.selected import Selected
 
 SPHERE = ga.grids.gaussian(16, 32)
@@ -233,6 +235,45 @@ def test_what_is_selected_are_the_edges_between_selected_tokens(hood):
     assert np.array_equal(some.key_grid.weights, hood.key_grid.weights.reshape(-1)[tokens[1]])
     if hood.kind != "window":
         assert np.array_equal(some.query_grid.lat, hood.query_grid.lat.reshape(-1)[tokens[0]])
+
+
+@pytest.mark.parametrize(
+    "hood",
+    [
+        ga.nearest(SPHERE, ga.grids.healpix(4), k=5),
+        ga.nearest(SPHERE, ga.grids.healpix(4), k=5).transpose(),
+        ga.nearest(ga.grids.cartesian((9, 12)), k=6),  # ties
+        ga.geodesic(SPHERE, ga.grids.healpix(4), radius=30.0),
+        ga.geodesic(ga.grids.healpix(4), radius=30.0).without_keys(np.arange(192) % 5 == 0),
+        ga.nearest(ga.grids.healpix(4), k=9).without_keys(np.arange(192) % 5 == 0),
+        ga.k_hop(ga.grids.icosahedral(2), 2),
+        ga.curve_window(ga.grids.healpix(4), 12),
+        ga.union(DISC, ga.nearest(SPHERE, k=12)),
+        ga.product(ga.window(ga.grids.cartesian(3), 3), ga.nearest(ga.grids.healpix(4), k=5)),
+    ],
+    ids=lambda hood: hood.kind,
+)
+def test_what_a_process_knows_are_the_rows_of_its_queries(hood):
+    cut = ga.parallel.cut(hood, 3)
+    for rank in range(3):
+        own = share(hood, cut, rank)
+        keys = np.sort(np.concatenate((own.keys, own.wanted)))
+        some = known(hood, own.queries, keys)
+        assert some is not hood
+        for found, true in zip(some.rows(own.queries), hood.rows(own.queries), strict=True):
+            assert np.array_equal(found, true)
+        for a, b in ((some, hood), (some.transpose(), hood.transpose())):
+            tokens = (own.queries, keys) if a is some else (keys, own.queries)
+            a, b = (edges_of(selected(x, *tokens)) for x in (a, b))
+            assert all(np.array_equal(found, true) for found, true in zip(a, b, strict=True))
+
+
+def test_what_keeps_little_is_asked_as_it_is():
+    times = ga.window(ga.grids.cartesian(3), 3)
+    for hood in (DISC, ga.window(ga.grids.cartesian((9, 12)), 3), ga.product(times, DISC)):
+        one = np.arange(hood.key_grid.size).reshape(hood.key_grid.shape) == 1
+        for some in (hood, hood.without_keys(one), ga.union(hood, hood.without_keys(one))):
+            assert known(some, np.arange(3, dtype=np.int32), np.arange(99, dtype=np.int32)) is some
 
 
 def test_what_is_kept_grows_with_the_tokens_that_are_selected():

@@ -37,8 +37,20 @@ def test_it_composes(crew, wrapped):
     check(crew(jobs.alike, 2, "small", torch.float64, False, False, wrapped)[0])
 
 
+@pytest.mark.parametrize("kind", jobs.GROWING)
+def test_a_process_keeps_its_part_of_a_model(crew, kind):
+    """And of whole grids who holds each point, two bytes: no points, features, trees or tables."""
+    assert crew(jobs.left, 2, kind)[1] < 4
+
+
 def test_data_and_domain_under_ddp(crew):
     check(crew(jobs.on_a_mesh)[3], 1e-12)
+
+
+def test_a_sample_is_left_out_on_all_processes_or_on_none(crew):
+    first, *others = crew(jobs.dropped)
+    assert others == [first] * 3
+    assert set(first) == {0.0, 2.0}
 
 
 def test_a_model_of_ones_own_is_divided_once_it_says_that_it_may(crew):

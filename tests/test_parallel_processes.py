@@ -121,6 +121,12 @@ def test_no_operand_is_kept_twice(crew):
         assert ends < kept < 1.55 * ends
 
 
+@pytest.mark.parametrize("name", jobs.SEARCHED)
+def test_a_process_keeps_nothing_that_grows_with_the_whole_grid(crew, name):
+    """Not the points, nor the trees in which keys are searched: not one number for each token."""
+    assert crew(jobs.left, 2, name)[1] < 4
+
+
 def test_results_repeat_bit_for_bit(crew):
     assert crew(jobs.repeated, 4, DISC) == [True] * 4
 
@@ -151,10 +157,17 @@ def test_groups_along_one_dimension_of_a_mesh(crew):
         ("dtype", "disagree about a call of geoattn.parallel.attention"),
         ("heads", "disagree about a call of geoattn.parallel.attention"),
         ("gradient", "disagree about a call of geoattn.parallel.attention"),
+        ("scale", "disagree about a call of geoattn.parallel.attention"),
+        ("weights", "disagree about a call of geoattn.parallel.attention"),
+        ("lse", "disagree about a call of geoattn.parallel.attention"),
+        ("relation", "disagree about a call of geoattn.parallel.attention"),
+        ("backend", "backend must be a name in geoattn.backends()"),
         ("local", "of a whole tensor take part.shard_queries(q)"),
         ("whole", "of a whole tensor take part.shard_queries(q)"),
         ("mask", "key_mask must be"),
         ("mesh", "take one by its name, mesh['domain']"),
+        ("dimensions without names", "take one by its name, one of mesh_dim_names"),
+        ("no such dimension", "model"),
         ("gather", "a local tensor on"),
         ("shard", "a tensor on"),
     ],
@@ -162,6 +175,13 @@ def test_groups_along_one_dimension_of_a_mesh(crew):
 def test_every_process_learns_what_is_wrong(crew, name, told):
     for words in crew(jobs.refused, name):
         assert told in words
+
+
+def test_what_one_process_refuses_later_is_its_own_affair(crew):
+    """The others are in a call that they know, and ask nobody."""
+    *others, last = crew(jobs.refused_later, 4, DISC)
+    assert others == [[]] * 3
+    assert "of a whole tensor take part.shard_queries(q)" in last[0]
 
 
 def test_a_process_outside_of_the_group_is_told(crew):

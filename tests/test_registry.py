@@ -46,6 +46,7 @@ def one_of_each_kind() -> list[Value]:
     """A value of every kind: a new kind wants a line here."""
     from geoattn.grids import patches
     from geoattn.models import EncoderDecoderConfig, TransformerConfig
+    from geoattn.neighborhoods.known import known
     from geoattn.neighborhoods.selected import selected
     from geoattn.nn import Angles, Continuous, Directional, Fourier, Harmonic, Offsets, Rotary
     from geoattn.relations.selected import Selected
@@ -91,6 +92,7 @@ def one_of_each_kind() -> list[Value]:
         ga.union(disc, ga.everything(GRID)),
         ga.product(ga.window(ga.grids.cartesian((3,)), 3), disc),
         disc.without_keys(GRID.lat > 0),
+        known(ga.nearest(GRID, k=4), *(np.arange(n, dtype=np.int32) for n in (5, GRID.size))),
         some,
         some.key_grid,
         ga.parallel.cut(disc, 2),

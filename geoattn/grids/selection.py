@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from geoattn._value import traceless
 from geoattn.grids.base import Grid, read_only
 from geoattn.grids.sphere import Floats, Ints
 
@@ -42,35 +43,51 @@ class Selection(Grid, kind="selection"):
     def _shape(self) -> tuple[int, ...]:
         return (len(self.tokens),)
 
-    def _of(self, values: NDArray[np.float64]) -> Floats:
+    def _of(self, name: str) -> Floats:
+        """An attribute of the whole grid at the tokens; the whole is let go again."""
+        if isinstance(self.grid, Selection):
+            whole = getattr(self.grid, name)
+        else:
+            with traceless(self.grid):
+                whole = getattr(self.grid, name)
         rank = len(self.grid.shape)
-        return read_only(values.reshape(-1, *values.shape[rank:])[self.tokens])
+        return read_only(whole.reshape(-1, *whole.shape[rank:])[self.tokens])
 
     @cached_property
     def weights(self) -> Floats:
-        return self._of(self.grid.weights)
+        return self._of("weights")
+
+    @property
+    def bare(self) -> NDArray[np.bool_] | None:
+        return None if self.grid.bare is None else self.grid.bare.reshape(-1)[self.tokens]
 
     @property
     def positions(self) -> Floats:
-        return self._of(self.grid.positions)  # used once, for an order: not worth the memory
+        # of a selection among selected points: it is used once, for an order, and not worth the memory
+        return self._of("positions") if isinstance(self.grid, Selection) else self._positions
+
+    @cached_property
+    def _positions(self) -> Floats:
+        return self._of("positions")
 
     def lattice(self) -> Ints:
-        return self.grid.lattice()[self.tokens]
+        with traceless(self.grid):
+            return self.grid.lattice()[self.tokens]
 
     @cached_property
     def lat(self) -> Floats:
         """Latitude of each point, degrees north, ``[n]``, where the grid is, or has, a sphere."""
-        return self._of(self.grid.lat)  # type: ignore[attr-defined]
+        return self._of("lat")
 
     @cached_property
     def lon(self) -> Floats:
         """Longitude of each point, degrees east, ``[n]``, likewise."""
-        return self._of(self.grid.lon)  # type: ignore[attr-defined]
+        return self._of("lon")
 
     @cached_property
     def xyz(self) -> Floats:
         """Unit vectors, ``[n, 3]``, likewise."""
-        return self._of(self.grid.xyz)  # type: ignore[attr-defined]
+        return self._of("xyz")
 
     def places(self, tokens: NDArray[np.int32]) -> NDArray[np.int32]:
         """Where points of the whole grid stand here, −1 where they are not selected."""

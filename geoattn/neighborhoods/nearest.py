@@ -44,6 +44,8 @@ class Nearest(Neighborhood, kind="nearest"):
     def rows(self, queries: Index) -> Rows:
         from geoattn.neighborhoods._kernels import keep_nearest
 
+        if not len(queries):  # of a process without any, which may know fewer than k keys
+            return Rows(np.zeros(1, np.int64), np.zeros(0, np.int32))
         by_rank, by_distance = self._trees
         points, counted = self._points[0][queries], self.key_grid.counted
         keys = self._points[1][counted]

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
+from geoattn._value import Value, forget
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.parallel.agreement import agreed
@@ -105,6 +106,11 @@ def parallelize(model: Model, group: dist.ProcessGroup | DeviceMesh, cut: Cut | 
         divide: Any = getattr(module, "divide", None)
         if divide is not None:
             divide(shards)
+    for module in model.modules():  # what was worked out of whole grids goes
+        for held in vars(module).values():
+            if isinstance(held, Value):
+                forget(held)
+    shards.let_go()
     model.shards = shards  # type: ignore[assignment]
     return model
 

@@ -12,10 +12,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
+from geoattn._value import forget
 from geoattn.backends.base import accumulation_dtype
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood, Restricted
 from geoattn.neighborhoods.heads import Heads
+from geoattn.neighborhoods.known import known
 from geoattn.neighborhoods.selected import Selected, select, selected
 from geoattn.parallel import estimate as estimates
 from geoattn.parallel.agreement import agreed
@@ -90,7 +92,23 @@ class Partition:
         assert own is not None
         self._share = own
         self._counts = [counts for counts, _ in told]
-        self._wanted_here = [halo[own.rank] for _, halo in told]
+        #: the keys of this process that each of the others needs, ascending
+        self.wanted_here = [halo[own.rank] for _, halo in told]
+        self._near = self._known(own)
+        for some in (self.hood, self.home, self.outer):  # what plans ask for, while the whole is at hand
+            some.query_grid.positions, some.key_grid.positions, some.key_grid.weights  # noqa: B018
+
+    def _known(self, own: Share) -> Neighborhood:
+        """The neighborhood, as far as it concerns this process."""
+        hood = self.hood
+        if len(own.queries) == hood.query_grid.size and len(own.keys) == hood.key_grid.size:
+            return hood  # with its symmetries
+        return known(hood, own.queries, np.sort(np.concatenate((own.keys, own.wanted))))
+
+    def let_go(self) -> None:
+        """Drop what was worked out of whole grids: points, weights, trees, counts."""
+        forget(self.hood)
+        forget(self.cut)
 
     # ------------------------------------------------------------ before anything runs
 
@@ -178,8 +196,7 @@ class Partition:
     def _gather(self, x: Tensor, grid: Grid) -> Tensor:
         self.here  # noqa: B018 - refuses an estimate
         assert self.group is not None
-        order = self.orders(x.device)[0 if grid == self.hood.query_grid else 1]
-        return gather(x, order, self.group, 1)
+        return gather(x, Order(self.cut, grid, x.device), self.group, 1)
 
     @property
     def here(self) -> int:
@@ -214,7 +231,8 @@ class Partition:
     def home(self) -> Selected:
         """The edges from own queries to own keys: what local tensors are checked against."""
         grids = self.hood.query_grid, self.hood.key_grid
-        return select(self.hood, *(self.cut.tokens(grid, self.here) for grid in grids))
+        tokens = [self.cut.tokens(grid, self.here) for grid in grids]
+        return select(self.hood if self.parts else self._near, *tokens)
 
     def exchange(self, *sizes: Any) -> str:
         """That of an estimate, kept for the next call."""
@@ -230,7 +248,7 @@ class Partition:
         """
         own = self.share
         if not own.border.any():
-            return selected(self.hood, own.queries, own.keys)
+            return selected(self._near, own.queries, own.keys)
         none = np.zeros(len(own.keys), bool)
         return Restricted(self.home.query_grid, self.home.key_grid, self.home, own.border, none)
 
@@ -238,7 +256,7 @@ class Partition:
     def outer(self) -> Neighborhood:
         """The edges of the others: to keys at home, ascending, then to those of others as they arrive."""
         own = self.share
-        return selected(self.hood, own.queries[own.border], np.concatenate((own.near, own.wanted)))
+        return selected(self._near, own.queries[own.border], np.concatenate((own.near, own.wanted)))
 
     @cached_property
     def route(self) -> Route | None:
@@ -246,7 +264,7 @@ class Partition:
         if not any(any(c.halo) for c in self._counts):
             return None
         assert self.group is not None
-        sent = [len(tokens) for tokens in self._wanted_here]
+        sent = [len(tokens) for tokens in self.wanted_here]
         return Route(self.group.group_name, sent, list(self._counts[self.share.rank].halo))
 
     def places(self, device: torch.device) -> Places:
@@ -259,7 +277,7 @@ class Partition:
             return torch.as_tensor(x, dtype=torch.int64, device=device)
 
         near, *wanted = (
-            tensor(np.searchsorted(own.keys, tokens)) for tokens in (own.near, *self._wanted_here)
+            tensor(np.searchsorted(own.keys, tokens)) for tokens in (own.near, *self.wanted_here)
         )
         self._places[device] = found = Places(
             tensor(np.flatnonzero(own.border)),
@@ -356,7 +374,9 @@ def partition(
     given = "a cut of its own" if cut is None else f"the cut {cut.digest[:8]}"
     said = f"{hood!r} ({getattr(hood, 'digest', '')[:8]}) and {given}" if failure is None else ""
     agreed(found, "the neighborhood", said, None, failure)
-    return Partition(hood, cut or cut_of_all([hood], found), found)
+    part = Partition(hood, cut or cut_of_all([hood], found), found)
+    part.let_go()
+    return part
 
 
 def _check(hood: Neighborhood, n: int, cut: Cut | None) -> None:

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geoattn.parallel.exchange import pick, travel
+from geoattn.parallel.exchange import Picked, pick, travel
 from geoattn.parallel.partition import Partition
 
 
@@ -19,14 +19,19 @@ class Rows:
 
     def __init__(self, part: Partition) -> None:
         own = part.share
-        self.part, self.tokens = part, np.concatenate((own.keys, own.wanted))
+        self.tokens, self.route = np.concatenate((own.keys, own.wanted)), part.route
         self._order = np.argsort(self.tokens, kind="stable")
+        #: what others need, by their places among the keys at home
+        self._wanted = [np.searchsorted(own.keys, tokens) for tokens in part.wanted_here]
+        self._size, self._picked = len(own.keys), dict[torch.device, Picked]()
 
     def __call__(self, x: Tensor) -> Tensor:
-        route = self.part.route
-        if route is None:  # no process needs any
+        if self.route is None:  # no process needs any
             return x
-        (halo,) = travel((pick(x, self.part.places(x.device).wanted),), route)()
+        if x.device not in self._picked:
+            places = tuple(torch.as_tensor(some, device=x.device) for some in self._wanted)
+            self._picked[x.device] = Picked(self._size, places)
+        (halo,) = travel((pick(x, self._picked[x.device]),), self.route)()
         return torch.cat((x, halo), 1)
 
     def places(self, tokens: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
@@ -49,7 +48,8 @@ class Shards:
         self.cut, self.group, self.fields = cut, group, fields
         self.rank, self.n = group.rank(), group.size()
         self._parts: dict[str, Partition] = {}
-        self._orders: dict[tuple[Grid, torch.device], Order] = {}
+        self._rows: dict[str, Rows] = {}
+        self._grids: dict[Grid, Selection] = {}
 
     # ------------------------------------------------------------ fields, whole and local
 
@@ -79,9 +79,8 @@ class Shards:
         The gradient of a local part is the sum of those that all processes have for it.
         """
         grid = self._grid(grid)
-        if (key := (grid, x.device)) not in self._orders:
-            self._orders[key] = Order(self.cut, grid, x.device)
-        return gather(x, self._orders[key], self.group, x.ndim - 1 if axis is None else axis)
+        order = Order(self.cut, grid, x.device)
+        return gather(x, order, self.group, x.ndim - 1 if axis is None else axis)
 
     def sum(self, x: Tensor) -> Tensor:
         """The sum of a tensor over the processes, on each of them. All make the call.
@@ -105,7 +104,9 @@ class Shards:
 
     def grid(self, grid: Grid) -> Selection:
         """The points of this process as a grid of their own."""
-        return Selection(grid, self.tokens(grid))
+        if grid not in self._grids:
+            self._grids[grid] = Selection(grid, self.tokens(grid))
+        return self._grids[grid]
 
     def part(self, hood: Neighborhood) -> Partition:
         """The part of this process of a neighborhood. All make the call, for each the first time."""
@@ -115,7 +116,14 @@ class Shards:
 
     def rows(self, hood: Neighborhood) -> Rows:
         """What fetches the keys that the queries of this process see. All make the call."""
-        return Rows(self.part(hood))
+        if hood.digest not in self._rows:
+            self._rows[hood.digest] = Rows(Partition(hood, self.cut, self.group))
+        return self._rows[hood.digest]
+
+    def let_go(self) -> None:
+        """Drop what was worked out of whole grids: see :meth:`Partition.let_go`."""
+        for part in self._parts.values():
+            part.let_go()
 
     def __deepcopy__(self, memo: object) -> Shards:
         return self  # a copied module works in the same group

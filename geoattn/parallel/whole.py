@@ -22,7 +22,9 @@ class Order:
         self.grid = grid
         self.counts: list[int] = np.bincount(owner, minlength=cut.n).tolist()
         self.by_owner = torch.as_tensor(by_owner, device=device)
-        self.natural = torch.as_tensor(np.argsort(by_owner, kind="stable"), device=device)
+        natural = np.empty_like(by_owner)
+        natural[by_owner] = np.arange(grid.size)
+        self.natural = torch.as_tensor(natural, device=device)
 
 
 def take(x: Tensor, grid: Grid, tokens: NDArray[np.int32], axis: int) -> Tensor:
