@@ -17,8 +17,6 @@ from real_fields import real_field
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-#: committed without outputs; `make notebooks` ends this list
-NOT_RUN = {"segmentation"}
 NEEDED = {
     "matplotlib": "notebooks draw",
     "lightning": "notebooks train",
@@ -40,12 +38,7 @@ def execute():
     return module
 
 
-def test_notebooks_that_are_not_run_have_no_outputs():
-    bare = {path.stem for path in NOTEBOOKS if '"output_type"' not in path.read_text()}
-    assert bare == NOT_RUN
-
-
-@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem not in NOT_RUN], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_committed_outputs_are_those_of_the_code_and_small(path, execute):
     notebook = json.loads(path.read_text())
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
