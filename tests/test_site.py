@@ -117,7 +117,7 @@ def makes_values(part):
 
 
 #: what one of several processes computes, made by ga.parallel
-OF_PROCESSES = {"selection", "selected", "relation_selected"}
+OF_PROCESSES = {"known", "selection", "selected", "relation_selected"}
 
 
 def test_every_kind_is_in_the_gallery(gallery):
