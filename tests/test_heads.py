@@ -89,7 +89,7 @@ def test_modules_and_compiled_programs_take_it():
 
 def test_what_has_no_meaning_for_all_heads_is_refused_by_what_names_the_parts(refused_by):
     q, k, v = operands(3, 3)
-    for call in (HOOD.to_csr, lambda: ga.plans.plan(HOOD), lambda: ga.picture(HOOD, 0)):
+    for call in (HOOD.to_csr, lambda: ga.plans.plan(HOOD)):
         with refused_by("neighborhoods/heads.py", "has other edges for other heads") as said:
             call()
         assert said.run("hood.parts[0]", hood=HOOD).to_csr() is not None

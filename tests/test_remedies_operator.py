@@ -9,7 +9,7 @@ import xarray
 from torch import nn
 
 import geoattn as ga
-from geoattn import backends, models, programs
+from geoattn import backends, calls, models, programs
 from geoattn.plans import cache
 
 SPHERE, PLANE = ga.grids.gaussian(6, 12), ga.grids.cartesian((6, 8))
@@ -211,6 +211,7 @@ def test_backends(refused_by, monkeypatch):
     assert ga.attention(q, k, v, HOOD, backend=chosen).equal(ga.attention(q, k, v, HOOD, backend=None))
     monkeypatch.setattr(backends, "_said", set())
     monkeypatch.setattr(type(backends.get("cpu")), "refuses", lambda *_: "a reason")
+    calls.forget()  # what is kept is asked for no more reasons
     with refused_by("backends/__init__.py", "runs on the reference, which is right but slow") as said:
         ga.attention(q, k, v, HOOD)
     assert said.run("geoattn.explain(", q=q, k=k, v=v, hood=HOOD).chosen == "reference"
