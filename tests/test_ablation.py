@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 for module, reason in {
     "lightning": "training stands on Lightning",
@@ -37,7 +38,9 @@ def ablation(monkeypatch, tmp_path):
     for name in ("ROOM_MODEL", "WATER_MODEL"):
         model = dataclasses.replace(getattr(ablation_cells, name), dim=8, depth=1)
         monkeypatch.setattr(ablation_cells, name, model)
-    return ablation
+    threads = torch.get_num_threads()
+    yield ablation
+    torch.set_num_threads(threads)  # a cell takes one, and other tests are told apart by bits
 
 
 def costs(folder, **of_rows):
@@ -179,7 +182,6 @@ def test_rows_are_equal_but_for_what_they_see(ablation, tmp_path):
 
 
 def test_scores_of_rooms_are_those_of_the_metrics(ablation, tmp_path):
-    import torch
     from ablation_cells import EXPERIMENTS, Cell, of_rooms, score_of
 
     for task in ("segmentation", "depth"):
