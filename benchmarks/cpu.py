@@ -281,7 +281,7 @@ def main() -> None:
 
 
 def _machine() -> Any:
-    from geoattn.backends.cpu.micro import MACHINE
+    from geoattn.backends.cpu.emitted import MACHINE
 
     return MACHINE
 

@@ -27,7 +27,7 @@ from cpu import clock
 
 import geoattn as ga
 from geoattn._files import write_text
-from geoattn.backends.cpu.micro import MACHINE
+from geoattn.backends.cpu.emitted import MACHINE
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 20

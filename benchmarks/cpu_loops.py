@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from geoattn.backends.cpu import micro
+from geoattn.backends.cpu.emitted import KEY_BLOCK, LANES, MACHINE
 
-LANES = micro.LANES
 REPEATS = 2000
 ONE = np.float32(0)
 
@@ -111,7 +111,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     n, width = options.rows // 8 * 8, options.channels
-    room = n + micro.KEY_BLOCK
+    room = n + KEY_BLOCK
     x, tokens = aligned(n, width, fill=0.1), np.random.default_rng(0).permutation(n).astype(np.int32)
     weights, sums, rows = (
         aligned(room, LANES, fill=0.1),
@@ -137,7 +137,7 @@ def main() -> None:
         ),
         "matrix product": product,
     }
-    print(f"{micro.MACHINE}, {n} rows of {width} channels, one thread, float32")
+    print(f"{MACHINE}, {n} rows of {width} channels, one thread, float32")
     for name, flops in found.items():
         print(f"  {name:<22}{flops:6.0f} GFLOP/s  {flops / product:4.0%}")
 

@@ -29,7 +29,7 @@ import torch
 
 import geoattn as ga
 from geoattn._files import write_bytes, write_text
-from geoattn.backends.cpu.micro import MACHINE
+from geoattn.backends.cpu.emitted import MACHINE
 
 RESULTS = Path(__file__).parent / "results"
 HEADS, DIM = 4, 32

@@ -20,7 +20,7 @@ from torch import Tensor
 
 import geoattn as ga
 from geoattn._files import write_json
-from geoattn.backends.cpu.micro import LANES
+from geoattn.backends.cpu.emitted import LANES
 from geoattn.neighborhoods import Neighborhood
 
 FOLDER = Path(__file__).parent / "results"

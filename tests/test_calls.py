@@ -321,10 +321,11 @@ def test_scores_too_large_for_the_kernels_go_to_the_reference() -> None:
 
 
 def test_a_kernel_without_room_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    hood, leaves = disc(), operands()
-    monkeypatch.setattr(passes.forward, "of", lambda *kind: lambda address: 0)
-    with pytest.raises(MemoryError, match="no memory to work in"):
-        ga.attention(*leaves, hood, backend="cpu")
+    leaves = operands()
+    enormous = passes.forward_layout(4, 16, 16, 1, 8, 0)._replace(size=1 << 60)
+    monkeypatch.setattr(passes, "forward_layout", lambda *of: enormous)
+    with pytest.raises(MemoryError):
+        ga.attention(*leaves, disc(), backend="cpu")
 
 
 def test_half_precision_and_other_options_are_not_kept() -> None:

@@ -128,7 +128,7 @@ import sys
 from geoattn.backends.cpu import vector_ir
 vector_ir.host_machine = lambda: vector_ir.Machine(int(sys.argv[1]), 32)
 from geoattn import testing
-from geoattn.backends.cpu.micro import LANES
+from geoattn.backends.cpu.emitted import LANES
 assert LANES == int(sys.argv[1]) // 4
 print(testing.check_backend("cpu", seed=7))
 """

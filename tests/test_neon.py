@@ -9,13 +9,14 @@ import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
-from geoattn.backends.cpu import micro
+from geoattn.backends.cpu import micro, rows, split
 from geoattn.backends.cpu.vector_ir import INDEX, Vectors, machine_of
 
 TRIPLES = ["aarch64-unknown-linux-gnu", "arm64-apple-darwin"]
 KERNELS = {
     name: kernel
-    for name, kernel in vars(micro).items()
+    for module in (micro, rows, split)
+    for name, kernel in vars(module).items()
     if hasattr(kernel, "emit") and not name.startswith("_")
 }
 #: loops of multiply-adds: at least so many of them without leaving the vector registers

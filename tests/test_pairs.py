@@ -239,11 +239,11 @@ def test_the_cpu_backend_computes_the_same_bits_with_any_threads(name, batched):
         return out, lse, *torch.autograd.grad(out.square().sum() + lse.sum(), (q, k, v, table))
 
     from geoattn.backends.base import Pairs
-    from geoattn.backends.cpu.backend import _related
+    from geoattn.backends.cpu.tables import relate
 
     pairs = Pairs(relation, table.detach() if batched else table.detach()[None])
     # a shared table serves both entries of the batch
-    assert (_related(pairs, 2).rows is not None) == (name.startswith("rows") or not batched)
+    assert (relate(pairs, 2).rows is not None) == (name.startswith("rows") or not batched)
     threads = torch.get_num_threads()
     try:
         found = []
@@ -288,12 +288,12 @@ def test_finite_biases_count_however_large_they_are(lowest):
 
 
 def test_tables_of_queries_beyond_int32_are_refused(monkeypatch):
-    from geoattn.backends.cpu import backend
+    from geoattn.backends.cpu import tables
 
     relation = relation_on(DISC)
     q, k, v = operands(DISC)
     table = table_for(relation, (2, 4, 8))
-    monkeypatch.setattr(backend, "_MOST_PLACES", 4 * 8 * 4 * relation.count - 1)
+    monkeypatch.setattr(tables, "_MOST_PLACES", 4 * 8 * 4 * relation.count - 1)
     with pytest.raises(ValueError, match=r"640 numbers for each entry of the batch.*some of the heads"):
         ga.attention(q, k, v, DISC, relation=relation, relation_bias=table, backend="cpu")
     parts = [

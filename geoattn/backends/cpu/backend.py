@@ -11,30 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geoattn.backends.base import Forward, Gradients, Pairs, say_extreme
-from geoattn.backends.cpu import threads
 from geoattn.backends.cpu.blocks import AT
 from geoattn.backends.cpu.kept import KeptCalls
-from geoattn.backends.cpu.lists import spread_table
 from geoattn.backends.cpu.passes import (
-    Related,
     adding_pass,
     backward_pass,
     forward_pass,
-    like_of,
-    n_threads_for,
     shares,
 )
-from geoattn.backends.cpu.schedule import Chunks, Schedule, frozen, schedule
+from geoattn.backends.cpu.schedule import Chunks, Schedule, schedule
+from geoattn.backends.cpu.tables import gradient_tables, relate, table_gradient
 from geoattn.backends.reference import Reference
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.plans import lane_plan, numbered_plan
-
-#: how often a bias must be used for it to be looked up beforehand
-_WORTH_A_ROW = 2
-#: places of a table of each query's own: offsets in it are int32
-_MOST_PLACES = 2**31 - 2**20
-#: biases that are looked up beforehand, at most
-_MOST_IN_ROWS = 1 << 24
 
 
 class Cpu:
@@ -86,7 +75,7 @@ class Cpu:
         q, k, v = map(_readable, (q, k, v))
         work = _schedule(hood, pairs)
         batch, n_queries, heads, _ = q.shape
-        related = _related(pairs, batch)
+        related = relate(pairs, batch)
         out = q.new_empty(batch, n_queries, heads, v.shape[3])
         lse = q.new_empty(batch, n_queries, heads)
         bias, scales = _bias(key_bias, q.dtype), _scales(scale, heads, q.dtype)
@@ -124,9 +113,9 @@ class Cpu:
         table = q.new_empty(batch, key_heads, len(dealt.runs.keys), sum(dealt.widths))
         own_bias = q.new_zeros(batch, key_heads, n_keys) if needs_key_bias else None
         own_scale = q.new_empty(batch, n_queries, heads) if needs_scale else None
-        related = _related(pairs, batch)
+        related = relate(pairs, batch)
         learned = pairs if needs_table else None
-        own_tables = None if learned is None else _gradient_tables(learned, len(dealt.runs.tiles) - 1, batch)
+        own_tables = None if learned is None else gradient_tables(learned, len(dealt.runs.tiles) - 1, batch)
         bias, scales = _bias(key_bias, q.dtype), _scales(scale, heads, q.dtype)
         made = backward_pass(
             work, dealt, q, k, v, bias, out, lse, grad_out, grad_lse, scales, grad_q, grad_k, grad_v, table,
@@ -143,7 +132,7 @@ class Cpu:
             grad_scale = own_scale.sum((0, 1)).unsqueeze(0) if scale.shape[0] == 1 else own_scale.sum(1)
         grad_table = None
         if own_tables is not None and learned is not None:
-            grad_table = _table_gradient(own_tables, learned.table)
+            grad_table = table_gradient(own_tables, learned.table)
         if q.dtype is not dtype:
             grad_q, grad_k, grad_v = grad_q.to(dtype), grad_k.to(dtype), grad_v.to(dtype)
         return Gradients(grad_q, grad_k, grad_v, grad_bias, grad_scale, grad_table)
@@ -157,56 +146,6 @@ def _bias_gradient(own: Tensor, columns: Tensor, runs: Chunks, key_bias: Tensor)
     for low, high in itertools.pairwise(runs.indptr.tolist()):
         gradient[:, torch.as_tensor(runs.keys[low:high].copy()).long()] += rows[:, low:high]
     return gradient
-
-
-def _related(pairs: Pairs | None, batch: int) -> Related:
-    """Rows for the entries of a plan that many tiles share, else the table, to be looked up."""
-    if pairs is None:
-        return Related(None, None, None)
-    plan, table = numbered_plan(pairs.relation), pairs.table
-    if table.ndim == 4 and (held := table.shape[1:].numel()) > _MOST_PLACES:
-        raise ValueError(
-            f"relation_bias holds {held} numbers for each entry of the batch, and the cpu backend finds at "
-            f"most {_MOST_PLACES} of them; attend with some of the heads at a time"
-        )
-    places = table.shape[:-1].numel() * plan.numbers.size
-    uses = batch * table.shape[-2] * int(plan.lengths.sum()) * plan.query_tile
-    in_rows = table.ndim == 3 and _WORTH_A_ROW * places <= uses and places <= _MOST_IN_ROWS
-    biases = table.new_empty(*table.shape[:-1], plan.numbers.size if in_rows else table.shape[-1] + 1)
-    like, source = like_of(table.dtype), table.contiguous()
-    numbers = frozen(plan.numbers)
-    tickets = np.zeros(1, np.int64)
-    task = functools.partial(
-        spread_table,
-        like,
-        tickets,
-        numbers.reshape(-1) if in_rows else None,
-        source.data_ptr(),
-        source.shape[:-1].numel(),
-        source.shape[-1],
-        biases.data_ptr(),
-    )
-    threads.run(task, n_threads_for(biases.numel()))
-    return Related(numbers, True if in_rows else None, biases)
-
-
-def _gradient_tables(pairs: Pairs, n_runs: int, batch: int) -> Tensor:
-    """Zeros to which the runs add: ``[1, B, Nq, H, count + 1]``, or ``[runs, B, H, count + 1]``.
-
-    One table serves all runs where each of its numbers belongs to one query, so to one tile.
-    """
-    *sizes, count = pairs.table.shape
-    if pairs.table.ndim == 4 or pairs.relation.of_one_query:
-        n_runs = 1
-    return pairs.table.new_zeros(n_runs, batch, *sizes[1:], count + 1)
-
-
-def _table_gradient(tables: Tensor, table: Tensor) -> Tensor:
-    """The sum over runs, and over the batch where it has one table: in one order for any threads."""
-    total = functools.reduce(torch.Tensor.add_, tables.unbind())[..., :-1]
-    if len(table) < len(total):
-        total = functools.reduce(torch.Tensor.add_, total.unbind()).unsqueeze(0)
-    return total
 
 
 def _schedule(hood: Neighborhood, pairs: Pairs | None) -> Schedule:
@@ -225,7 +164,6 @@ def _scales(scale: float | Tensor, heads: int, dtype: torch.dtype) -> NDArray[np
 
 @functools.lru_cache(maxsize=64)
 def _one_scale(scale: float, heads: int, dtype: torch.dtype) -> NDArray[np.floating]:
-    # nobody writes to it; marked so, it would be of another type to numba
     return np.full((1, heads), scale, np.float64 if dtype == torch.float64 else np.float32)
 
 

@@ -12,82 +12,44 @@ from collections import namedtuple
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-import numpy as np
-from numba import carray, types  # type: ignore[attr-defined]
-from numba.extending import overload
 from torch import Tensor
 
-from geoattn.backends.cpu import micro
-from geoattn.backends.cpu.compiled import kernel
-from geoattn.backends.cpu.schedule import Chunks, Lists
-
-#: words of each field. Arrays are address and length; tensors an address and strides, see :class:`View`
-_FIELDS = {
-    #: how many items are taken, and how many ranges of keys were added up: shared by all threads
-    "items": 1,
-    "ranges": 1,
-    #: 1 once a query met scores too large for these kernels
-    "extreme": 1,
-    "lists": 15,
-    #: tiles in the order of work
-    "order": 2,
-    "runs": 12,
-    #: keys and key heads that are worked on together at most, and keys in all
-    "block": 1,
-    "together": 1,
-    "n_keys": 1,
-    "sizes": 6,
-    "q": 4,
-    "k": 4,
-    "v": 4,
-    #: address or 0, batch stride
-    "bias": 2,
-    "out": 4,
-    "lse": 4,
-    "grad_out": 4,
-    "grad_lse": 4,
-    #: address of ``[B or 1, heads]`` factors of q·k, and their rows
-    "scales": 2,
-    #: of each pair in a relation, and of those whose table has a gradient: ``[entries, TILE]``
-    "numbers": 2,
-    "added": 2,
-    #: in units of log 2, what is added to the score of a pair with each number, or a row of biases for each
-    #: entry of the plan
-    "pair_bias": 4,
-    "grad_q": 4,
-    "grad_k": 4,
-    "grad_v": 4,
-    #: one number for each batch entry, key head and key: 0 at first, unused without channels
-    "grad_bias": 1,
-    #: like lse, or none: what each query adds to the gradient of its head's scale
-    "grad_scale": 4,
-    "table": 4,
-    #: one table for each run, where runs have numbers in common, and from that of one run to the next
-    "grad_pair_bias": 4,
-    "grad_pair_bias_run": 1,
-}
-
-_Places: Any = namedtuple("_Places", _FIELDS)  # type: ignore[misc]
-#: the first word of each field
-AT: Any = _Places(*(end - n for end, n in zip(accumulate(_FIELDS.values()), _FIELDS.values(), strict=True)))
-WORDS = sum(_FIELDS.values())
+from geoattn.backends.cpu.memory import addresses_at, record_at
+from geoattn.backends.cpu.room import Listed, Room, State
 
 
-def block_of(**fields: tuple[int, ...]) -> array[int]:
-    """A block with these fields, and 0 in the others."""
-    words = array("q", bytes(8 * WORDS))
-    for name, numbers in fields.items():
-        first = getattr(AT, name)
-        words[first : first + len(numbers)] = array("q", numbers)
-    return words
+class Plan(NamedTuple):
+    """A gather plan: the addresses of its arrays, see :class:`geoattn.plans.Plan`; int32 but ``indptr``."""
+
+    query_order: int
+    key_order: int
+    tile_class: int
+    tile_shift: int
+    #: places that turn as a whole
+    ring: int
+    #: int64
+    indptr: int
+    key_tiles: int
+    lanes: int
+    #: how many classes of tiles there are
+    classes: int
 
 
-def rows_of(x: Tensor | None) -> tuple[int, int, int, int]:
-    """The numbers of a tensor's :class:`View`; 0 for none."""
-    if x is None:
-        return 0, 0, 0, 0
-    strides = x.stride()
-    return x.data_ptr(), strides[0], strides[1], strides[2]
+class Runs(NamedTuple):
+    """Addresses of the arrays of :class:`geoattn.backends.cpu.schedule.Chunks`; int64 but where told."""
+
+    tiles: int
+    own_indptr: int
+    #: int32
+    own: int
+    indptr: int
+    #: int32
+    keys: int
+    #: bytes
+    begins: int
+    #: how many runs there are, and how many keys of all runs together
+    n_runs: int
+    n_shared: int
 
 
 class View(NamedTuple):
@@ -113,104 +75,110 @@ class Sizes(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Rows of gradients, one per shared key of each run, for each batch entry and key head.
-
-    Widths are the channels of dk, of dv and of the bias, each rounded up to whole vectors, or 0.
-    """
+    """Rows of gradients, one per shared key of each run, for each batch entry and key head."""
 
     address: int
+    #: channels of dk, of dv and of the bias, each rounded up to whole vectors, or 0
     key_width: int
     value_width: int
     bias_width: int
+    #: their sum
+    row: int
+    #: channels of a packed row of k: 0 where rows are whole vectors, and read where they lie
+    packed_width: int
 
 
-@kernel
-def array_at(like, address, shape):  # type: ignore[no-untyped-def]
-    return carray(micro.pointer(like, address), shape)
+class Scales(NamedTuple):
+    """Factors of q·k: ``[B or 1, heads]``."""
+
+    address: int
+    batch: int
 
 
-@kernel
-def words_at(address):  # type: ignore[no-untyped-def]
-    """The words of a block."""
-    return array_at(np.int64(0), address, (WORDS,))
+#: words of each field
+_FIELDS = {
+    #: how many threads have begun, items are taken, and ranges of keys are added up: shared by all threads
+    "threads": 1,
+    "items": 1,
+    "ranges": 1,
+    #: address of what the threads work in, and bytes of each
+    "memory": 2,
+    #: where all lies in that: see :mod:`geoattn.backends.cpu.room`
+    "listed": len(Listed._fields),
+    "state": len(State._fields),
+    "room": len(Room._fields),
+    "state_size": 1,
+    "pair_gradients_size": 1,
+    #: keys that there is room for
+    "capacity": 1,
+    #: 1 once a query met scores too large for these kernels
+    "extreme": 1,
+    "plan": len(Plan._fields),
+    #: address of the tiles in the order of work, and how many there are
+    "order": 2,
+    "runs": len(Runs._fields),
+    #: address of bytes ``[runs, keys]``: whether a run touches a key, where that is what is asked
+    "touched": 1,
+    #: keys and key heads that are worked on together at most, and keys in all
+    "block": 1,
+    "together": 1,
+    "n_keys": 1,
+    "sizes": len(Sizes._fields),
+    "q": len(View._fields),
+    "k": len(View._fields),
+    "v": len(View._fields),
+    #: address or 0, batch stride
+    "bias": 2,
+    "out": len(View._fields),
+    "lse": len(View._fields),
+    "grad_out": len(View._fields),
+    "grad_lse": len(View._fields),
+    "scales": len(Scales._fields),
+    #: address of the number of each pair in a relation, and of those whose table has a gradient: int32
+    #: ``[entries of the plan, TILE]``
+    "numbers": 1,
+    "added": 1,
+    #: in units of log 2, what is added to the score of a pair with each number, or a row of biases for each
+    #: entry of the plan
+    "pair_bias": len(View._fields),
+    "grad_q": len(View._fields),
+    "grad_k": len(View._fields),
+    "grad_v": len(View._fields),
+    #: one number for each batch entry, key head and key: 0 at first, unused without channels
+    "grad_bias": 1,
+    #: like lse, or none: what each query adds to the gradient of its head's scale
+    "grad_scale": len(View._fields),
+    "table": len(Table._fields),
+    #: one table for each run, where runs have numbers in common, and from that of one run to the next
+    "grad_pair_bias": len(View._fields),
+    "grad_pair_bias_run": 1,
+}
+
+_Places: Any = namedtuple("_Places", _FIELDS)  # type: ignore[misc]
+#: the first word of each field
+AT: Any = _Places(*(end - n for end, n in zip(accumulate(_FIELDS.values()), _FIELDS.values(), strict=True)))
+WORDS = sum(_FIELDS.values())
 
 
-@kernel
-def view_at(words, at):  # type: ignore[no-untyped-def]
-    return View(words[at], words[at + 1], words[at + 2], words[at + 3])
+def block_of(**fields: tuple[int, ...]) -> array[int]:
+    """A block with these fields, and 0 in the others."""
+    words = array("q", bytes(8 * WORDS))
+    for name, numbers in fields.items():
+        first = getattr(AT, name)
+        words[first : first + len(numbers)] = array("q", numbers)
+    return words
 
 
-@kernel
-def sizes_at(words):  # type: ignore[no-untyped-def]
-    at = AT.sizes
-    return Sizes(words[at], words[at + 1], words[at + 2], words[at + 3], words[at + 4], words[at + 5])
+def rows_of(x: Tensor | None) -> View:
+    """Where the rows of a tensor lie; 0 for none."""
+    if x is None:
+        return View(0, 0, 0, 0)
+    strides = x.stride()
+    return View(x.data_ptr(), strides[0], strides[1], strides[2])
 
 
-@kernel
-def table_at(words):  # type: ignore[no-untyped-def]
-    at = AT.table
-    return Table(words[at], words[at + 1], words[at + 2], words[at + 3])
-
-
-@kernel
-def integers_at(words, at):  # type: ignore[no-untyped-def]
-    """An array of int32."""
-    return array_at(np.int32(0), words[at], (words[at + 1],))
-
-
-@kernel
-def places_at(words, at):  # type: ignore[no-untyped-def]
-    """An array of int64."""
-    return array_at(np.int64(0), words[at], (words[at + 1],))
-
-
-@kernel
-def lists_at(words):  # type: ignore[no-untyped-def]
-    """A plan, as :attr:`geoattn.backends.cpu.schedule.Schedule.words` gives it."""
-    at = AT.lists
-    return Lists(
-        integers_at(words, at),
-        integers_at(words, at + 2),
-        integers_at(words, at + 4),
-        integers_at(words, at + 6),
-        words[at + 8],
-        places_at(words, at + 9),
-        integers_at(words, at + 11),
-        array_at(np.uint32(0), words[at + 13], (words[at + 14],)),
-    )
-
-
-@kernel
-def runs_at(words):  # type: ignore[no-untyped-def]
-    at = AT.runs
-    return Chunks(
-        places_at(words, at),
-        places_at(words, at + 2),
-        integers_at(words, at + 4),
-        places_at(words, at + 6),
-        integers_at(words, at + 8),
-        array_at(np.bool_(0), words[at + 10], (words[at + 11],)),
-    )
-
-
-@kernel
-def scales_at(like, words, heads):  # type: ignore[no-untyped-def]
-    return array_at(like, words[AT.scales], (words[AT.scales + 1], heads))
-
-
-@kernel
-def _numbers_at(words, at):  # type: ignore[no-untyped-def]
-    return array_at(np.int32(0), words[at], (words[at + 1], micro.TILE))
-
-
-def numbers_at(related: Any, words: Any, at: Any) -> Any:
-    """Numbers of pairs, see :class:`geoattn.plans.NumberedLanePlan`; None where ``related`` is None."""
-    return None if related is None else _numbers_at(words, at)
-
-
-@overload(numbers_at)  # type: ignore[untyped-decorator]
-def _numbers_by_type(related, words, at):  # type: ignore[no-untyped-def]
-    # by the type: a branch in the kernel would make one optional type of both
-    if isinstance(related, types.NoneType):
-        return lambda related, words, at: None
-    return lambda related, words, at: _numbers_at(words, at)
+#: ``plan_at(block, AT.plan)`` and the like: a record's words, from the address of a block and their place
+plan_at, runs_at, sizes_at = map(record_at, (Plan, Runs, Sizes))
+table_at, view_at, scales_at = map(record_at, (Table, View, Scales))
+#: the same for distances, of which a third argument makes addresses
+listed_at, state_at, room_at = map(addresses_at, (Listed, State, Room))

@@ -128,33 +128,28 @@ class _Cache:
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that other kernels call: without the interpreter lock, cached on disk."""
-    return _kernel(function, no_cpython_wrapper=True)
-
-
-def entry_point(function: Callable[..., Any]) -> Any:
-    """Compile a function that Python calls; the code that takes its arguments apart takes a while itself."""
-    return _kernel(function, no_cpython_wrapper=False)
+    return _kernel(function)
 
 
 class Task:
     """A kernel that Python calls by its address: a call costs a microsecond, whatever it is given.
 
     Its last argument is the address of a block of numbers; those before are numbers or None, which tell what
-    kind of kernel it is. It returns a number other than 0.
+    kind of kernel it is.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._dispatcher = _kernel(function, no_cpython_wrapper=True, no_cfunc_wrapper=False)
-        self._functions: dict[tuple[Any, ...], Callable[[int], int]] = {}
+        self._dispatcher = _kernel(function, no_cfunc_wrapper=False)
+        self._functions: dict[tuple[Any, ...], Callable[[int], None]] = {}
 
-    def of(self, *kind: Any) -> Callable[[int], int]:
-        """The kernel of a kind, as a function of the address of a block: it returns 0 if it failed."""
+    def of(self, *kind: Any) -> Callable[[int], None]:
+        """The kernel of a kind, as a function of the address of a block."""
         signature = (*map(numba.typeof, kind), types.int64)
         found = self._functions.get(signature)
         if found is None:
             self._dispatcher.compile(signature)
             arguments = [_C_TYPES[kind] for kind in signature]
-            function = ctypes.CFUNCTYPE(ctypes.c_int64, *arguments)(address_of(self._dispatcher, signature))
+            function = ctypes.CFUNCTYPE(None, *arguments)(address_of(self._dispatcher, signature))
             values = (None if x is None else x.item() for x in kind)
             found = self._functions[signature] = functools.partial(function, *values)
         return found
@@ -174,10 +169,11 @@ def task(function: Callable[..., Any]) -> Task:
     return Task(function)
 
 
-def _kernel(function: Callable[..., Any], no_cfunc_wrapper: bool = True, **options: bool) -> Any:
+def _kernel(function: Callable[..., Any], no_cfunc_wrapper: bool = True) -> Any:
     compiler: Any = numba.njit  # its types leave out the wrappers
-    options |= {"nogil": True, "no_cfunc_wrapper": no_cfunc_wrapper}
-    dispatcher = compiler(error_model="numpy", **options)(function)
+    dispatcher = compiler(
+        error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=no_cfunc_wrapper
+    )(function)
     dispatcher._cache = cache = _Cache(function)
     compile_or_load = dispatcher.compile
 

@@ -8,30 +8,34 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from geoattn.backends.cpu import micro
-from geoattn.backends.cpu.compiled import entry_point, kernel
+from geoattn.backends.cpu import memory, rows
+from geoattn.backends.cpu.blocks import AT, state_at
+from geoattn.backends.cpu.compiled import kernel
+from geoattn.backends.cpu.emitted import KEY_BLOCK, LANES, TILE
+from geoattn.backends.cpu.memory import int_at, put_int, put_word, word_at
+from geoattn.backends.cpu.room import GROUPS
+from geoattn.backends.cpu.split import split
 
-LANES, KEY_BLOCK = micro.LANES, micro.KEY_BLOCK
-TILE = micro.TILE
-#: groups of lanes that make up a tile
-GROUPS = TILE // LANES
 LOG2_E = 1.4426950408889634
 #: the lowest number of each width in bytes
 LOWEST = (float(np.finfo(np.float32).min), float(np.finfo(np.float64).min))
 
 
 @kernel
-def aligned(size, like):  # type: ignore[no-untyped-def]
-    """Uninitialised elements of the type of ``like`` that start on a cache line."""
-    raw = np.empty(size + 16, type(like))
-    skip = (-raw.ctypes.data % 64) // raw.itemsize
-    return raw[skip : skip + size]
+def own_memory(block):  # type: ignore[no-untyped-def]
+    """The memory of the thread that asks."""
+    number = memory.take_ticket(block + 8 * AT.threads)
+    return word_at(block, AT.memory) + number * word_at(block, AT.memory + 1)
 
 
 @kernel
-def list_keys(  # type: ignore[no-untyped-def]
-    like, plan, tile, first, last, bias, tokens, entries, keys, places, masks, biases, both, counts
-):
+def state_of(block, room, place):  # type: ignore[no-untyped-def]
+    """The state of one of the heads that a thread works on together."""
+    return state_at(block, AT.state, room.states + place * word_at(block, AT.state_size))
+
+
+@kernel
+def list_keys(like, plan, tile, first, last, bias, listed, capacity):  # type: ignore[no-untyped-def]
     """Read entries ``first`` to ``last`` of the plan for one tile; returns how many keys they hold.
 
     A query tile lists all keys of its 32 queries; a group of 8 or 16 lanes sees about two thirds
@@ -43,76 +47,77 @@ def list_keys(  # type: ignore[no-untyped-def]
     Parameters
     ----------
     plan
-        See :class:`geoattn.backends.cpu.schedule.Lists`.
+        See :class:`geoattn.backends.cpu.blocks.Plan`.
     bias
         Address of the additive vector, 0 for none.
-    tokens, entries
-        Results: the keys of the tile, and the entry of each, counted from ``first``.
-    keys, places, masks, biases
-        Results ``[GROUPS, capacity]``, of the keys that any lane of the group sees: token, place among
-        ``tokens``, visible lanes, bias in units of log 2. Each list is padded to a multiple of
-        ``KEY_BLOCK`` with the first key of the tile, seen by no lane.
-    both
-        Result ``[GROUPS / 2]``: so many keys at the front of the lists of a pair of groups are the
-        same in both, a multiple of ``KEY_BLOCK``.
-    counts
-        Result ``[GROUPS]``: entries without the padding.
+    listed, capacity
+        Where results go, see :class:`geoattn.backends.cpu.room.Listed`.
     """
-    capacity = keys.shape[1]
-    dealt = np.empty(GROUPS // 2 + GROUPS + 1, np.int64)
-    micro.split(
+    split(
         like,
-        plan.key_tiles.ctypes.data + 4 * first,
-        plan.lanes.ctypes.data + 4 * first,
+        plan.key_tiles + 4 * first,
+        plan.lanes + 4 * first,
         last - first,
-        plan.key_order.ctypes.data,
+        plan.key_order,
         plan.ring,
-        plan.tile_shift[tile],
+        int_at(plan.tile_shift, tile),
         bias,
         capacity,
-        tokens.ctypes.data,
-        entries.ctypes.data,
-        keys.ctypes.data,
-        places.ctypes.data,
-        masks.ctypes.data,
-        biases.ctypes.data,
-        dealt.ctypes.data,
+        listed.tokens,
+        listed.entries,
+        listed.keys,
+        listed.places,
+        listed.masks,
+        listed.biases,
+        listed.dealt,
     )
+    token = int_at(listed.tokens, 0)
     for group in range(GROUPS):
-        front, back = dealt[group // 2], dealt[GROUPS // 2 + group]
-        both[group // 2] = front // KEY_BLOCK * KEY_BLOCK
-        count = counts[group] = front + back
+        front = word_at(listed.dealt, group // 2)
+        count = front + word_at(listed.dealt, GROUPS // 2 + group)
+        put_word(listed.both, group // 2, front // KEY_BLOCK * KEY_BLOCK)
+        put_word(listed.counts, group, count)
+        start = group * capacity
+        behind = start + capacity - count
         for at in range(front, count):
-            keys[group, at] = keys[group, at + capacity - count]
-            places[group, at] = places[group, at + capacity - count]
-            masks[group, at] = masks[group, at + capacity - count]
-            biases[group, at] = biases[group, at + capacity - count]
+            put_int(listed.keys, start + at, int_at(listed.keys, behind + at))
+            put_int(listed.places, start + at, int_at(listed.places, behind + at))
+            put_int(listed.masks, start + at, int_at(listed.masks, behind + at))
+            memory.store(like, listed.biases, start + at, memory.load(like, listed.biases, behind + at))
         for at in range(count, padded(count)):
-            keys[group, at] = tokens[0]
-            places[group, at] = 0
-            masks[group, at] = 0
-            biases[group, at] = 0
-    return dealt[GROUPS // 2 + GROUPS]
+            put_int(listed.keys, start + at, token)
+            put_int(listed.places, start + at, 0)
+            put_int(listed.masks, start + at, 0)
+            memory.store(like, listed.biases, start + at, like * 0)
+    return word_at(listed.dealt, GROUPS // 2 + GROUPS)
 
 
 @kernel
 def lane_offsets(order, start, stride, offsets):  # type: ignore[no-untyped-def]
     """Where in a table the part of each query of a tile begins; ``stride`` is 0 where they share one."""
     for lane in range(TILE):
-        offsets[lane] = max(0, order[start + lane]) * stride
+        put_int(offsets, lane, max(0, int_at(order, start + lane)) * stride)
 
 
 def pairs_at(
-    like: Any, numbers: Any, rows: Any, begin: Any, group: Any, entries: Any, offsets: Any, table: Any
+    like: Any,
+    related: Any,
+    in_rows: Any,
+    numbers: Any,
+    begin: Any,
+    group: Any,
+    entries: Any,
+    offsets: Any,
+    table: Any,
 ) -> Any:
     """What the micro-kernels take of a bias for every pair, for a group of lanes.
 
-    Without ``numbers``, None. Where ``rows`` is None the biases are looked up in the table, else ``table`` is
-    the address of a row of them for each entry. ``begin`` is the entry from which ``entries`` are counted.
+    Where ``related`` is None, None. Where ``in_rows`` is None the biases are looked up in the table, else
+    ``table`` is the address of a row of them for each entry. ``entries`` are counted from ``begin``.
     """
-    if numbers is None:
+    if related is None:
         return None
-    if rows is None:
+    if in_rows is None:
         return _looked_up(numbers, begin, group, entries, offsets, table)
     return _in_rows(like, begin, group, entries, table)
 
@@ -120,25 +125,24 @@ def pairs_at(
 @kernel
 def _looked_up(numbers, begin, group, entries, offsets, table):  # type: ignore[no-untyped-def]
     lanes = group * LANES * 4
-    first = numbers.ctypes.data + begin * TILE * 4
-    return entries.ctypes.data, first + lanes, offsets.ctypes.data + lanes, table
+    return entries, numbers + begin * TILE * 4 + lanes, offsets + lanes, table
 
 
 @kernel
 def _in_rows(like, begin, group, entries, table):  # type: ignore[no-untyped-def]
-    return entries.ctypes.data, table + (begin * TILE + group * LANES) * micro.size_of(like)
+    return entries, table + (begin * TILE + group * LANES) * memory.size_of(like)
 
 
 @overload(pairs_at)  # type: ignore[untyped-decorator]
-def _pairs_at(like, numbers, rows, begin, group, entries, offsets, table):  # type: ignore[no-untyped-def]
+def _pairs_at(like, related, in_rows, numbers, begin, group, entries, offsets, table):  # type: ignore[no-untyped-def]
     # by the types: branches in the kernel would make one optional type of all
-    if isinstance(numbers, types.NoneType):
-        return lambda like, numbers, rows, begin, group, entries, offsets, table: None
-    if isinstance(rows, types.NoneType):
-        return lambda like, numbers, rows, begin, group, entries, offsets, table: _looked_up(
+    if isinstance(related, types.NoneType):
+        return lambda like, related, in_rows, numbers, begin, group, entries, offsets, table: None
+    if isinstance(in_rows, types.NoneType):
+        return lambda like, related, in_rows, numbers, begin, group, entries, offsets, table: _looked_up(
             numbers, begin, group, entries, offsets, table
         )
-    return lambda like, numbers, rows, begin, group, entries, offsets, table: _in_rows(
+    return lambda like, related, in_rows, numbers, begin, group, entries, offsets, table: _in_rows(
         like, begin, group, entries, table
     )
 
@@ -150,59 +154,18 @@ def padded(count):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def fill(like, address, count, value):  # type: ignore[no-untyped-def]
-    """Set ``count`` elements at an address."""
-    for at in range(count):
-        micro.store(like, address, at, value)
-
-
-@kernel
-def load_rows(like, order, start, base, stride, depth, width, factor, rows):  # type: ignore[no-untyped-def]
-    """rows[l, 0:width] = factor * x[order[start + l]] for a tile; 0 beyond depth and for padding.
+def load_rows(like, order, start, base, stride, depth, width, factor, target):  # type: ignore[no-untyped-def]
+    """target[l, 0:width] = factor * x[order[start + l]] for a tile; 0 beyond depth and for padding.
 
     ``factor`` is the address of a number.
     """
-    fill(like, rows, TILE * width, like * 0)
-    size = micro.size_of(like)
+    memory.fill(like, target, TILE * width, like * 0)
+    size = memory.size_of(like)
     for lane in range(TILE):
-        if order[start + lane] >= 0:
-            micro.fetch(like, base + order[start + lane] * stride * size, depth)
-    for lane in range(TILE):
-        token = order[start + lane]
+        token = int_at(order, start + lane)
         if token >= 0:
-            micro.scale_row(like, base + token * stride * size, factor, depth, rows + lane * width * size)
-
-
-@entry_point
-def spread_table(like, tickets, numbers, source, n_rows, count, target):  # type: ignore[no-untyped-def]
-    """Rows of a table in units of log 2, one thread's share.
-
-    Parameters
-    ----------
-    tickets
-        Shared by all threads: how many rows are taken.
-    numbers
-        Which entry of a row stands at each place of its result, ``count`` for 0; None for all in turn, and
-        one more 0.
-    source, target
-        Addresses of ``[n_rows, count]`` and of ``[n_rows, len(numbers) or count + 1]`` numbers.
-    """
-    width = micro.size_of(like)
-    places = count + 1 if numbers is None else len(numbers)
-    most = type(like)(-LOWEST[width // 8])
-    while True:
-        row = micro.take_ticket(tickets.ctypes.data)
-        if row >= n_rows:
-            break
-        own = source + row * count * width
-        result = target + row * places * width
-        for place in range(places):
-            number = place if numbers is None else numbers[place]
-            bias = like * 0
-            if number < count:
-                bias = micro.load(like, own, number)
-                scaled = bias * type(like)(LOG2_E)
-                # a finite bias stays finite, however large
-                bias = min(max(scaled, -most), most) if abs(bias) <= most else scaled
-            micro.store(like, result, place, bias)
-    return 0
+            rows.fetch(like, base + token * stride * size, depth)
+    for lane in range(TILE):
+        token = int_at(order, start + lane)
+        if token >= 0:
+            rows.scale_row(like, base + token * stride * size, factor, depth, target + lane * width * size)

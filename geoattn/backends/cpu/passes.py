@@ -14,10 +14,11 @@ from torch import Tensor
 
 from geoattn.backends.cpu import threads
 from geoattn.backends.cpu.backward import add_runs, backward
-from geoattn.backends.cpu.blocks import Sizes, block_of, rows_of
+from geoattn.backends.cpu.blocks import AT, Scales, Sizes, Table, View, block_of, rows_of
+from geoattn.backends.cpu.emitted import KEY_BLOCK, MACHINE
 from geoattn.backends.cpu.forward import forward
-from geoattn.backends.cpu.micro import MACHINE
-from geoattn.backends.cpu.schedule import Chunks, Schedule, placed
+from geoattn.backends.cpu.room import CACHE_LINE, Layout, backward_layout, forward_layout
+from geoattn.backends.cpu.schedule import Chunks, Schedule, address_of
 
 #: multiply-adds below which waking other threads costs more than it saves
 _WORTH_A_THREAD = 2_000_000
@@ -52,27 +53,21 @@ class Related(NamedTuple):
 class Pass(NamedTuple):
     """A kernel, with all that it needs in a block."""
 
-    kernel: Callable[[int], int]
+    kernel: Callable[[int], None]
     words: array[int]
     n_threads: int
+    #: bytes that each thread works in
+    memory: int
 
     def run(self, words: array[int]) -> None:
-        """Let threads work on a block like this pass's until nothing is left.
-
-        Raises
-        ------
-        MemoryError
-            If a thread finds no room to work in.
-        """
+        """Let threads work on a block like this pass's until nothing is left."""
+        held = np.empty(self.n_threads * self.memory + CACHE_LINE, np.uint8)
+        words[AT.memory] = -(-address_of(held) // CACHE_LINE) * CACHE_LINE
         address, _ = words.buffer_info()
         if self.n_threads == 1:
-            self._work(address)
+            self.kernel(address)
         else:
-            threads.run(functools.partial(self._work, address), self.n_threads)
-
-    def _work(self, address: int) -> None:
-        if not self.kernel(address):
-            raise MemoryError("a kernel of the cpu backend found no memory to work in")
+            threads.run(functools.partial(self.kernel, address), self.n_threads)
 
 
 def forward_pass(
@@ -87,17 +82,21 @@ def forward_pass(
     related: Related,
 ) -> Pass:
     """The forward pass; tensors are flat over tokens, in the dtype that is computed in."""
-    sizes = _sizes(q, k, v)
+    sizes, element = _sizes(q, k, v), q.dtype.itemsize
     n_threads = n_threads_for(work.work * sizes.batch * sizes.heads * (sizes.depth + sizes.value_depth))
+    block = _block(work, sizes.depth + sizes.value_width)
+    together = _together(sizes.key_heads, sizes.batch * len(work.order), n_threads)
+    packed = block * sizes.value_width if sizes.value_width > sizes.value_depth else 0
+    heads = together * (sizes.heads // sizes.key_heads)
+    layout = forward_layout(element, sizes.depth, sizes.value_width, heads, block + KEY_BLOCK, packed)
     words = block_of(
         **_of_plan(work, k.shape[1], sizes, scales, related.numbers),
-        block=(_block(work, sizes.depth + sizes.value_width),),
-        together=(_together(sizes.key_heads, sizes.batch * len(work.order), n_threads),),
+        **_laid_out(layout, block, together),
         **_rows(q=q, k=k, v=v, out=out, lse=lse),
         bias=_bias_words(bias),
         pair_bias=_table_words(related.biases),
     )
-    return Pass(forward.of(like_of(q.dtype), *related.kind), words, n_threads)
+    return Pass(forward.of(like_of(q.dtype), *related.kind), words, n_threads, layout.size)
 
 
 class Shares(NamedTuple):
@@ -149,27 +148,43 @@ def backward_pass(
     """
     sizes, (n_threads, runs, widths) = _sizes(q, k, v), shares
     added = Related(None, None, None) if own_tables is None else related
+    block = _block(work, sum(widths))
+    together = _together(sizes.key_heads, sizes.batch * (len(runs.tiles) - 1), n_threads)
+    of_table = Table(table.data_ptr(), *widths, sum(widths), widths[0] if widths[0] > sizes.depth else 0)
+    layout = backward_layout(
+        element=q.dtype.itemsize,
+        depth=sizes.depth,
+        value_depth=sizes.value_depth,
+        key_width=of_table.key_width,
+        value_width=of_table.value_width,
+        heads=together * (sizes.heads // sizes.key_heads),
+        capacity=block + KEY_BLOCK,
+        packed=block * of_table.packed_width,
+        packed_gradients=block * of_table.row,
+        n_keys=work.n_keys,
+        classes=work.words.classes,
+        pair_entries=0 if added.rows is None or added.numbers is None else len(added.numbers),
+    )
     words = block_of(
         **_of_plan(work, k.shape[1], sizes, scales, related.numbers),
+        **_laid_out(layout, block, together),
         runs=runs.words,
-        block=(_block(work, sum(widths)),),
-        together=(_together(sizes.key_heads, sizes.batch * (len(runs.tiles) - 1), n_threads),),
         **_rows(q=q, k=k, v=v, out=out, lse=lse, grad_out=grad_out, grad_lse=grad_lse),
         bias=_bias_words(bias),
         pair_bias=_table_words(related.biases),
-        added=_numbers_words(added.numbers),
+        added=(_numbers(added.numbers),),
         **_rows(grad_q=grad_q, grad_k=grad_k, grad_v=grad_v, grad_scale=own_scale),
         grad_bias=(0 if own_bias is None else own_bias.data_ptr(),),
-        table=(table.data_ptr(), *widths),
+        table=of_table,
         grad_pair_bias=_table_words(None if own_tables is None else own_tables[0]),
         grad_pair_bias_run=(0 if own_tables is None or len(own_tables) == 1 else own_tables.stride(0),),
     )
-    return Pass(backward.of(like_of(q.dtype), *related.kind, *added.kind), words, n_threads)
+    return Pass(backward.of(like_of(q.dtype), *related.kind, *added.kind), words, n_threads, layout.size)
 
 
 def adding_pass(behind: Pass, dtype: torch.dtype) -> Pass:
     """What adds up the gradients of keys that several runs touch, in the block of a backward pass."""
-    return Pass(add_runs.of(like_of(dtype)), behind.words, behind.n_threads)
+    return Pass(add_runs.of(like_of(dtype)), behind.words, behind.n_threads, 0)
 
 
 def _whole_vectors(depth: int, dtype: torch.dtype) -> int:
@@ -210,12 +225,12 @@ def like_of(dtype: torch.dtype) -> np.floating:
     return np.float64(0) if dtype == torch.float64 else np.float32(0)
 
 
-def _table_words(table: Tensor | None) -> tuple[int, int, int, int]:
-    """(address or 0, batch stride, token stride, head stride), in elements; 0 for what is shared."""
+def _table_words(table: Tensor | None) -> View:
+    """Where a table's rows for each batch entry, query and head lie; strides of 0 for what is shared."""
     if table is None:
-        return 0, 0, 0, 0
+        return View(0, 0, 0, 0)
     batch = 0 if table.shape[0] == 1 else table.stride(0)
-    return table.data_ptr(), batch, 0 if table.ndim == 3 else table.stride(1), table.stride(-2)
+    return View(table.data_ptr(), batch, 0 if table.ndim == 3 else table.stride(1), table.stride(-2))
 
 
 def _bias_words(bias: Tensor | None) -> tuple[int, int]:
@@ -225,8 +240,23 @@ def _bias_words(bias: Tensor | None) -> tuple[int, int]:
     return bias.data_ptr(), 0 if bias.shape[0] == 1 else bias.stride(0)
 
 
-def _numbers_words(numbers: NDArray[np.int32] | None) -> tuple[int, int]:
-    return (0, 0) if numbers is None else placed(numbers)
+def _numbers(numbers: NDArray[np.int32] | None) -> int:
+    return 0 if numbers is None else address_of(numbers)
+
+
+def _laid_out(layout: Layout, block: int, together: int) -> dict[str, tuple[int, ...]]:
+    """Fields of a block that tell where a thread works, with so many keys and key heads at once."""
+    return {
+        "memory": (0, layout.size),
+        "listed": layout.listed,
+        "state": layout.state,
+        "room": layout.room,
+        "state_size": (layout.state_size,),
+        "pair_gradients_size": (layout.pair_gradients_size,),
+        "capacity": (block + KEY_BLOCK,),
+        "block": (block,),
+        "together": (together,),
+    }
 
 
 def _sizes(q: Tensor, k: Tensor, v: Tensor) -> Sizes:
@@ -234,7 +264,7 @@ def _sizes(q: Tensor, k: Tensor, v: Tensor) -> Sizes:
     return Sizes(q.shape[0], q.shape[2], k.shape[2], q.shape[3], v.shape[3], width)
 
 
-def _rows(**tensors: Tensor | None) -> dict[str, tuple[int, int, int, int]]:
+def _rows(**tensors: Tensor | None) -> dict[str, View]:
     return {name: rows_of(x) for name, x in tensors.items()}
 
 
@@ -247,10 +277,10 @@ def _of_plan(
 ) -> dict[str, tuple[int, ...]]:
     """Fields of a block that both passes fill alike."""
     return {
-        "lists": work.lists.words,
-        "order": placed(work.order),
+        "plan": work.words,
+        "order": (address_of(work.order), len(work.order)),
         "n_keys": (n_keys,),
         "sizes": sizes,
-        "scales": placed(scales),
-        "numbers": _numbers_words(numbers),
+        "scales": Scales(address_of(scales), 0 if len(scales) == 1 else sizes.heads),
+        "numbers": (_numbers(numbers),),
     }

@@ -9,29 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from geoattn.backends.cpu.compiled import entry_point, kernel
+from geoattn.backends.cpu.blocks import AT, Plan, Runs, block_of, plan_at, runs_at
+from geoattn.backends.cpu.compiled import task
+from geoattn.backends.cpu.memory import int_at, put_flag, word_at
 from geoattn.plans.base import LanePlan
 
 Array = NDArray[np.int32]
-
-
-class Lists(NamedTuple):
-    """A gather plan as compiled code takes it; see :class:`geoattn.plans.Plan` for the fields."""
-
-    query_order: Array
-    key_order: Array
-    tile_class: Array
-    tile_shift: Array
-    ring: int
-    indptr: NDArray[np.int64]
-    key_tiles: Array
-    lanes: NDArray[np.uint32]
-
-    @property
-    def words(self) -> tuple[int, ...]:
-        """Address and length of each array, and the ring, for a block."""
-        of_field = (placed(x) if isinstance(x, np.ndarray) else (x,) for x in self)
-        return tuple(number for numbers in of_field for number in numbers)
 
 
 class Chunks(NamedTuple):
@@ -52,16 +35,23 @@ class Chunks(NamedTuple):
     begins: NDArray[np.bool_]
 
     @property
-    def words(self) -> tuple[int, ...]:
-        """Address and length of each array, for a block."""
-        return tuple(number for array in self for number in placed(array))
+    def words(self) -> Runs:
+        addresses = (address_of(array) for array in self)
+        return Runs._make([*addresses, len(self.tiles) - 1, len(self.keys)])
 
 
 @dataclasses.dataclass(eq=False)
 class Schedule:
     """One plan, ready for the kernels."""
 
-    lists: Lists
+    query_order: Array
+    key_order: Array
+    tile_class: Array
+    tile_shift: Array
+    ring: int
+    indptr: NDArray[np.int64]
+    key_tiles: Array
+    lanes: NDArray[np.uint32]
     n_keys: int
     #: tiles in the order of work
     order: Array
@@ -74,25 +64,37 @@ class Schedule:
     @classmethod
     def of(cls, plan: LanePlan, n_keys: int) -> Schedule:
         shifted = bool(plan.tile_shift.any())
-        lists = Lists(
-            query_order=frozen(plan.query_order),
-            key_order=frozen(plan.key_order),
-            tile_class=frozen(plan.tile_class),
-            tile_shift=frozen(plan.tile_shift % plan.ring if shifted else plan.tile_shift),
-            ring=int(plan.ring) if shifted else max(1, len(plan.key_order)),
-            indptr=frozen(plan.indptr),
-            key_tiles=frozen(plan.key_tiles),
-            lanes=frozen(plan.lanes),
-        )
         lengths = np.diff(plan.indptr)[plan.tile_class]
         return cls(
-            lists=lists,
+            query_order=np.ascontiguousarray(plan.query_order),
+            key_order=np.ascontiguousarray(plan.key_order),
+            tile_class=np.ascontiguousarray(plan.tile_class),
+            tile_shift=np.ascontiguousarray(plan.tile_shift % plan.ring if shifted else plan.tile_shift),
+            ring=int(plan.ring) if shifted else max(1, len(plan.key_order)),
+            indptr=np.ascontiguousarray(plan.indptr),
+            key_tiles=np.ascontiguousarray(plan.key_tiles),
+            lanes=np.ascontiguousarray(plan.lanes),
             n_keys=n_keys,
-            order=frozen(_work_order(lengths)),
+            order=_work_order(lengths),
             longest=int(lengths.max(initial=0)),
             work=int(lengths.sum()) * plan.query_tile,
             _lengths=lengths,
             _chunks={},
+        )
+
+    @property
+    def words(self) -> Plan:
+        """The plan, for a block."""
+        return Plan(
+            query_order=address_of(self.query_order),
+            key_order=address_of(self.key_order),
+            tile_class=address_of(self.tile_class),
+            tile_shift=address_of(self.tile_shift),
+            ring=self.ring,
+            indptr=address_of(self.indptr),
+            key_tiles=address_of(self.key_tiles),
+            lanes=address_of(self.lanes),
+            classes=len(self.indptr) - 1,
         )
 
     def chunks(self, count: int) -> Chunks:
@@ -101,10 +103,49 @@ class Schedule:
             done = np.cumsum(self._lengths)
             shares = np.arange(1, count) * (done[-1] if len(done) else 0) / count
             tiles = np.concatenate([[0], np.searchsorted(done, shares), [len(done)]]).astype(np.int64)
-            self._chunks[count] = Chunks(
-                frozen(tiles), *map(frozen, _touched(self.lists, tiles, self.n_keys))
-            )
+            self._chunks[count] = _dealt(tiles, self._touched(tiles))
         return self._chunks[count]
+
+    def _touched(self, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which keys each run of tiles touches: ``[runs, keys]``."""
+        touched = np.zeros((len(tiles) - 1, self.n_keys), np.bool_)
+        runs = Runs(address_of(tiles), 0, 0, 0, 0, 0, len(touched), 0)
+        block = block_of(plan=self.words, runs=runs, n_keys=(self.n_keys,), touched=(address_of(touched),))
+        touch.of()(block.buffer_info()[0])
+        return touched
+
+
+def _dealt(tiles: NDArray[np.int64], touched: NDArray[np.bool_]) -> Chunks:
+    """Runs of tiles, of which ``touched [runs, keys]`` tells the keys."""
+    last = len(touched) - 1
+    several = touched.sum(axis=0, dtype=np.int32) > 1
+    first = np.where(touched.any(axis=0), touched.argmax(axis=0), last)
+    own = [np.flatnonzero((first == run) & ~several).astype(np.int32) for run in range(last + 1)]
+    keys = [np.flatnonzero(several & row).astype(np.int32) for row in touched]
+    begins = [first[of_run] == run for run, of_run in enumerate(keys)]
+    return Chunks(
+        tiles, _indptr(own), np.concatenate(own), _indptr(keys), np.concatenate(keys), np.concatenate(begins)
+    )
+
+
+def _indptr(parts: list[Array]) -> NDArray[np.int64]:
+    """Where each part begins behind the others, and where the last ends."""
+    return np.cumsum([0, *map(len, parts)], dtype=np.int64)
+
+
+@task
+def touch(block):  # type: ignore[no-untyped-def]
+    """Mark the keys that each run of tiles touches."""
+    plan, runs = plan_at(block, AT.plan), runs_at(block, AT.runs)
+    for run in range(runs.n_runs):
+        row = word_at(block, AT.touched) + run * word_at(block, AT.n_keys)
+        for tile in range(word_at(runs.tiles, run), word_at(runs.tiles, run + 1)):
+            label, shift = int_at(plan.tile_class, tile), int_at(plan.tile_shift, tile)
+            for entry in range(word_at(plan.indptr, label), word_at(plan.indptr, label + 1)):
+                position = int_at(plan.key_tiles, entry)
+                start = position // plan.ring * plan.ring
+                moved = start + (position - start + shift) % plan.ring
+                put_flag(row, int_at(plan.key_order, moved), 1)
 
 
 def _work_order(lengths: NDArray[np.int64]) -> Array:
@@ -117,67 +158,10 @@ def _work_order(lengths: NDArray[np.int64]) -> Array:
     return np.argsort(-magnitude, kind="stable").astype(np.int32)
 
 
-def placed(array: NDArray[Any]) -> tuple[int, int]:
-    """Where an array lies, and its length."""
-    return array.__array_interface__["data"][0], len(array)
-
-
-def frozen(array: NDArray[Any]) -> Any:
-    """A read-only view: numba tells those apart from writable arrays, and one kind is enough."""
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
-
-
-@entry_point
-def _touched(lists, tiles, n_keys):  # type: ignore[no-untyped-def]
-    """All fields of :class:`Chunks` behind ``tiles``."""
-    n_runs = len(tiles) - 1
-    first, last = filled(n_keys, n_runs - 1), filled(n_keys, -1)
-    indptr, own_indptr = np.zeros(n_runs + 1, np.int64), np.zeros(n_runs + 1, np.int64)
-    keys, own = np.empty(0, np.int32), np.empty(0, np.int32)
-    begins = np.empty(0, np.bool_)
-    for pass_ in range(3):  # which runs touch a key; how many keys a run has; which
-        if pass_ == 2:
-            for run in range(n_runs):
-                indptr[run + 1] += indptr[run]
-                own_indptr[run + 1] += own_indptr[run]
-            keys, own = np.empty(indptr[n_runs], np.int32), np.empty(own_indptr[n_runs], np.int32)
-            begins = np.empty(indptr[n_runs], np.bool_)
-        seen = filled(n_keys, -1)
-        for run in range(n_runs):
-            for tile in range(tiles[run], tiles[run + 1]):
-                number = lists.tile_class[tile]
-                for entry in range(lists.indptr[number], lists.indptr[number + 1]):
-                    position = lists.key_tiles[entry]
-                    start = position // lists.ring * lists.ring
-                    moved = start + (position - start + lists.tile_shift[tile]) % lists.ring
-                    seen[lists.key_order[moved]] = run
-            at, own_at = indptr[run], own_indptr[run]
-            for key in range(n_keys):
-                touched = seen[key] == run
-                if pass_ == 0 and touched:
-                    first[key] = run if last[key] < 0 else first[key]
-                    last[key] = run
-                elif pass_ == 1:
-                    indptr[run + 1] += touched and first[key] != last[key]
-                    own_indptr[run + 1] += first[key] == run and last[key] <= run
-                elif pass_ == 2 and touched and first[key] != last[key]:
-                    keys[at], begins[at] = key, first[key] == run
-                    at += 1
-                elif pass_ == 2 and first[key] == run and last[key] <= run:
-                    own[own_at] = key
-                    own_at += 1
-    return own_indptr, own, indptr, keys, begins
-
-
-@kernel
-def filled(n, number):  # type: ignore[no-untyped-def]
-    """So many of one number, int32: numpy's own function costs a while to compile."""
-    numbers = np.empty(n, np.int32)
-    for place in range(n):
-        numbers[place] = number
-    return numbers
+def address_of(array: NDArray[Any]) -> int:
+    """Where a contiguous array lies."""
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 _schedules: weakref.WeakKeyDictionary[LanePlan, Schedule] = weakref.WeakKeyDictionary()
