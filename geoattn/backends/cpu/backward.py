@@ -39,6 +39,7 @@ from geoattn.backends.cpu.lists import (
     own_memory,
     padded,
     pairs_at,
+    rows_at,
     state_of,
 )
 from geoattn.backends.cpu.memory import flag_at, int_at, put_flag, put_int, word_at
@@ -185,12 +186,6 @@ def furnish(like, block, start):  # type: ignore[no-untyped-def]
         put_int(room.lanes_of_tile, lane, lane)
     for label in range(plan_at(block, AT.plan).classes):
         put_flag(room.touched, label, 0)
-
-
-@kernel
-def rows_at(like, view, batch, head):  # type: ignore[no-untyped-def]
-    """Address of a tensor's rows for a batch entry and a head."""
-    return view.address + (batch * view.batch + head * view.head) * memory.size_of(like)
 
 
 @kernel

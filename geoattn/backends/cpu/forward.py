@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from geoattn.backends.cpu import memory, micro, rows
@@ -16,12 +18,23 @@ from geoattn.backends.cpu.lists import (
     own_memory,
     padded,
     pairs_at,
+    rows_at,
     state_of,
 )
 from geoattn.backends.cpu.memory import int_at, put_word, word_at
 from geoattn.backends.cpu.room import GROUPS
 
 LN_2 = 0.6931471805599453
+
+
+class Keys(NamedTuple):
+    """Addresses of the rows of k in one head, and of those of v in whole vectors, with their stride."""
+
+    k: int
+    values: int
+    stride: int
+    #: which of the latter each group of lanes sees: address of int32 lists ``[GROUPS, capacity]``
+    lists: int
 
 
 @task
@@ -39,178 +52,165 @@ def forward(like, related, in_rows, block):  # type: ignore[no-untyped-def]
     block
         Its address, see :mod:`geoattn.backends.cpu.blocks`.
     """
-    plan, sizes = plan_at(block, AT.plan), sizes_at(block, AT.sizes)
-    order, n_tiles = word_at(block, AT.order), word_at(block, AT.order + 1)
-    most, together, capacity = (
-        word_at(block, AT.block),
-        word_at(block, AT.together),
-        word_at(block, AT.capacity),
-    )
-    scales, numbers = scales_at(block, AT.scales), word_at(block, AT.numbers)
-    q, k, v = view_at(block, AT.q), view_at(block, AT.k), view_at(block, AT.v)
-    out, lse, table = view_at(block, AT.out), view_at(block, AT.lse), view_at(block, AT.pair_bias)
-    depth, value_depth, value_width = sizes.depth, sizes.value_depth, sizes.value_width
-    key_heads, shared = sizes.key_heads, sizes.heads // sizes.key_heads
-    parts = (key_heads + together - 1) // together
-    items, width = sizes.batch * parts * n_tiles, memory.size_of(like)
+    plan, sizes, width = plan_at(block, AT.plan), sizes_at(block, AT.sizes), memory.size_of(like)
+    n_tiles, together = word_at(block, AT.order + 1), word_at(block, AT.together)
+    most, capacity = word_at(block, AT.block), word_at(block, AT.capacity)
+    depth, value_width = sizes.depth, sizes.value_width
+    shared, parts = sizes.heads // sizes.key_heads, (sizes.key_heads + together - 1) // together
+    stride, numbers = view_at(block, AT.k).token, word_at(block, AT.numbers)
+    table = view_at(block, AT.pair_bias)
     start = own_memory(block)
     listed, room = listed_at(block, AT.listed, start), room_at(block, AT.room, start)
-    # maxima start at the lowest number, since −∞ would make NaN of the difference to a hidden score; beyond
-    # half of it, a score may be a bias that has lost its place when it became one of log 2
-    lowest = type(like)(LOWEST[width // 8])
-    # rows of v are read where they lie if they are whole vectors
-    packed = value_width > value_depth
-    if packed:
-        memory.fill(like, room.packed, most * value_width, like * 0)  # what lies beyond the depth stays 0
     memory.fill(like, room.zeros, depth, like * 0)
+    if value_width > sizes.value_depth:
+        memory.fill(like, room.packed, most * value_width, like * 0)  # what lies beyond the depth stays 0
     while True:
         item = memory.take_ticket(block + 8 * AT.items)
-        if item >= items:
+        if item >= sizes.batch * parts * n_tiles:
             break
         # neighboring tiles follow each other: their keys are still in the cache
-        tile = int_at(order, item % n_tiles)
-        part, b = item // n_tiles % parts, item // (n_tiles * parts)
-        first_key_head = part * together
-        last_key_head = min(key_heads, first_key_head + together)
-        first_head, last_head = first_key_head * shared, last_key_head * shared
+        tile, batch = int_at(word_at(block, AT.order), item % n_tiles), item // (n_tiles * parts)
+        low = item // n_tiles % parts * together
+        high = min(sizes.key_heads, low + together)
         bias = word_at(block, AT.bias)
         if bias != 0:
-            bias += b * word_at(block, AT.bias + 1) * width
-        tokens = plan.query_order + tile * TILE * 4
-        for head in range(first_head, last_head):
-            state = state_of(block, room, head - first_head)
-            q_at = q.address + (b * q.batch + head * q.head) * width
-            scale = memory.load(like, scales.address, b * scales.batch + head)
-            memory.store(like, room.factor, 0, scale * type(like)(LOG2_E))
-            rows.turn(like, q_at, q.token, tokens, depth, room.factor, room.zeros, state.queries)
-            memory.fill(like, state.sums, TILE * value_width, like * 0)
-            for lane in range(TILE):
-                memory.store(like, state.totals, lane, like * 0)
-                memory.store(like, state.maxima, lane, lowest)
+            bias += batch * word_at(block, AT.bias + 1) * width
+        for head in range(low * shared, high * shared):
+            begin(like, block, start, batch, head, head - low * shared, tile)
         if related is not None:
             lane_offsets(plan.query_order, tile * TILE, table.token, room.offsets)
-        number = int_at(plan.tile_class, tile)
-        first, last = word_at(plan.indptr, number), word_at(plan.indptr, number + 1)
-        for begin in range(first, last, most):
-            end = min(last, begin + most)
-            n_keys = list_keys(like, plan, tile, begin, end, bias, listed, capacity)
-            for key_head in range(first_key_head, last_key_head):
-                k_at = k.address + (b * k.batch + key_head * k.head) * width
-                v_at = v.address + (b * v.batch + key_head * v.head) * width
-                values, value_stride, value_rows = v_at, v.token, listed.keys
-                if packed:
-                    rows.pack(
-                        like,
-                        v_at,
-                        v.token,
-                        listed.tokens,
-                        n_keys,
-                        value_depth,
-                        room.packed,
-                        value_width,
+        label = int_at(plan.tile_class, tile)
+        entry, end = word_at(plan.indptr, label), word_at(plan.indptr, label + 1)
+        for first in range(entry, end, most):
+            n_keys = list_keys(like, plan, tile, first, min(end, first + most), bias, listed, capacity)
+            for head in range(low * shared, high * shared):
+                if head % shared == 0:
+                    of_keys = begin_keys(like, block, start, batch, head // shared, n_keys)
+                state = state_of(block, room, head - low * shared)
+                table_at = rows_at(like, table, batch, head)
+                for lane in range(TILE):
+                    memory.store(like, room.before, lane, memory.load(like, state.maxima, lane))
+                for group in range(GROUPS):
+                    # keys that two groups see meet them both at once
+                    alike, count = word_at(listed.both, group // 2), word_at(listed.counts, group)
+                    results = room.probabilities + group % 2 * capacity * LANES * width
+                    lanes, here = group * LANES * width, group * capacity
+                    rest = here + alike
+                    pairs = pairs_at(
+                        like, related, in_rows, numbers, first, group, listed.entries, room.offsets, table_at
                     )
-                    values, value_stride, value_rows = room.packed, value_width, listed.places
-                for head in range(key_head * shared, (key_head + 1) * shared):
-                    state = state_of(block, room, head - first_head)
-                    table_at = table.address + (b * table.batch + head * table.head) * width
-                    for lane in range(TILE):
-                        memory.store(like, room.before, lane, memory.load(like, state.maxima, lane))
-                    for group in range(GROUPS):
-                        # keys that two groups see meet them both at once
-                        alike = word_at(listed.both, group // 2)
-                        results = room.probabilities + group % 2 * capacity * LANES * width
-                        lanes = group * LANES * width
-                        here, rest = group * capacity, group * capacity + alike
-                        pairs = pairs_at(
+                    if group % 2 == 0 and alike > 0:
+                        micro.scores_of_two(
                             like,
-                            related,
-                            in_rows,
-                            numbers,
-                            begin,
-                            group,
-                            listed.entries,
-                            room.offsets,
-                            table_at,
-                        )
-                        if group % 2 == 0 and alike > 0:
-                            micro.scores_of_two(
-                                like,
-                                k_at,
-                                k.token,
-                                listed.keys + here * 4,
-                                listed.places + here * 4,
-                                alike,
-                                state.queries + lanes * depth,
-                                depth,
-                                listed.biases + here * width,
-                                listed.masks + here * 4,
-                                capacity,
-                                results,
-                                state.maxima + lanes,
-                                pairs,
-                            )
-                        count = word_at(listed.counts, group)
-                        if count == 0:
-                            continue
-                        micro.scores(
-                            like,
-                            k_at,
-                            k.token,
-                            listed.keys + rest * 4,
-                            listed.places + rest * 4,
-                            padded(count) - alike,
+                            of_keys.k,
+                            stride,
+                            listed.keys + here * 4,
+                            listed.places + here * 4,
+                            alike,
                             state.queries + lanes * depth,
                             depth,
-                            listed.biases + rest * width,
-                            listed.masks + rest * 4,
+                            listed.biases + here * width,
+                            listed.masks + here * 4,
                             capacity,
-                            results + alike * LANES * width,
+                            results,
                             state.maxima + lanes,
                             pairs,
                         )
-                        if begin > first:
-                            rescale(
-                                like,
-                                room.before + lanes,
-                                state.maxima + lanes,
-                                state.totals + lanes,
-                                state.sums + lanes * value_width,
-                                value_width,
-                            )
-                        micro.exponentials(
-                            like, results, padded(count), state.maxima + lanes, state.totals + lanes
-                        )
-                        micro.gather(
-                            like,
-                            values,
-                            value_stride,
-                            value_rows + here * 4,
-                            count,
-                            results,
-                            state.sums + lanes * value_width,
-                            value_width,
-                        )
-        for head in range(first_head, last_head):
-            state = state_of(block, room, head - first_head)
-            out_at = out.address + (b * out.batch + head * out.head) * width
-            lse_at = lse.address + (b * lse.batch + head * lse.head) * width
-            for lane in range(TILE):
-                token = int_at(plan.query_order, tile * TILE + lane)
-                if token < 0:
-                    continue
-                maximum, total = memory.load(like, state.maxima, lane), memory.load(like, state.totals, lane)
-                if total > 0 and abs(maximum) > -lowest / 2:
-                    put_word(block, AT.extreme, 1)
-                level, inverse = weigh(like, maximum, total)
-                memory.store(like, lse_at, token * lse.token, level)
-                memory.store(like, room.factor, 0, inverse)
-                rows.scale_row(
-                    like,
-                    state.sums + lane * value_width * width,
-                    room.factor,
-                    value_depth,
-                    out_at + token * out.token * width,
-                )
+                    if count == 0:
+                        continue
+                    micro.scores(
+                        like,
+                        of_keys.k,
+                        stride,
+                        listed.keys + rest * 4,
+                        listed.places + rest * 4,
+                        padded(count) - alike,
+                        state.queries + lanes * depth,
+                        depth,
+                        listed.biases + rest * width,
+                        listed.masks + rest * 4,
+                        capacity,
+                        results + alike * LANES * width,
+                        state.maxima + lanes,
+                        pairs,
+                    )
+                    maxima, totals, sums = (
+                        state.maxima + lanes,
+                        state.totals + lanes,
+                        state.sums + lanes * value_width,
+                    )
+                    if first > entry:
+                        rescale(like, room.before + lanes, maxima, totals, sums, value_width)
+                    micro.exponentials(like, results, padded(count), maxima, totals)
+                    micro.gather(
+                        like,
+                        of_keys.values,
+                        of_keys.stride,
+                        of_keys.lists + here * 4,
+                        count,
+                        results,
+                        sums,
+                        value_width,
+                    )
+        for head in range(low * shared, high * shared):
+            finish(like, block, start, batch, head, head - low * shared, tile)
+
+
+@kernel
+def lowest(like):  # type: ignore[no-untyped-def]
+    """The lowest number, at which maxima start: −∞ would make NaN of the difference to a hidden score."""
+    return type(like)(LOWEST[memory.size_of(like) // 8])
+
+
+@kernel
+def begin(like, block, start, batch, head, place, tile):  # type: ignore[no-untyped-def]
+    """The state of a head that has met no key; ``place`` is that among the heads of an item."""
+    room, sizes, q = room_at(block, AT.room, start), sizes_at(block, AT.sizes), view_at(block, AT.q)
+    scales, state = scales_at(block, AT.scales), state_of(block, room, place)
+    scale = memory.load(like, scales.address, batch * scales.batch + head)
+    memory.store(like, room.factor, 0, scale * type(like)(LOG2_E))
+    tokens = plan_at(block, AT.plan).query_order + tile * TILE * 4
+    q_at = rows_at(like, q, batch, head)
+    rows.turn(like, q_at, q.token, tokens, sizes.depth, room.factor, room.zeros, state.queries)
+    memory.fill(like, state.sums, TILE * sizes.value_width, like * 0)
+    for lane in range(TILE):
+        memory.store(like, state.totals, lane, like * 0)
+        memory.store(like, state.maxima, lane, lowest(like))
+
+
+@kernel
+def begin_keys(like, block, start, batch, key_head, n_keys):  # type: ignore[no-untyped-def]
+    """Rows of the listed keys in a head of theirs."""
+    room, listed = room_at(block, AT.room, start), listed_at(block, AT.listed, start)
+    sizes, k, v = sizes_at(block, AT.sizes), view_at(block, AT.k), view_at(block, AT.v)
+    k_at, v_at = rows_at(like, k, batch, key_head), rows_at(like, v, batch, key_head)
+    # rows of v are read where they lie if they are whole vectors
+    if sizes.value_width == sizes.value_depth:
+        return Keys(k_at, v_at, v.token, listed.keys)
+    rows.pack(like, v_at, v.token, listed.tokens, n_keys, sizes.value_depth, room.packed, sizes.value_width)
+    return Keys(k_at, room.packed, sizes.value_width, listed.places)
+
+
+@kernel
+def finish(like, block, start, batch, head, place, tile):  # type: ignore[no-untyped-def]
+    """Write the results of a tile in one head."""
+    room, sizes, width = room_at(block, AT.room, start), sizes_at(block, AT.sizes), memory.size_of(like)
+    out, lse, order = view_at(block, AT.out), view_at(block, AT.lse), plan_at(block, AT.plan).query_order
+    state = state_of(block, room, place)
+    out_at, lse_at = rows_at(like, out, batch, head), rows_at(like, lse, batch, head)
+    for lane in range(TILE):
+        token = int_at(order, tile * TILE + lane)
+        if token < 0:
+            continue
+        maximum, total = memory.load(like, state.maxima, lane), memory.load(like, state.totals, lane)
+        # beyond half of the lowest number, a score may be a bias that was cut when it became one of log 2
+        if total > 0 and abs(maximum) > -lowest(like) / 2:
+            put_word(block, AT.extreme, 1)
+        level, inverse = weigh(like, maximum, total)
+        memory.store(like, lse_at, token * lse.token, level)
+        memory.store(like, room.factor, 0, inverse)
+        source = state.sums + lane * sizes.value_width * width
+        rows.scale_row(like, source, room.factor, sizes.value_depth, out_at + token * out.token * width)
 
 
 @kernel

@@ -29,6 +29,12 @@ def own_memory(block):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def rows_at(like, view, batch, head):  # type: ignore[no-untyped-def]
+    """Address of a tensor's rows for a batch entry and a head."""
+    return view.address + (batch * view.batch + head * view.head) * memory.size_of(like)
+
+
+@kernel
 def state_of(block, room, place):  # type: ignore[no-untyped-def]
     """The state of one of the heads that a thread works on together."""
     return state_at(block, AT.state, room.states + place * word_at(block, AT.state_size))
