@@ -183,6 +183,18 @@ def test_columns_of_a_table_are_as_high_with_and_without_a_colour_bar():
     assert first.height == pytest.approx(second.height)
 
 
+@pytest.mark.parametrize("size", [(7, 3.2), (5, 5), (9, 2)])
+def test_a_colour_bar_is_as_high_as_its_map_and_within_the_figure(size):
+    figure = Figure(figsize=size, layout="constrained")
+    axes = maps.lat_lon_map(figure.subplots(), GRID, GRID.lat, "latitude (degrees)")
+    figure.canvas.draw()
+    bar = axes.collections[0].colorbar.ax
+    shown, beside = axes.get_window_extent(), bar.get_window_extent()
+    assert (beside.y0, beside.y1) == pytest.approx((shown.y0, shown.y1))
+    assert beside.x0 > shown.x1
+    assert bar.yaxis.label.get_window_extent().x1 <= figure.bbox.width
+
+
 def test_titles_lie_within_the_figure():
     figure = plot.sphere_picture(None, GRID, GRID.lat, "latitude, 500 hPa, 2020-01-01", "latitude (degrees)")
     forecast = plot.forecast_picture(

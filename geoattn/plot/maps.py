@@ -152,8 +152,13 @@ def map_with_bar(
     axes.set_title(title)
     image = draw(axes, grid, field, projection, **style)
     if quantity is not None:
-        figure.colorbar(image, ax=axes, shrink=0.7, label=quantity)
+        bar_beside(axes, image, quantity)
     return axes
+
+
+def bar_beside(axes: Any, image: Any, quantity: str) -> None:
+    """A colour bar as high as the map beside it, whatever room its figure gives the map."""
+    axes.figure.colorbar(image, cax=axes.inset_axes((1.03, 0.0, 0.03, 1.0)), label=quantity)
 
 
 def lat_lon_map(ax: Any, grid: SphericalGrid, field: ArrayLike, quantity: str, **style: Any) -> Any:
@@ -203,7 +208,7 @@ def lat_lon_map(ax: Any, grid: SphericalGrid, field: ArrayLike, quantity: str, *
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
     colors = ax.pcolormesh(lon, lat, values, rasterized=True, **style)
-    ax.figure.colorbar(colors, ax=ax, label=quantity)
+    bar_beside(ax, colors, quantity)
     ax.set(xlim=box[:2], ylim=box[2:], xlabel="longitude (°E)", ylabel="latitude (°N)", aspect="equal")
     if box == GLOBE:
         ax.set(xticks=range(-180, 181, 60), yticks=range(-90, 91, 30))

@@ -151,7 +151,7 @@ def sphere_picture(
     image = maps.draw(axes, grid, field, "mollweide", **style)
     axes.set_title("whole sphere", fontsize=10)
     if quantity is not None:
-        figure.colorbar(image, ax=axes, label=quantity, shrink=0.8)
+        maps.bar_beside(axes, image, quantity)
     if title:
         figure.suptitle(title, fontsize=11)
     return save(figure, path)
