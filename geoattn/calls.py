@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from geoattn import backends, derivatives, ops, plans
-from geoattn.backends.base import Kept, keeps_calls
+from geoattn.backends.base import Kept, flat_views, keeps_calls
 from geoattn.backends.torch_private import dual_numbers, goes_straight
 from geoattn.neighborhoods.base import Neighborhood
 
@@ -130,10 +130,10 @@ def keep(
 def _prepared(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood, options: Options) -> Form | None:
     """What calls like this one need, if their backend keeps calls and the kernels read them as they lie."""
     _, _, factor, quadrature, named = options
-    as_given = q, k, v
-    q, k, v = (x.flatten(1, -3) for x in as_given)
-    if any(x.data_ptr() != y.data_ptr() for x, y in zip((q, k, v), as_given, strict=True)):
+    flat = flat_views(q, k, v)
+    if flat is None:
         return None
+    q, k, v = flat
     chosen = backends.choose(named, q, k, v, hood)
     if not keeps_calls(chosen):
         return None

@@ -185,6 +185,12 @@ class KeepingBackend(Backend, Protocol):
         """
 
 
+def flat_views(*tensors: Tensor, behind: int = 2) -> list[Tensor] | None:
+    """Tensors ``[B, *grid.shape, …]`` flat over the grid, with ``behind`` axes more; None if it takes a copy."""
+    flat = [x.detach().flatten(1, -1 - behind) for x in tensors]
+    return None if any(x.data_ptr() != y.data_ptr() for x, y in zip(flat, tensors, strict=True)) else flat
+
+
 def knows_relations(backend: Backend) -> TypeGuard[PairBackend]:
     """Whether a backend adds a bias for every pair."""
     return getattr(backend, "knows_relations", False)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geoattn.backends.base import flat_views
 from geoattn.backends.cpu.blocks import AT
 from geoattn.backends.cpu.passes import (
     Pass,
@@ -121,21 +122,19 @@ class KeptCalls:
         gradients: tuple[Tensor, Tensor, Tensor],
     ) -> _Backward | None:
         """The passes for gradients of these strides; None if kernels cannot read them where they lie."""
-        do, q, k, v, out, dq, dk, dv = (
-            x.detach().flatten(1, -3) for x in (grad_out, q, k, v, out, *gradients)
-        )
-        dlse = None if grad_lse is None else grad_lse.detach().flatten(1, -2)
-        moved = do.data_ptr() != grad_out.data_ptr() or (
-            grad_lse is not None and dlse is not None and dlse.data_ptr() != grad_lse.data_ptr()
-        )
-        if moved or not (do.stride(-1) == 1 or do.shape[-1] == 1) or do.dtype is not q.dtype:
+        rows = flat_views(grad_out, q, k, v, out, *gradients)
+        numbers = flat_views(*(x for x in (lse, grad_lse) if x is not None), behind=1)
+        if rows is None or numbers is None:
+            return None
+        (do, q, k, v, out, dq, dk, dv), (lse, *of_lse) = rows, numbers
+        if not (do.stride(-1) == 1 or do.shape[-1] == 1) or do.dtype is not q.dtype:
             return None
         work = self._schedule()
         dealt = shares(work, q, k, v, needs_key_bias=False)
         table = q.new_empty(q.shape[0], k.shape[2], len(dealt.runs.keys), sum(dealt.widths))
         of_queries = backward_pass(
-            work, dealt, q, k, v, self._bias, out, lse.flatten(1, -2), do, dlse, self._scales, dq, dk, dv,
-            table, _ALONE,
+            work, dealt, q, k, v, self._bias, out, lse, do, of_lse[0] if of_lse else None, self._scales,
+            dq, dk, dv, table, _ALONE,
         )  # fmt: skip
         of_keys = adding_pass(of_queries, q.dtype) if len(dealt.runs.keys) else None
         return _Backward(of_queries, of_keys, tuple(table.shape))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from geoattn.backends.base import flat_views
 from geoattn.backends.cuda.launches import Launch
 from geoattn.backends.cuda.operands import ALIGNMENT, KeyBias, lies_well, near
 from geoattn.backends.cuda.plans import DevicePlan, device_plan
@@ -103,20 +104,17 @@ class KeptCalls:
         gradients: tuple[Tensor, Tensor, Tensor],
     ) -> _Backward | None:
         """The launches for gradients of these strides; None if kernels cannot read them where they lie."""
-        do, q, k, v, out, dq, dk, dv = (
-            x.detach().flatten(1, -3) for x in (grad_out, q, k, v, out, *gradients)
-        )
-        dlse = None if grad_lse is None else grad_lse.detach().flatten(1, -2)
-        if do.data_ptr() != grad_out.data_ptr() or not lies_well(do):
+        rows = flat_views(grad_out, q, k, v, out, *gradients)
+        numbers = flat_views(*(x for x in (lse, grad_lse) if x is not None), behind=1)
+        if rows is None or numbers is None:
             return None
-        if grad_lse is not None and dlse is not None:
-            moved = dlse.data_ptr() != grad_lse.data_ptr()
-            if moved or not near(dlse):
-                return None
+        (do, q, k, v, out, dq, dk, dv), (lse, *of_lse) = rows, numbers
+        if not lies_well(do) or not all(map(near, of_lse)):
+            return None
         backend, more = self._backend, (q.shape[2] // k.shape[2], self._bias, self._scale, None)
         return _Backward(
             transposed,
-            backend.statistics_launch(self._plan, out, do, lse.flatten(1, -2), dlse),
+            backend.statistics_launch(self._plan, out, do, lse, of_lse[0] if of_lse else None),
             backend.query_launch(self._plan, (q, do, k, v, dq, do), *more),
             backend.key_launches(transposed, (k, v, q, do, dk, dv), *more),
         )
