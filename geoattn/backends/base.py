@@ -186,7 +186,7 @@ class KeepingBackend(Backend, Protocol):
 
 
 def flat_views(*tensors: Tensor, behind: int = 2) -> list[Tensor] | None:
-    """Tensors ``[B, *grid.shape, …]`` flat over the grid, with ``behind`` axes more; None if it takes a copy."""
+    """Tensors ``[B, *grid.shape, …]`` flat over the grid, and ``behind`` axes; None if that takes a copy."""
     flat = [x.detach().flatten(1, -1 - behind) for x in tensors]
     return None if any(x.data_ptr() != y.data_ptr() for x, y in zip(flat, tensors, strict=True)) else flat
 

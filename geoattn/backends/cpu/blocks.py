@@ -157,16 +157,17 @@ _FIELDS = {
 _Places: Any = namedtuple("_Places", _FIELDS)  # type: ignore[misc]
 #: the first word of each field
 AT: Any = _Places(*(end - n for end, n in zip(accumulate(_FIELDS.values()), _FIELDS.values(), strict=True)))
+_FIRST: dict[str, int] = AT._asdict()
 WORDS = sum(_FIELDS.values())
 
 
 def block_of(**fields: tuple[int, ...]) -> array[int]:
     """A block with these fields, and 0 in the others."""
-    words = array("q", bytes(8 * WORDS))
+    words = [0] * WORDS
     for name, numbers in fields.items():
-        first = getattr(AT, name)
-        words[first : first + len(numbers)] = array("q", numbers)
-    return words
+        first = _FIRST[name]
+        words[first : first + len(numbers)] = numbers
+    return array("q", words)
 
 
 def rows_of(x: Tensor | None) -> View:

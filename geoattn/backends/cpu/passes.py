@@ -85,7 +85,7 @@ def forward_pass(
     sizes, element = _sizes(q, k, v), q.dtype.itemsize
     n_threads = n_threads_for(work.work * sizes.batch * sizes.heads * (sizes.depth + sizes.value_depth))
     block = _block(work, sizes.depth + sizes.value_width)
-    together = _together(sizes.key_heads, sizes.batch * len(work.order), n_threads)
+    together = _together(sizes.key_heads, sizes.batch * work.order[1], n_threads)
     packed = block * sizes.value_width if sizes.value_width > sizes.value_depth else 0
     heads = together * (sizes.heads // sizes.key_heads)
     layout = forward_layout(element, sizes.depth, sizes.value_width, heads, block + KEY_BLOCK, packed)
@@ -149,7 +149,7 @@ def backward_pass(
     sizes, (n_threads, runs, widths) = _sizes(q, k, v), shares
     added = Related(None, None, None) if own_tables is None else related
     block = _block(work, sum(widths))
-    together = _together(sizes.key_heads, sizes.batch * (len(runs.tiles) - 1), n_threads)
+    together = _together(sizes.key_heads, sizes.batch * runs.words.n_runs, n_threads)
     of_table = Table(table.data_ptr(), *widths, sum(widths), widths[0] if widths[0] > sizes.depth else 0)
     layout = backward_layout(
         element=q.dtype.itemsize,
@@ -278,7 +278,7 @@ def _of_plan(
     """Fields of a block that both passes fill alike."""
     return {
         "plan": work.words,
-        "order": (address_of(work.order), len(work.order)),
+        "order": work.order,
         "n_keys": (n_keys,),
         "sizes": sizes,
         "scales": Scales(address_of(scales), 0 if len(scales) == 1 else sizes.heads),

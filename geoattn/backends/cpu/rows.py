@@ -123,6 +123,14 @@ def _emit_dot(v: Vectors, first: Value, second: Value, depth: Value, result: Val
     b.store(rest, result)
 
 
+def _emit_look_up(v: Vectors, table: Value, numbers: Value, count: Value, target: Value) -> None:
+    """target[i] = table[numbers[i]]; ``count`` in whole vectors."""
+    table, target, numbers = v.pointer(table), v.pointer(target), v.pointer(numbers, ir.IntType(32))
+    with v.loop(index(0), count, v.width) as place:
+        found = v.looked_up(table, v.load_numbers(v.at(numbers, place.counter)))
+        v.store(found, v.at(target, place.counter))
+
+
 def _emit_fetch(v: Vectors, address: Value, depth: Value) -> None:
     """Ask for the cache lines of a row that will be read soon."""
     base = v.pointer(address)
@@ -136,3 +144,4 @@ scale_row = emitted(_emit_scale_row)
 add_row = emitted(_emit_add_row)
 dot = emitted(_emit_dot)
 fetch = emitted(_emit_fetch)
+look_up = emitted(_emit_look_up)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import weakref
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ from geoattn.plans.base import LanePlan
 Array = NDArray[np.int32]
 
 
-class Chunks(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chunks:
     """Query tiles in runs of equal work, and the keys that each touches.
 
     Run c holds the tiles ``tiles[c]`` to ``tiles[c + 1]``. The backward pass adds to the gradients of
@@ -34,67 +36,55 @@ class Chunks(NamedTuple):
     keys: Array
     begins: NDArray[np.bool_]
 
-    @property
+    @functools.cached_property
     def words(self) -> Runs:
-        addresses = (address_of(array) for array in self)
-        return Runs._make([*addresses, len(self.tiles) - 1, len(self.keys)])
+        """The runs, for a block."""
+        return Runs(
+            tiles=address_of(self.tiles),
+            own_indptr=address_of(self.own_indptr),
+            own=address_of(self.own),
+            indptr=address_of(self.indptr),
+            keys=address_of(self.keys),
+            begins=address_of(self.begins),
+            n_runs=len(self.tiles) - 1,
+            n_shared=len(self.keys),
+        )
 
 
 @dataclasses.dataclass(eq=False)
 class Schedule:
     """One plan, ready for the kernels."""
 
-    query_order: Array
-    key_order: Array
-    tile_class: Array
-    tile_shift: Array
-    ring: int
-    indptr: NDArray[np.int64]
-    key_tiles: Array
-    lanes: NDArray[np.uint32]
+    #: the plan for a block, and where its tiles lie in the order of work, and how many
+    words: Plan
+    order: tuple[int, int]
     n_keys: int
-    #: tiles in the order of work
-    order: Array
     longest: int
     #: key × lane places that the tiles hold, a measure of the work
     work: int
+    #: what the addresses point to
+    _held: tuple[NDArray[Any], ...]
     _lengths: NDArray[np.int64]
-    _chunks: dict[int, Chunks]
+    _chunks: dict[int, Chunks] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, plan: LanePlan, n_keys: int) -> Schedule:
         shifted = bool(plan.tile_shift.any())
         lengths = np.diff(plan.indptr)[plan.tile_class]
+        shift = plan.tile_shift % plan.ring if shifted else plan.tile_shift
+        before = plan.query_order, plan.key_order, plan.tile_class, shift
+        arrays = (*before, plan.indptr, plan.key_tiles, plan.lanes, _work_order(lengths))
+        held = tuple(map(np.ascontiguousarray, arrays))
+        *addresses, indptr, key_tiles, lanes, order = map(address_of, held)
+        ring = int(plan.ring) if shifted else max(1, len(plan.key_order))
         return cls(
-            query_order=np.ascontiguousarray(plan.query_order),
-            key_order=np.ascontiguousarray(plan.key_order),
-            tile_class=np.ascontiguousarray(plan.tile_class),
-            tile_shift=np.ascontiguousarray(plan.tile_shift % plan.ring if shifted else plan.tile_shift),
-            ring=int(plan.ring) if shifted else max(1, len(plan.key_order)),
-            indptr=np.ascontiguousarray(plan.indptr),
-            key_tiles=np.ascontiguousarray(plan.key_tiles),
-            lanes=np.ascontiguousarray(plan.lanes),
+            words=Plan._make([*addresses, ring, indptr, key_tiles, lanes, len(plan.indptr) - 1]),
+            order=(order, len(lengths)),
             n_keys=n_keys,
-            order=_work_order(lengths),
             longest=int(lengths.max(initial=0)),
             work=int(lengths.sum()) * plan.query_tile,
+            _held=held,
             _lengths=lengths,
-            _chunks={},
-        )
-
-    @property
-    def words(self) -> Plan:
-        """The plan, for a block."""
-        return Plan(
-            query_order=address_of(self.query_order),
-            key_order=address_of(self.key_order),
-            tile_class=address_of(self.tile_class),
-            tile_shift=address_of(self.tile_shift),
-            ring=self.ring,
-            indptr=address_of(self.indptr),
-            key_tiles=address_of(self.key_tiles),
-            lanes=address_of(self.lanes),
-            classes=len(self.indptr) - 1,
         )
 
     def chunks(self, count: int) -> Chunks:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from geoattn.backends.base import Pairs
-from geoattn.backends.cpu import memory, threads
-from geoattn.backends.cpu.compiled import task
+from geoattn.backends.cpu import memory, rows, threads
+from geoattn.backends.cpu.compiled import Task, task
 from geoattn.backends.cpu.lists import LOG2_E, LOWEST
-from geoattn.backends.cpu.memory import int_at, record_at
+from geoattn.backends.cpu.memory import record_at
 from geoattn.backends.cpu.passes import Related, like_of, n_threads_for
-from geoattn.backends.cpu.schedule import address_of
+from geoattn.backends.cpu.schedule import address_of, schedule
 from geoattn.plans import numbered_plan
 
 #: how often a bias must be used for it to be looked up beforehand
@@ -38,23 +38,30 @@ def relate(pairs: Pairs | None, batch: int) -> Related:
             f"most {_MOST_PLACES} of them; attend with some of the heads at a time"
         )
     places = table.shape[:-1].numel() * plan.numbers.size
-    uses = batch * table.shape[-2] * int(plan.lengths.sum()) * plan.query_tile
+    uses = batch * table.shape[-2] * schedule(plan, pairs.relation.hood.key_grid.size).work
     in_rows = table.ndim == 3 and _WORTH_A_ROW * places <= uses and places <= _MOST_IN_ROWS
-    biases = table.new_empty(*table.shape[:-1], plan.numbers.size if in_rows else table.shape[-1] + 1)
-    source, numbers = table.contiguous(), np.ascontiguousarray(plan.numbers)
-    spreading = Spreading(
-        tickets=0,
-        rows=source.shape[:-1].numel(),
-        n_biases=source.shape[-1],
-        numbers=address_of(numbers) if in_rows else 0,
-        places=biases.shape[-1],
-        source=source.data_ptr(),
-        target=biases.data_ptr(),
-    )
-    words = array("q", spreading)
-    run = functools.partial(spread.of(like_of(table.dtype)), words.buffer_info()[0])
-    threads.run(run, n_threads_for(biases.numel()))
+    numbers = np.ascontiguousarray(plan.numbers)
+    biases = _in_base_two(table)
+    if in_rows:
+        by_number, biases = biases, table.new_empty(*table.shape[:-1], numbers.size)
+        _run(look_up, by_number, biases, address_of(numbers))
     return Related(numbers, True if in_rows else None, biases)
+
+
+def _in_base_two(table: Tensor) -> Tensor:
+    """A table in units of log 2, with one 0 more in each row."""
+    result = table.new_empty(*table.shape[:-1], table.shape[-1] + 1)
+    _run(scale, table.contiguous(), result, 0)
+    return result
+
+
+def _run(kernel: Task, source: Tensor, target: Tensor, numbers: int) -> None:
+    """Make rows of rows, as a kernel says."""
+    n_rows = source.shape[:-1].numel()
+    addresses = source.data_ptr(), target.data_ptr(), numbers
+    words = array("q", Rows(0, n_rows, source.shape[-1], target.shape[-1], *addresses))
+    run = functools.partial(kernel.of(like_of(source.dtype)), words.buffer_info()[0])
+    threads.run(run, n_threads_for(target.numel()))
 
 
 def gradient_tables(pairs: Pairs, n_runs: int, batch: int) -> Tensor:
@@ -76,44 +83,50 @@ def table_gradient(tables: Tensor, table: Tensor) -> Tensor:
     return total
 
 
-class Spreading(NamedTuple):
-    """What :func:`spread` reads."""
+class Rows(NamedTuple):
+    """What :func:`scale` and :func:`look_up` read: addresses of numbers ``[n_rows, …]``, and their widths."""
 
     #: how many rows are taken: shared by all threads
-    tickets: int
-    #: of ``source``, and the biases of each
-    rows: int
-    n_biases: int
-    #: address of int32: which bias of a row stands at each place of its result, ``n_biases`` for 0; 0 for all
-    #: in turn, and one more 0
-    numbers: int
-    #: of a row of the result
-    places: int
-    #: addresses of ``[rows, n_biases]`` and of ``[rows, places]`` numbers
+    taken: int
+    n_rows: int
+    source_width: int
+    target_width: int
     source: int
     target: int
+    #: address of int32: which number of a row of the source stands at each place of the target
+    numbers: int
 
 
-_spreading_at = record_at(Spreading)
+_rows_at = record_at(Rows)
 
 
 @task
-def spread(like, block):  # type: ignore[no-untyped-def]
-    """Rows of a table in units of log 2, one thread's share; ``block`` is the address of a record."""
-    work, width = _spreading_at(block, 0), memory.size_of(like)
+def scale(like, block):  # type: ignore[no-untyped-def]
+    """Rows in units of log 2, and one 0 more; one thread's share."""
+    work, width = _rows_at(block, 0), memory.size_of(like)
     most = type(like)(-LOWEST[width // 8])
     while True:
         row = memory.take_ticket(block)
-        if row >= work.rows:
+        if row >= work.n_rows:
             break
-        source = work.source + row * work.n_biases * width
-        target = work.target + row * work.places * width
-        for place in range(work.places):
-            number = place if work.numbers == 0 else int_at(work.numbers, place)
-            bias = like * 0
-            if number < work.n_biases:
-                bias = memory.load(like, source, number)
-                scaled = bias * type(like)(LOG2_E)
-                # a finite bias stays finite, however large
-                bias = min(max(scaled, -most), most) if abs(bias) <= most else scaled
-            memory.store(like, target, place, bias)
+        source = work.source + row * work.source_width * width
+        target = work.target + row * work.target_width * width
+        for place in range(work.source_width):
+            bias = memory.load(like, source, place)
+            scaled = bias * type(like)(LOG2_E)
+            # a finite bias stays finite, however large
+            memory.store(like, target, place, min(max(scaled, -most), most) if abs(bias) <= most else scaled)
+        memory.store(like, target, work.source_width, like * 0)
+
+
+@task
+def look_up(like, block):  # type: ignore[no-untyped-def]
+    """Rows of what stands under numbers, one thread's share."""
+    work, width = _rows_at(block, 0), memory.size_of(like)
+    while True:
+        row = memory.take_ticket(block)
+        if row >= work.n_rows:
+            break
+        source = work.source + row * work.source_width * width
+        target = work.target + row * work.target_width * width
+        rows.look_up(like, source, work.numbers, work.target_width, target)
