@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pages
 from ablation_cells import LENGTH, TASKS, VALIDATION, steps_of, trivial
 from ablation_results import REFERENCE, chosen_rate, of, read, rows_of
 
@@ -14,7 +15,9 @@ from geoattn._files import write_json, write_text
 from geoattn.plot import figures
 from geoattn.tasks.geometry import SETTINGS
 
-PAGE = Path(__file__).parent.parent / "docs" / "ablation.md"
+PAGE = pages.DOCS / "ablation.md"
+#: where the settings of geometry stand in short
+SUMMARY = pages.DOCS / "results.md"
 SCORES = {
     "shallow-water": "error ÷ persistence, less is better",
     "segmentation": "mean IoU by area, more is better",
@@ -57,6 +60,8 @@ def write_table(results: Path, work: Path) -> None:
     draw(content, kept.with_suffix(".png"))
     if PAGE.exists():
         write_text(filled(PAGE.read_text(), content), PAGE)
+    if SUMMARY.exists():
+        write_text(pages.filled(SUMMARY.read_text(), {"ablation": summary(content)}), SUMMARY)
     print(rendered(content))
 
 
@@ -89,6 +94,37 @@ def filled(page: str, content: dict[str, Any]) -> str:
     """The page with its tables, between the two marks, made anew."""
     tables = f"<!-- tables: benchmarks/ablation.py --table -->\n\n{rendered(content)}\n<!-- end of tables -->"
     return re.sub(r"<!-- tables: .*?<!-- end of tables -->", lambda _: tables, page, flags=re.DOTALL)
+
+
+def summary(content: dict[str, Any]) -> str:
+    """Settings of geometry by what is tested: differences from the sphere with the wider of both intervals.
+
+    In bold where neither interval holds zero.
+    """
+    columns = [
+        ("shallow-water", "test"),
+        *((task, test) for task in TASKS[1:] for test in ("upright", "any")),
+    ]
+    head = ["", *(f"{task}, {TESTS[test]}".rstrip(", ") for task, test in columns)]
+    rows = [
+        [row, *(_difference(content["tables"][task]["trained upright"][row], test) for task, test in columns)]
+        for row in SETTINGS
+    ]
+    return "\n".join(pages.table(head, rows))
+
+
+def _difference(row: dict[str, Any] | None, test: str) -> str:
+    if row is None:
+        return "not run"
+    found = row[test]
+    mean = f"{found['mean']:.3f}"
+    intervals = [i for i in (found.get("over_seeds"), found.get("over_samples")) if i is not None]
+    if len(intervals) < 2:
+        return mean
+    low, high = max(intervals, key=lambda interval: interval[1] - interval[0])
+    told = f"{found['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
+    clear = all(interval[0] * interval[1] > 0 for interval in intervals)
+    return f"{mean}, **{told}**" if clear else f"{mean}, {told}"
 
 
 def rendered(content: dict[str, Any]) -> str:

@@ -344,7 +344,10 @@ def test_the_table_says_what_is_not_run_and_gives_every_row_its_intervals(ablati
             found_of(cell, 0.25 + (row == "plane") * 0.01 * (1 + seed), np.ones((4, 2, 3)), folder)
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- tables: x -->\nold\n<!-- end of tables -->\nafter\n")
+    short = tmp_path / "short.md"
+    short.write_text("<!-- table: ablation -->\nold\n<!-- end -->\n")
     monkeypatch.setattr(ablation_table, "PAGE", page)
+    monkeypatch.setattr(ablation_table, "SUMMARY", short)
     monkeypatch.setattr(ablation_table, "trivial", lambda task, work: {})
     ablation_table.write_table(folder, tmp_path / "work")
     text = page.read_text()
@@ -358,14 +361,34 @@ def test_the_table_says_what_is_not_run_and_gives_every_row_its_intervals(ablati
     assert text.count("| plane-periodic | not run |") >= 3
     assert "| SFNO, own recipe | not run |" in text
     assert (tmp_path / "results.png").stat().st_size > 1000
+    summary = short.read_text().splitlines()
+    plane = next(line for line in summary if line.startswith("| plane |"))
+    # over seeds from −0.049 to +0.079; no sample differs from another
+    assert plane == "| plane | 0.265, +0.015 (-0.049 to +0.079) | not run | not run | not run | not run |"
+    assert "| sphere | 0.250 | not run" in short.read_text()
+    assert "old" not in short.read_text()
+
+
+def test_only_differences_that_both_intervals_hold_are_in_bold():
+    from ablation_table import _difference
+
+    found = {"mean": 0.5, "difference": 0.1, "over_seeds": [0.05, 0.15], "over_samples": [0.02, 0.18]}
+    assert _difference({"test": found}, "test") == "0.500, **+0.100 (+0.020 to +0.180)**"
+    assert "**" not in _difference({"test": found | {"over_samples": [-0.01, 0.2]}}, "test")
+    assert "**" not in _difference({"test": found | {"over_seeds": [-0.01, 0.2]}}, "test")
+    assert _difference({"test": found | {"over_seeds": None}}, "test") == "0.500"
 
 
 def test_the_page_has_the_tables_of_the_file(ablation):
-    from ablation_table import PAGE, filled
+    import pages
+    from ablation_table import PAGE, SUMMARY, filled, summary
 
     content = json.loads((RESULTS / "ablation.json").read_text())
     page = PAGE.read_text()
     assert filled(page, content) == page, "python benchmarks/ablation.py --table"
+    page = SUMMARY.read_text()
+    assert pages.filled(page, {"ablation": summary(content)}) == page, "python benchmarks/ablation.py --table"
+    assert summary(content) in page
 
 
 def test_the_file_has_what_the_cells_say(ablation):
