@@ -109,7 +109,9 @@ def _dealt(tiles: NDArray[np.int64], touched: NDArray[np.bool_]) -> Chunks:
     """Runs of tiles, of which ``touched [runs, keys]`` tells the keys."""
     last = len(touched) - 1
     several = touched.sum(axis=0, dtype=np.int32) > 1
-    first = np.where(touched.any(axis=0), touched.argmax(axis=0), last)
+    first = np.full(touched.shape[1], last, np.int32)
+    for run in reversed(range(last)):
+        first[touched[run]] = run
     own = [np.flatnonzero((first == run) & ~several).astype(np.int32) for run in range(last + 1)]
     keys = [np.flatnonzero(several & row).astype(np.int32) for row in touched]
     begins = [first[of_run] == run for run, of_run in enumerate(keys)]
