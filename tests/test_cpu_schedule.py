@@ -1,4 +1,4 @@
-"""How the CPU kernels' work is dealt to runs of tiles: every key's gradient is one run's, or summed over several."""
+"""How the CPU kernels' work is dealt: a key's gradient is that of one run of tiles, or a sum over several."""
 
 from __future__ import annotations
 
