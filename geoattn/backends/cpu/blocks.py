@@ -117,7 +117,7 @@ _FIELDS = {
     #: address of the tiles in the order of work, and how many there are
     "order": 2,
     "runs": len(Runs._fields),
-    #: address of bytes ``[runs, keys]``: whether a run touches a key, where that is what is asked
+    #: address of a byte for each key: whether the first run touches it, where that is what is asked
     "touched": 1,
     #: keys and key heads that are worked on together at most, and keys in all
     "block": 1,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geoattn.backends.cpu.blocks import AT, Plan, Runs, block_of, plan_at, runs_at
+from geoattn.backends.cpu.blocks import AT, Plan, Runs, block_of, plan_at
 from geoattn.backends.cpu.compiled import task
 from geoattn.backends.cpu.memory import int_at, put_flag, word_at
 from geoattn.plans.base import LanePlan
@@ -93,31 +94,31 @@ class Schedule:
             done = np.cumsum(self._lengths)
             shares = np.arange(1, count) * (done[-1] if len(done) else 0) / count
             tiles = np.concatenate([[0], np.searchsorted(done, shares), [len(done)]]).astype(np.int64)
-            self._chunks[count] = _dealt(tiles, self._touched(tiles))
+            self._chunks[count] = self._dealt(tiles)
         return self._chunks[count]
 
-    def _touched(self, tiles: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which keys each run of tiles touches: ``[runs, keys]``."""
-        touched = np.zeros((len(tiles) - 1, self.n_keys), np.bool_)
-        runs = Runs(address_of(tiles), 0, 0, 0, 0, 0, len(touched), 0)
-        block = block_of(plan=self.words, runs=runs, n_keys=(self.n_keys,), touched=(address_of(touched),))
-        touch.of()(block.buffer_info()[0])
-        return touched
+    def _dealt(self, tiles: NDArray[np.int64]) -> Chunks:
+        """Runs of tiles with their keys. Of a whole grid's keys some bytes each are held meanwhile."""
+        last = len(tiles) - 2
+        first = np.full(self.n_keys, last, np.int32)
+        seen, several = np.zeros(self.n_keys, np.bool_), np.zeros(self.n_keys, np.bool_)
+        for run, touched in enumerate(self._touched(tiles)):
+            several |= seen & touched
+            first[touched & ~seen] = run
+            seen |= touched
+        own = [np.flatnonzero((first == run) & ~several).astype(np.int32) for run in range(last + 1)]
+        keys = [np.flatnonzero(several & touched).astype(np.int32) for touched in self._touched(tiles)]
+        begins = np.concatenate([first[shared] == run for run, shared in enumerate(keys)])
+        return Chunks(tiles, _indptr(own), np.concatenate(own), _indptr(keys), np.concatenate(keys), begins)
 
-
-def _dealt(tiles: NDArray[np.int64], touched: NDArray[np.bool_]) -> Chunks:
-    """Runs of tiles, of which ``touched [runs, keys]`` tells the keys."""
-    last = len(touched) - 1
-    several = touched.sum(axis=0, dtype=np.int32) > 1
-    first = np.full(touched.shape[1], last, np.int32)
-    for run in reversed(range(last)):
-        first[touched[run]] = run
-    own = [np.flatnonzero((first == run) & ~several).astype(np.int32) for run in range(last + 1)]
-    keys = [np.flatnonzero(several & row).astype(np.int32) for row in touched]
-    begins = [first[of_run] == run for run, of_run in enumerate(keys)]
-    return Chunks(
-        tiles, _indptr(own), np.concatenate(own), _indptr(keys), np.concatenate(keys), np.concatenate(begins)
-    )
+    def _touched(self, tiles: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
+        """Whether each run of tiles touches each key, run by run."""
+        for run in range(len(tiles) - 1):
+            touched = np.zeros(self.n_keys, np.bool_)
+            of_run = Runs(address_of(tiles[run : run + 2]), 0, 0, 0, 0, 0, 1, 0)
+            block = block_of(plan=self.words, runs=of_run, touched=(address_of(touched),))
+            touch.of()(block.buffer_info()[0])
+            yield touched
 
 
 def _indptr(parts: list[Array]) -> NDArray[np.int64]:
@@ -127,17 +128,15 @@ def _indptr(parts: list[Array]) -> NDArray[np.int64]:
 
 @task
 def touch(block):  # type: ignore[no-untyped-def]
-    """Mark the keys that each run of tiles touches."""
-    plan, runs = plan_at(block, AT.plan), runs_at(block, AT.runs)
-    for run in range(runs.n_runs):
-        row = word_at(block, AT.touched) + run * word_at(block, AT.n_keys)
-        for tile in range(word_at(runs.tiles, run), word_at(runs.tiles, run + 1)):
-            label, shift = int_at(plan.tile_class, tile), int_at(plan.tile_shift, tile)
-            for entry in range(word_at(plan.indptr, label), word_at(plan.indptr, label + 1)):
-                position = int_at(plan.key_tiles, entry)
-                start = position // plan.ring * plan.ring
-                moved = start + (position - start + shift) % plan.ring
-                put_flag(row, int_at(plan.key_order, moved), 1)
+    """Mark the keys that one run of tiles touches."""
+    plan, tiles, touched = plan_at(block, AT.plan), word_at(block, AT.runs), word_at(block, AT.touched)
+    for tile in range(word_at(tiles, 0), word_at(tiles, 1)):
+        label, shift = int_at(plan.tile_class, tile), int_at(plan.tile_shift, tile)
+        for entry in range(word_at(plan.indptr, label), word_at(plan.indptr, label + 1)):
+            position = int_at(plan.key_tiles, entry)
+            start = position // plan.ring * plan.ring
+            moved = start + (position - start + shift) % plan.ring
+            put_flag(touched, int_at(plan.key_order, moved), 1)
 
 
 def _work_order(lengths: NDArray[np.int64]) -> Array:
