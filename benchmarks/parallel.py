@@ -185,12 +185,11 @@ def many(nside: int, processes: int) -> dict[str, Any]:
 
 
 def _together(n: int, folder: str, file: str, nside: int) -> None:
-    """Start the processes, which share what they read of the whole grid, and watch the memory of all."""
+    """Start the processes, which share the program, and watch the memory of all."""
     torch.set_num_threads(1)
     _load()
     before = _memory([os.getpid()])
     hood = ga.nearest(ga.grids.healpix(nside), k=25)
-    hood.rows(np.arange(2))  # makes what finds points by their place
     arguments = (n, str(Path(folder) / "store"), file, hood)
     fork = mp.get_context("fork")
     workers = [fork.Process(target=_attended, args=(rank, *arguments)) for rank in range(n)]

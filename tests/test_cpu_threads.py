@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -105,6 +106,29 @@ def test_what_is_compiled_later_is_announced_again(tmp_path, monkeypatch, caplog
     nothing.of(np.float32(1))
     nothing.of(np.float32(1))
     assert caplog.text.count("compiles its CPU kernels") == 2
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_compilation_leaves_the_collector_of_cycles_as_it_was(tmp_path, monkeypatch, collects):
+    monkeypatch.setenv("GEOATTN_CACHE", str(tmp_path))
+    seen = []
+    monkeypatch.setattr(compiled._Cache, "save_overload", lambda *_: seen.append(gc.isenabled()))
+
+    @compiled.task
+    def nothing(like, block):
+        pass
+
+    before = gc.isenabled()
+    try:
+        (gc.enable if collects else gc.disable)()
+        nothing.of(np.int64(1))
+        assert gc.isenabled() == collects
+        with pytest.raises(KeyError):
+            nothing.of(np.int8(1))  # no kind of a kernel
+        assert gc.isenabled() == collects
+    finally:
+        (gc.enable if before else gc.disable)()
+    assert seen[0] is False
 
 
 @pytest.mark.skipif(

@@ -65,6 +65,8 @@ def test_the_page_of_results_has_the_tables_of_its_files(monkeypatch):
     for name in ("equivariance", "shallow_water"):
         content = json.loads((benchmarks / "results" / f"{name}.json").read_text())
         written |= importlib.import_module(name).tables(content)
+    ablation = json.loads((benchmarks / "results" / "ablation.json").read_text())
+    written["ablation"] = importlib.import_module("ablation_table").summary(ablation)
     assert {name for _, name, _ in pages.MARKED.findall(text)} == set(written)
     assert pages.filled(text, written) == text
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gc
 import hashlib
 import logging
 import math
@@ -147,12 +148,29 @@ class Task:
         signature = (*map(numba.typeof, kind), types.int64)
         found = self._functions.get(signature)
         if found is None:
-            self._dispatcher.compile(signature)
+            with _uncollected():
+                self._dispatcher.compile(signature)
             arguments = [_C_TYPES[kind] for kind in signature]
             function = ctypes.CFUNCTYPE(None, *arguments)(address_of(self._dispatcher, signature))
             values = (None if x is None else x.item() for x in kind)
             found = self._functions[signature] = functools.partial(function, *values)
         return found
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without searching for cycles of objects.
+
+    A compiler makes millions that live until its end, and each search meets them all, beside all that the
+    program holds: a fifth of the time, for some 40 MB that are found later.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 #: numba's types in C
