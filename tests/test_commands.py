@@ -148,3 +148,14 @@ def test_training_shows_its_bar_on_a_terminal_alone(monkeypatch):
     for stream in (Terminal(), io.StringIO()):
         monkeypatch.setattr(sys, "stdout", stream)
         assert TrainingBar(10).is_enabled == stream.isatty()
+
+
+def test_training_tells_each_round_where_there_is_no_terminal(tmp_path, capsys):
+    pytest.importorskip("lightning", reason="training needs Lightning")
+    small = {"data.training": 8, "data.validation": 4, "data.test": 4, "data.nlat": 16, "data.nlon": 32}
+    options = [word for name, value in small.items() for word in (f"--{name}", str(value))]
+    fit = ["--fit.steps", "4", "--fit.validate_every", "2", "--fit.accelerator", "cpu"]
+    main(["train", "depth", "--output", str(tmp_path / "run"), *options, *fit])
+    rounds = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Epoch ")]
+    assert [line.split(",")[0] for line in rounds] == ["Epoch 0: step 2", "Epoch 1: step 4"]
+    assert all("train_loss " in line and "val_loss " in line for line in rounds)

@@ -113,12 +113,23 @@ class LearningRates(Callback):
 
 
 class TrainingBar(TQDMProgressBar):
-    """One line of progress with the losses on a terminal, and no second bar for the short validation."""
+    """One line of progress with the losses on a terminal, and no second bar for the short validation.
+
+    Elsewhere a line for each round of training: a log of thousands of bars helps nobody.
+    """
 
     def __init__(self, refresh_rate: int) -> None:
         super().__init__(refresh_rate=refresh_rate)
-        if not sys.stdout.isatty():  # a log of thousands of bars helps nobody
+        self._on_terminal = sys.stdout.isatty()
+        if not self._on_terminal:
             self.disable()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, module)
+        if not self._on_terminal and trainer.is_global_zero:
+            shown = {name: float(value) for name, value in trainer.progress_bar_metrics.items()}
+            losses = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
+            print(f"Epoch {trainer.current_epoch}: step {trainer.global_step}, {losses}", flush=True)
 
     def get_metrics(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> dict[str, Any]:
         return {k: v for k, v in super().get_metrics(trainer, module).items() if k != "v_num"}
