@@ -170,12 +170,14 @@ def same_bits(one, other):
     return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
-def test_rounds_that_were_finished_when_a_run_was_killed_are_not_done_again(uninterrupted, tmp_path):
+def test_rounds_that_were_finished_when_a_run_was_killed_are_not_done_again(uninterrupted, tmp_path, capsys):
     # 12 samples a round: the 30th is read in the third
     kill(tmp_path / "run", "run(folder, Fields(10, kill_at=30))")
     steps = Steps(tmp_path / "steps")
     module, rows = run(tmp_path / "run", callbacks=[steps])
     assert steps.done() == [8, 9, 10, 11]
+    told = [line.split(",")[0] for line in capsys.readouterr().out.splitlines()]
+    assert told == ["Epoch 2: step 12"]
     assert same_bits(module, uninterrupted[1])
     assert without_times(rows) == without_times(uninterrupted[2])
     assert os.listdir(tmp_path / "run" / "checkpoints") == ["last.ckpt"]

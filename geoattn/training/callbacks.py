@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -115,21 +116,30 @@ class LearningRates(Callback):
 class TrainingBar(TQDMProgressBar):
     """One line of progress with the losses on a terminal, and no second bar for the short validation.
 
-    Elsewhere a line for each round of training: a log of thousands of bars helps nobody.
+    Elsewhere a line for each round of training, since a log of thousands of bars helps nobody;
+    nothing at all where ``TQDM_DISABLE`` is set.
     """
 
     def __init__(self, refresh_rate: int) -> None:
         super().__init__(refresh_rate=refresh_rate)
-        self._on_terminal = sys.stdout.isatty()
-        if not self._on_terminal:
+        on_terminal = sys.stdout.isatty()
+        if not on_terminal:
             self.disable()
+        self._by_lines = not on_terminal and os.environ.get("TQDM_DISABLE", "0") in ("", "0")
+        self._told = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        super().on_train_start(trainer, module)
+        self._told = trainer.global_step
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         super().on_train_epoch_end(trainer, module)
-        if not self._on_terminal and trainer.is_global_zero:
+        # Lightning ends the round again that a resumed run begins with
+        if self._by_lines and trainer.is_global_zero and trainer.global_step > self._told:
+            self._told = trainer.global_step
             shown = {name: float(value) for name, value in trainer.progress_bar_metrics.items()}
-            losses = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
-            print(f"Epoch {trainer.current_epoch}: step {trainer.global_step}, {losses}", flush=True)
+            said = [f"step {trainer.global_step}", *(f"{name} {value:.4g}" for name, value in shown.items())]
+            print(f"Epoch {trainer.current_epoch}: {', '.join(said)}", flush=True)
 
     def get_metrics(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> dict[str, Any]:
         return {k: v for k, v in super().get_metrics(trainer, module).items() if k != "v_num"}
