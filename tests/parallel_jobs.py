@@ -123,23 +123,35 @@ def compare(case: Case, part: Partition) -> list[str]:
     if dist.get_rank() == 0:
         options = [name for name in DIFFERENTIABLE if isinstance(case.options.get(name), Tensor)]
         names = ["out", "lse", *(f"gradient of {name}" for name in ("q", "k", "v", *options))]
-        for name, a, b in zip(names, found, whole(case), strict=True):
+        right = dict(zip(names, whole(case), strict=True))
+        for (name, b), a in zip(right.items(), found, strict=True):
             try:
-                tolerance = TOLERANCE[case.q.dtype] * terms(name, case, b) ** 0.5
+                size = spread(name, case, right) / max(1.0, float(b.abs().amax()) if b.numel() else 0.0)
+                tolerance = TOLERANCE[case.q.dtype] * max(1.0, size)
                 testing.close(f"{name} of {part.n} processes", a, b.double(), tolerance, case)
             except AssertionError as error:
                 wrong.append(str(error))
     return wrong
 
 
-def terms(name: str, case: Case, result: Tensor) -> int:
-    """How many rounded terms a sum has that may cancel: those of all queries or edges."""
+def spread(name: str, case: Case, gradients: dict[str, Tensor]) -> float:
+    """The root of the sum of squares of what a gradient adds up: its size, had the terms no common sign.
+
+    Biases that all edges of a query share leave its softmax as it is: their gradient is 0, the sum of terms
+    that are none, and only these tell how far from 0 rounded ones may add up.
+    """
     if name == "gradient of scale":
-        return case.q.shape[:-1].numel() // result.numel()
-    if name == "gradient of relation_bias":
-        edges = int(case.hood.counts.sum()) * case.q.shape[0] * case.q.shape[-2]
-        return max(1, edges // result.numel())
-    return 1
+        terms = (case.q * gradients["gradient of q"]).sum(dim=-1) / case.options["scale"]
+        return float(terms.norm())
+    if name == "gradient of relation_bias" and case.options["relation_bias"].ndim < 4:
+        relation, table = case.options["relation"], case.options["relation_bias"]
+        numbers = torch.as_tensor(relation.rows(np.arange(case.hood.query_grid.size)).numbers).long()
+        own = table.expand(len(case.q), *table.shape[-2:])[..., numbers]
+        by_edge = {"relation": ga.relations.edges(case.hood), "relation_bias": own}
+        terms = whole(dataclasses.replace(case, options=case.options | by_edge))[-1]
+        squares = torch.zeros(*table.shape[-2:], dtype=terms.dtype)
+        return float(squares.index_add_(-1, numbers, terms.square().sum(dim=0)).max().sqrt())
+    return 0.0
 
 
 # ---------------------------------------------------------------- jobs

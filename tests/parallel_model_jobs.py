@@ -105,9 +105,9 @@ def built(config: Any, dtype: torch.dtype) -> nn.Module:
     return model
 
 
-def error(found: Tensor, true: Tensor) -> float:
+def error(found: Tensor, true: Tensor, size: float = 1e-3) -> float:
     assert found.shape == true.shape
-    return float((found.to(true.dtype) - true).abs().max() / true.abs().max().clamp_min(1e-3))
+    return float((found.to(true.dtype) - true).abs().max() / true.abs().max().clamp_min(size))
 
 
 def averaged(model: nn.Module, group: Any) -> list[Tensor]:
@@ -142,8 +142,9 @@ def alike(
     """Errors of outputs and of all gradients of a model on n processes, in units of what they may be.
 
     In single precision the truth is what one process finds in double precision, and an error may be twice
-    that of one process in single precision, where that is more than the tolerance. Where a gradient is a sum
-    over edges whose terms cancel, that of a bias that they share, it may grow with the root of their number.
+    that of one process in single precision, where that is more than the tolerance. The parameters of a scheme
+    of positions are one thing: their gradients are sums over all edges of terms that cancel, most of all in
+    the inner weights of a network, and an error is measured by the largest gradient of the scheme.
     """
     group = group_of(n)
     if group is None:
@@ -158,7 +159,6 @@ def alike(
     truth = own
     if dtype != torch.float64:
         truth = of_one(copy.deepcopy(model).double(), x.double(), weight.double(), options)
-    shared = {} if dtype == torch.float64 else terms(model, len(x))
     model.zero_grad()
 
     ga.parallel.parallelize(model, group, scattered(model, n, 3) if scatter else None)
@@ -193,21 +193,18 @@ def alike(
     every["x"] = shards.gather(part.grad) / n  # of the sum of n equal losses
     every |= dict(zip((name for name, _ in model.named_parameters()), found, strict=True))
     assert every.keys() == truth.keys()
+    sizes = {name: max([1e-3, *(float(x.abs().max()) for x in of_scheme(name, truth))]) for name in truth}
     return {
-        name: error(a, truth[name])
-        / max(TOLERANCE[dtype] * shared.get(name, 1) ** 0.5, 2 * error(own[name], truth[name]))
+        name: error(a, truth[name], sizes[name])
+        / max(TOLERANCE[dtype], 2 * error(own[name], truth[name], sizes[name]))
         for name, a in every.items()
     }
 
 
-def terms(model: nn.Module, batch: int) -> dict[str, int]:
-    """How many terms each number has in the gradients of the parameters of which biases are made."""
-    found: dict[str, int] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, ga.nn.Attention) and module.position is not None:
-            edges = int(module.hood.counts.sum()) * batch
-            found |= {p: edges for p, _ in module.position.named_parameters(f"{name}.position")}
-    return found
+def of_scheme(name: str, gradients: dict[str, Tensor]) -> list[Tensor]:
+    """The gradients of the scheme of positions that a parameter belongs to; of another, none."""
+    scheme, found, _ = name.partition(".position.")
+    return [x for other, x in gradients.items() if found and other.startswith(scheme + found)]
 
 
 def of_one(model: nn.Module, x: Tensor, weight: Tensor, options: dict[str, Any]) -> dict[str, Tensor]:
