@@ -37,7 +37,7 @@ from geoattn.tasks.settings import ModelSettings
 from geoattn.tasks.shallow_water import CHANNELS
 from geoattn.tasks.shallow_water import experiment as water
 from geoattn.training import FitConfig
-from geoattn.xarray import to_tensor
+from geoattn.xarray import Schema, to_tensor
 
 Floats = NDArray[np.float64]
 TASKS = ("shallow-water", "segmentation", "depth")
@@ -234,7 +234,8 @@ def _water(cell: Cell, settings: Any, folder: Path, model: nn.Module) -> tuple[d
     result = water.score(forecaster, settings, folder)
     write_json(result, folder / "evaluation.json")
     jet, still = (result[f"galewsky_{name}"]["rmse"] for name in ("model", "persistence"))
-    sums = {"test": _of_forecasts(settings, folder, forecaster)}
+    predicted = to_tensor(water.load(folder / "forecast-test.zarr").load(), forecaster.schema)
+    sums = {"test": _of_forecasts(settings, forecaster.schema, predicted)}
     total = sums["test"].sum(0)
     scores = {
         "test": float(score_of(cell.task, total)),
@@ -249,13 +250,12 @@ def _water(cell: Cell, settings: Any, folder: Path, model: nn.Module) -> tuple[d
     return scores, sums
 
 
-def _of_forecasts(settings: Any, folder: Path, forecaster: Any) -> Floats:
-    """Mean square errors of the model and of persistence, ``[start, 2, channel · lead]``."""
+def _of_forecasts(settings: water.Settings, schema: Schema, predicted: Tensor) -> Floats:
+    """Mean square errors of forecasts and of persistence, ``[start, 2, channel · lead]``."""
     truth = water.load(water.stores(settings.data)["test"]).load()
-    predicted = to_tensor(water.load(folder / "forecast-test.zarr").load(), forecaster.schema)
     times = truth.time.values[:: settings.data.states]
     leads = range(settings.lead_steps + 1)
-    states = [to_tensor(truth.sel(time=times + i * forecaster.step), forecaster.schema) for i in leads]
+    states = [to_tensor(truth.sel(time=times + i * settings.data.step), schema) for i in leads]
     first, later = states[0].double(), torch.stack(states[1:], 1).double()
     errors = [settings.data.grid.mean((x - later).square()) for x in (predicted.double(), first[:, None])]
     return torch.stack(errors, 1).transpose(2, 3).flatten(2).numpy()
@@ -316,10 +316,15 @@ def score_of(task: str, total: Floats) -> Floats:
 
 
 def trivial(task: str, folder: Path) -> dict[str, dict[str, float]]:
-    """What does not look, by name: its scores by what was tested; rooms are kept in ``folder``."""
+    """What does not look, by name: its scores by what was tested; data are kept in ``folder``."""
+    settings = Cell(task, "sphere", 8, 1e-3, 0).settings(folder)
     if task == "shallow-water":
-        return {"persistence": {"test": 1.0}}
-    data = Cell(task, "sphere", 8, 1e-3, 0).settings(folder).data
+        training = water.load(water.stores(settings.data)["training"])
+        schema = Schema.of(training, settings.data.channels)
+        normal = to_tensor(training.mean("time", keep_attrs=True).load(), schema)
+        score = score_of(task, _of_forecasts(settings, schema, normal).sum(0))
+        return {"persistence": {"test": 1.0}, "climatology": {"test": float(score)}}
+    data = settings.data
     scores: dict[str, dict[str, float]] = {}
     for attitude, tilt in ATTITUDES.items():
         seen = dataclasses.replace(data, tilt=tilt, training=400)  # enough for shares and means

@@ -228,6 +228,28 @@ class Here:
         pass
 
 
+def test_climatology_is_the_mean_of_training_forecast_at_every_lead_time(ablation, tmp_path):
+    from ablation_cells import Cell, trivial
+
+    from geoattn.tasks.shallow_water import CHANNELS
+    from geoattn.tasks.shallow_water.experiment import load, stores
+
+    found = trivial("shallow-water", tmp_path)["climatology"]["test"]
+    data = Cell("shallow-water", "sphere", 8, 1e-3, 0).settings(tmp_path).data
+    parts, area, ratios = stores(data), data.grid.weights.reshape(data.grid.shape), []
+    for channel in CHANNELS:
+        training, test = (
+            load(parts[name])[channel].values.astype(np.float64) for name in ("training", "test")
+        )
+        runs = test.reshape(-1, data.states, *data.grid.shape)
+        for lead in range(1, data.states):
+            errors = (
+                ((guess - runs[:, lead]) ** 2 * area).sum() for guess in (training.mean(axis=0), runs[:, 0])
+            )
+            ratios.append(np.sqrt(np.divide(*errors)))
+    assert found == pytest.approx(np.mean(ratios), rel=1e-5)
+
+
 def test_a_sitting_goes_on_where_the_last_one_stopped_and_reports_what_failed(
     ablation, monkeypatch, capsys, tmp_path
 ):
