@@ -62,6 +62,8 @@ def _is(given: Any, hint: Any) -> bool:
     if typing.get_origin(hint) is tuple:
         (part, *_) = typing.get_args(hint)
         return isinstance(given, tuple) and all(_is(one, part) for one in given)
+    if typing.get_origin(hint) is dict:
+        return isinstance(given, dict)
     if hint is int:
         return isinstance(given, numbers.Integral) and not isinstance(given, bool)
     if hint is float:
@@ -81,6 +83,8 @@ def _said(hint: Any) -> str:
     def one(part: Any) -> str:
         if typing.get_origin(part) is tuple:
             return f"a tuple, each {_said(typing.get_args(part)[0])}"
+        if typing.get_origin(part) is dict:
+            return "a dictionary"
         if typing.get_origin(part) is Literal:
             return " or ".join(map(repr, typing.get_args(part)))
         return words.get(part) or f"a {part.__name__}"

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import re
 import time
 import weakref
 import zlib
@@ -18,6 +19,11 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from geoattn._registry import Registry
+
+
+class UnknownKind(ValueError):
+    """No class that is known here has the kind of a value."""
+
 
 #: module and qualified name → the newest edition
 _editions: dict[tuple[str, str], int] = {}
@@ -70,6 +76,11 @@ class Value:
         """Refuse fields of the wrong kind, and bring equal ones to one type: the digest follows from them."""
 
     def __post_init__(self) -> None:
+        if not hasattr(self, "kind"):
+            own = type(self).__qualname__
+            raise TypeError(
+                f"{own} has no kind, under which files name it; give it one: class {own}(…, kind='…')"
+            )
         for name, value in self._content().items():
             if isinstance(value, np.ndarray):
                 value = np.array(value, order="C")  # a copy of our own that nobody can write to
@@ -122,7 +133,7 @@ class Value:
         Raises
         ------
         ValueError
-            If the kind is unknown, or is not a kind of the class this is called on.
+            If the kind is unknown (:class:`UnknownKind`), or is not a kind of the class this is called on.
         """
         kind = content.get("kind")
         try:
@@ -131,9 +142,10 @@ class Value:
             target = Value
         if not hasattr(target, "kind") or not issubclass(target, cls):
             known = sorted(k for k, c in KINDS.loaded().items() if issubclass(c, cls))
-            raise ValueError(
-                f"kind {kind!r} is no {cls.__name__.lower()}; known kinds: {known}. A kind of another "
-                "package is known once that package is imported, or if it declares it as an entry point"
+            raise UnknownKind(
+                f"kind {kind!r} is no {_words(cls)}; known kinds: {known}. One of your own, or of another "
+                "package, is known once the module that defines it is imported, or if its package declares "
+                "it as an entry point"
             )
         return target(**{n: _decode(v) for n, v in content.items() if n != "kind"})
 
@@ -314,6 +326,11 @@ def _gather_classes(value: Any, found: set[type[Value]]) -> None:
     elif isinstance(value, tuple):
         for part in value:
             _gather_classes(part, found)
+
+
+def _words(cls: type[Value]) -> str:
+    """``ModelConfig`` → model config."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__).lower()
 
 
 def _rebuild(cls: type[Value], content: dict[str, Any]) -> Value:

@@ -16,6 +16,7 @@ LAYERS = [
     [
         "_registry",
         "_extras",
+        "_warning",
         "_fields",
         "_value",
         "_shipped",

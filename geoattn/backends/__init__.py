@@ -16,7 +16,6 @@ backend, by the arguments of :func:`register` or by attributes of the class: ``d
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 
 from geoattn._registry import BrokenPart, Registry
+from geoattn._warning import warn
 from geoattn.backends import defaults
 from geoattn.backends.base import Backend, Forward, Gradients, knows_relations
 from geoattn.neighborhoods.base import Neighborhood
@@ -349,11 +349,10 @@ def _say_fallback(refused: dict[str, str], q: Tensor, hood: Neighborhood) -> Non
         return
     _said.add(reasons)
     told = "".join(f"\n  {name}: {reason}" for name, reason in refused.items())
-    warnings.warn(
+    warn(
         f"attention over {hood!r} on {q.device.type} runs on the reference, which is right but slow and "
         f"needs much memory, because no other backend takes this call:{told}\n"
-        "geoattn.explain(q, k, v, hood) tells what runs, and backend='reference' asks for it",
-        stacklevel=3,
+        "geoattn.explain(q, k, v, hood) tells what runs, and backend='reference' asks for it"
     )
 
 

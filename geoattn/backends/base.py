@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from typing import NamedTuple, Protocol, TypeGuard
 
 import torch
 from torch import Tensor
 
+from geoattn._warning import warn
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.relations.base import Relation
 
@@ -237,11 +237,10 @@ def reaches_too_far(lse: Tensor) -> bool:
 @functools.cache
 def say_extreme() -> None:
     """Warn, once, that biases keep a call from the fast kernels."""
-    warnings.warn(
+    warn(
         "some query sees only keys with huge biases (such as the lowest number of a dtype): their softmax is "
         "that of the biases alone, which only the reference computes to the last digit, so this call is "
-        "its own, and slow; hide keys with key_mask, or with a bias of -inf",
-        stacklevel=2,
+        "its own, and slow; hide keys with key_mask, or with a bias of -inf"
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
+
+from geoattn._warning import warn
 
 _said: set[tuple[str, str]] = set()
 
@@ -16,8 +17,7 @@ def note(peer: str, given: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
         return
     _said.update((peer, name) for name in fresh)
     listed = ", ".join(f"{name}={given[name]!r}" for name in fresh)
-    warnings.warn(
+    warn(
         f"{listed}: chooses among the kernels of {peer} and changes no result; geoattn ignores it, and "
-        "geoattn.explain(q, k, v, hood) tells what runs",
-        stacklevel=4,
+        "geoattn.explain(q, k, v, hood) tells what runs"
     )

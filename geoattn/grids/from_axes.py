@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import NoReturn
 
 import numpy as np
 
+from geoattn._warning import warn
 from geoattn.grids.coordinates import POINTS_CALL, Coordinate, Match, Source, check_areas, rounded_up
 from geoattn.grids.coverage import RegionError
 from geoattn.grids.latlon import LatLonGrid, equiangular, gaussian, latlon, lobatto
@@ -87,10 +87,9 @@ def _longitude_axis(lons: Coordinate, tolerance: float) -> tuple[float, float]:
     """Longitude of the first column, and the largest deviation from equal steps around the globe."""
     lon, n = lons.values, lons.values.size
     if n == 1:
-        warnings.warn(
+        warn(
             f"longitude {lons.name!r} has one column, {lon[0]:g}°: it is taken for the mean around the "
-            "circle, as in a zonal mean; a column of a region is not that",
-            stacklevel=2,
+            "circle, as in a zonal mean; a column of a region is not that"
         )
     step = 360.0 / n
     steps = (np.diff(lon) + 180.0) % 360.0 - 180.0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from geoattn._registry import BrokenPart, Registry
+from geoattn._warning import warn
 from geoattn.grids.base import SphericalGrid
 
 
@@ -137,10 +137,9 @@ def ask(ds: Any, sizes: Mapping[str, int], *, tolerance: float, use_areas: bool)
             )
             raise
         except Exception as error:  # a mistake in other people's code, and no reason to refuse the file
-            warnings.warn(
+            warn(
                 f"recogniser {name!r} ({claim}) failed and is passed over: {type(error).__name__}: {error}",
                 RuntimeWarning,
-                stacklevel=4,
             )
     if len(found) > 1:
         both = " and ".join(f"{name!r} ({RECOGNISERS.claim(name)})" for name in found)

@@ -10,13 +10,15 @@ import torch
 from torch import nn
 
 from geoattn.models import pretrained
-from geoattn.models.config import ModelConfig
+from geoattn.models.config import ModelConfig, config_of
 from geoattn.nn import set_grad_checkpointing
 from geoattn.nn.decay import of_parts
 
 
 class Model(nn.Module):
     """Base of whole models: the configuration that defines it, and what recipes of training ask for.
+
+    One of your own sets ``self.config`` to the :class:`ModelConfig` that builds it.
 
     Examples
     --------
@@ -43,8 +45,13 @@ class Model(nn.Module):
         ----------
         path
             The folder; it is made.
+
+        Raises
+        ------
+        TypeError
+            If the model has no configuration.
         """
-        pretrained.save(path, self, self.config)
+        pretrained.save(path, self, config_of(self))
 
     @classmethod
     def from_pretrained(
@@ -88,6 +95,8 @@ class Model(nn.Module):
         set_grad_checkpointing(self, enable)
 
     def __repr__(self) -> str:
+        if not isinstance(getattr(self, "config", None), ModelConfig):  # while it is made, or of your own
+            return super().__repr__()
         counts = sum(p.numel() for p in self.parameters())
         first = next(self.parameters(), torch.empty(0))
         lines = [f"{type(self).__name__}: {self.config!r}"]

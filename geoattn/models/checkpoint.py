@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from geoattn import _files
-from geoattn.models.config import ModelConfig
+from geoattn.models.config import ModelConfig, config_of
 
 #: of the layout of the file; another one is refused
 VERSION = 2
@@ -37,7 +37,7 @@ def save(path: str | os.PathLike[str], model: nn.Module, **extra: Any) -> None:
     path
         File to write or replace; its folder is made.
     model
-        A model of this package: its ``config`` is a :class:`ModelConfig`.
+        A model of this package, or of your own whose ``config`` is a :class:`ModelConfig`.
     **extra
         Whatever belongs to it, such as statistics of its data: numbers, strings, booleans, None,
         tensors, and lists and dictionaries of them. Tuples come back as lists.
@@ -55,12 +55,7 @@ def save(path: str | os.PathLike[str], model: nn.Module, **extra: Any) -> None:
     >>> with tempfile.NamedTemporaryFile() as file:
     ...     ga.models.save(file.name, model)
     """
-    config = getattr(model, "config", None)
-    if not isinstance(config, ModelConfig):
-        raise TypeError(
-            f"{type(model).__name__} has no configuration to save; models.save takes a model built from a "
-            "ModelConfig, such as TransformerConfig(…).build()"
-        )
+    config = config_of(model)
     tensors = {f"state.{name}": _plain(value) for name, value in model.state_dict().items()}
     described = {name: _describe(name, value, tensors) for name, value in extra.items()}
     metadata = {

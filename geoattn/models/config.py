@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +20,8 @@ from geoattn.grids.selection import Selection
 class ModelConfig(Value):
     """Base of configurations; ``to_dict()`` gives JSON types and ``from_dict()`` comes back.
 
-    A concrete configuration names its kind and builds its model, whose ``config`` it is.
+    A concrete configuration names its kind and builds its model, whose ``config`` it is: what
+    :meth:`geoattn.models.Model.save_pretrained` and :func:`geoattn.models.save` write, and runs keep.
 
     Examples
     --------
@@ -28,12 +31,40 @@ class ModelConfig(Value):
     True
     """
 
+    def __init_subclass__(cls, kind: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(kind, **kwargs)
+        if not {"device", "dtype"} <= inspect.signature(cls.build).parameters.keys():
+            raise TypeError(
+                f"{cls.__qualname__}.build must take a device and a dtype, with which models are loaded: "
+                "def build(self, device=None, dtype=None)"
+            )
+
     def _check_kinds(self) -> None:
         check_fields(self)
 
     @abstractmethod
     def build(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> nn.Module:
         """A new model with random weights, on a device and of a dtype as torch's own modules."""
+
+
+def config_of(model: nn.Module) -> ModelConfig:
+    """The configuration that a model has.
+
+    Raises
+    ------
+    TypeError
+        If it has none.
+    """
+    config = getattr(model, "config", None)
+    if not isinstance(config, ModelConfig):
+        own = type(model).__name__
+        found = "no configuration" if config is None else f"a {type(config).__name__} for its configuration"
+        raise TypeError(
+            f"{own} has {found}, without which it could not be built again. A model of geoattn.models has "
+            f"one; for one of your own, class {own}Config(geoattn.models.ModelConfig, kind='…') holds what "
+            f"build(self, device=None, dtype=None) needs, and {own}.__init__ sets self.config"
+        )
+    return config
 
 
 def drop_path_of(rate: float, block: int, blocks: int) -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from geoattn import _files
-from geoattn._value import decoded_array
+from geoattn._value import UnknownKind, decoded_array
 from geoattn.models.config import ModelConfig
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -67,6 +67,8 @@ def load(
             content.pop(name, None)
         arrays = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_PREFIX)}
         config = ModelConfig.from_dict({"kind": kind, **_lowered(content, arrays)})
+    except UnknownKind as reason:
+        raise ValueError(f"the model in {str(path)!r} cannot be built here: {reason}") from None
     except (ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as reason:
         raise ValueError(
             f"{str(path)!r} is no model of geoattn, or a damaged one ({type(reason).__name__}: {reason}); "

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import io
 import time
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import numpy as np
 
 from geoattn._files import cache_folder, read_checked, write_checked
 from geoattn._lru import BoundedCache
+from geoattn._warning import warn
 from geoattn.neighborhoods.base import Neighborhood
 from geoattn.neighborhoods.reach import doubts
 from geoattn.plans import kernels
@@ -163,7 +163,7 @@ def _say_doubts(hood: Neighborhood) -> None:
     backward = bool(found) and hood.transpose().identity in _doubted
     _doubted.add(hood.identity)
     for doubt in () if backward else found:
-        warnings.warn(doubt, stacklevel=7)
+        warn(doubt)
 
 
 def _from_disk_or_built(of: Neighborhood | Relation, kind: type[AnyPlan]) -> AnyPlan:
@@ -183,10 +183,9 @@ def _from_disk_or_built(of: Neighborhood | Relation, kind: type[AnyPlan]) -> Any
             if clearings != _clearings:  # perhaps after all files were deleted
                 path.unlink(missing_ok=True)
         except OSError as error:
-            warnings.warn(
+            warn(
                 f"the plan of {of!r} is not kept on disk: {error}; "
-                "GEOATTN_CACHE can name a folder that is writable and has room",
-                stacklevel=5,
+                "GEOATTN_CACHE can name a folder that is writable and has room"
             )
     return built
 

@@ -6,7 +6,6 @@ import hashlib
 import math
 import os
 import shutil
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from geoattn._files import whole
+from geoattn._warning import warn
 
 #: torch's files are zip archives, which may end with a comment: the checksum of all before it
 _MARK = b"geoattn sha256 "
@@ -81,7 +81,7 @@ class Checkpoints(Checkpoint):
             except FileNotFoundError:
                 continue
             except DamagedCheckpoint as reason:
-                warnings.warn(f"{reason}; the run goes on from {fallback}", RuntimeWarning, stacklevel=3)
+                warn(f"{reason}; the run goes on from {fallback}", RuntimeWarning)
                 path.unlink(missing_ok=True)
         return None
 

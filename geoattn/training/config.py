@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from typing import Any
 
+from geoattn._fields import check_fields
 from geoattn.grids.checks import integer
 from geoattn.training.loggers import check_names
 from geoattn.training.optimisers import find_optimizer, find_schedule
@@ -107,6 +108,7 @@ class FitConfig:
     logger: str = "none"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("steps", "validate_every", "batch_size", "accumulate", "devices", "nodes", "domain"):
             if integer(name, getattr(self, name)) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

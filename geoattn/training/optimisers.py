@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -167,7 +168,7 @@ def _find(what: str, name: str, shelves: Mapping[str, Callable[[], Shelf]]) -> A
             f"'torch:…' or 'timm:…'"
         )
     plain = _plain(plain)
-    seen: list[str] = []
+    seen: dict[str, list[str]] = {}
     for place in (package,) if package else PACKAGES:
         try:
             names, take = shelves[place]()
@@ -175,16 +176,25 @@ def _find(what: str, name: str, shelves: Mapping[str, Callable[[], Shelf]]) -> A
             raise _missing(what, name, seen, missing) from missing
         if plain in names:
             return take(plain)
-        seen.append(f"{place} has {', '.join(sorted(names))}")
-    raise ValueError(f"{what} {name!r} is unknown: {'; '.join(seen)}")
+        seen[place] = sorted(names)
+    told = "; ".join(f"{place} has {', '.join(names)}" for place, names in seen.items())
+    raise ValueError(f"{what} {name!r} is unknown{_meant(plain, seen)}: {told}")
 
 
-def _missing(what: str, name: str, seen: list[str], missing: ModuleNotFoundError) -> ModuleNotFoundError:
-    """Says that timm, or what it stands on, is not there."""
-    others = f" ({seen[0]})" if seen else ""
+def _meant(plain: str, seen: Mapping[str, list[str]]) -> str:
+    """The name that a misspelt one is close to."""
+    close = get_close_matches(plain, [name for names in seen.values() for name in names], 1, 0.75)
+    return f", did you mean {close[0]!r}" if close else ""
+
+
+def _missing(
+    what: str, name: str, seen: Mapping[str, list[str]], missing: ModuleNotFoundError
+) -> ModuleNotFoundError:
+    """Says that timm, or what it stands on, is not there; and before that, what a name may have meant."""
+    others = "".join(f" ({place} has {', '.join(names)})" for place, names in seen.items())
     return ModuleNotFoundError(
-        f"{what} {name!r} is looked up in timm{others}, and {missing.name} is not installed: "
-        f"{install('timm')}",
+        f"{what} {name!r} is unknown to torch{_meant(_plain(name), seen)}; it is looked up in timm{others}, "
+        f"and {missing.name} is not installed: {install('timm')}",
         name=missing.name,
     )
 

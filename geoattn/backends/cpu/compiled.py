@@ -12,7 +12,6 @@ import math
 import pickle
 import platform
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import numba
 from numba import types
 
 from geoattn._files import Refused, cache_folder, lock, read_checked, write_checked
+from geoattn._warning import warn
 from geoattn.backends.cpu.numba_private import CompileResult, address_of, dumps, global_compiler_lock
 
 logger = logging.getLogger("geoattn")
@@ -41,7 +41,7 @@ def _digest() -> str:
 
 @functools.cache
 def _warn_once(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
+    warn(message, RuntimeWarning)
 
 
 class _Cache:
@@ -106,8 +106,8 @@ class _Cache:
         # said once for all that a call compiles, and again for operands of another kind
         if time.monotonic() - _Cache.compiled > _PAUSE:
             logger.warning(
-                "geoattn compiles its CPU kernels for this machine, which takes some seconds; "
-                "they are kept in %s and load at once from then on",
+                "geoattn compiles its CPU kernels for operands of this kind, once on this machine, for some "
+                "seconds; they are kept in %s",
                 cache_folder("cpu"),
             )
         _Cache.compiled = time.monotonic()

@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-import warnings
 from abc import ABC, abstractmethod
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 
 from geoattn._files import Refused, cache_folder, read_checked, write_checked
 from geoattn._shipped import shipped
+from geoattn._warning import warn
 from geoattn.backends.cuda.variants import Variant
 
 
@@ -223,9 +223,7 @@ def _kept(path: Path) -> bytes | None:
     try:
         return read_checked(path)
     except Refused as reason:
-        warnings.warn(
-            f"compiled CUDA kernels are not read, and compiled anew: {reason}", RuntimeWarning, stacklevel=3
-        )
+        warn(f"compiled CUDA kernels are not read, and compiled anew: {reason}", RuntimeWarning)
     except OSError:
         pass
     return None
@@ -236,8 +234,7 @@ def _keep(path: Path, content: bytes) -> None:
     try:
         write_checked(content, path)
     except OSError as error:
-        warnings.warn(
+        warn(
             f"compiled CUDA kernels cannot be kept in {path.parent} ({error}), and each process compiles "
-            "them anew; the environment variable GEOATTN_CACHE names another folder",
-            stacklevel=2,
+            "them anew; the environment variable GEOATTN_CACHE names another folder"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Iterable
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
@@ -12,6 +11,7 @@ from os import PathLike
 from types import ModuleType
 from typing import Any
 
+from geoattn._warning import warn
 from geoattn.compat.natten import functional, modules
 
 #: release of NATTEN whose fused calls these are
@@ -70,10 +70,7 @@ def install(replace: bool = False) -> ModuleType:
     if getattr(there, "__version__", None) == VERSION and there is not None:
         return there
     if not replace and (there is not None or PathFinder.find_spec("natten") is not None):
-        warnings.warn(
-            "NATTEN itself is installed and is left in its place; install(replace=True) stands in for it",
-            stacklevel=2,
-        )
+        warn("NATTEN itself is installed and is left in its place; install(replace=True) stands in for it")
         return import_module("natten")
     for name in [name for name in sys.modules if name.split(".")[0] == "natten"]:
         del sys.modules[name]

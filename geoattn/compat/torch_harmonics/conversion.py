@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-import warnings
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from geoattn._warning import warn
 from geoattn.compat.torch_harmonics.layers import (
     GRIDS,
     REACH,
@@ -101,12 +101,9 @@ def convert(model: nn.Module) -> Conversion:
             converted.append(name)
     done = Conversion(tuple(converted), left)
     if left:
-        warnings.warn(str(done), stacklevel=2)
+        warn(str(done))
     elif not converted:
-        warnings.warn(
-            f"nothing to convert: {type(model).__name__} holds no attention layer of torch-harmonics",
-            stacklevel=2,
-        )
+        warn(f"nothing to convert: {type(model).__name__} holds no attention layer of torch-harmonics")
     return done
 
 

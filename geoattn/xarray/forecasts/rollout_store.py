@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import sys
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from geoattn import _extras
 from geoattn._files import differences, sync, whole, write_json
+from geoattn._warning import warn
 from geoattn.xarray.stores.zarr_private import chunk_key, create_array
 
 #: attribute of a finished store that says what was asked for
@@ -85,10 +85,9 @@ class RolloutStore:
                 self._record = record
                 self._forget_damaged()
             else:
-                warnings.warn(
+                warn(
                     f"coordinates or descriptions in {str(self.store)!r} are damaged: the forecast is made "
-                    "again from its start",
-                    stacklevel=3,
+                    "again from its start"
                 )
 
     @staticmethod
@@ -112,10 +111,7 @@ class RolloutStore:
         record = Record.read(path / RECORD)
         _check(record.request if record else _request_of(path), request, path)
         if record is None:
-            warnings.warn(
-                f"{str(path)!r} carries no checksums: it is taken as it is. To make it again, delete it",
-                stacklevel=3,
-            )
+            warn(f"{str(path)!r} carries no checksums: it is taken as it is. To make it again, delete it")
             return True
         sound = record.fixed == _checksums(path, record.fixed)
         return sound and all(_sound_leads(path, record, b) == len(d) for b, d in enumerate(record.done))
@@ -254,10 +250,9 @@ class RolloutStore:
         """Read all that was written, and forget each batch from its first lead time that is damaged."""
         for batch, done in enumerate(self._known.done):
             if (sound := _sound_leads(self.store, self._known, batch)) < len(done):
-                warnings.warn(
+                warn(
                     f"lead time {sound + 1} of batch {batch + 1} in {str(self.folder)!r} is damaged: it and "
-                    "the later ones of its batch are made again",
-                    stacklevel=4,
+                    "the later ones of its batch are made again"
                 )
                 del done[sound:]
                 self._known.write(self.folder / "progress.json")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -14,6 +13,7 @@ import xarray
 from numpy.typing import NDArray
 
 from geoattn._threads import one_ahead
+from geoattn._warning import warn
 from geoattn.grids.checks import integer
 from geoattn.xarray.schema.schema import Schema
 from geoattn.xarray.schema.times import crossing, segments, stamp
@@ -59,10 +59,9 @@ class StatisticsJob(Job[Parts, Statistics]):
         for start, _ in stretches[1:]:
             self.segment[start:] += 1
         if dropped := crossing(len(reader), stretches, lag + 1):
-            warnings.warn(
+            warn(
                 f"gaps='split' leaves out {dropped} changes that would cross one of {len(stretches) - 1} "
-                f"gaps; {max(0, len(reader) - lag - dropped)} remain",
-                stacklevel=3,
+                f"gaps; {max(0, len(reader) - lag - dropped)} remain"
             )
         span = [stamp(reader.times[0]), stamp(reader.times[-1]), len(reader)]
         begins = [start for start, _ in stretches]

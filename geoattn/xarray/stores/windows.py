@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from geoattn._warning import warn
 from geoattn.grids.checks import integer
 from geoattn.xarray.schema.schema import Schema
 from geoattn.xarray.schema.times import crossing, length_of_step, segments, stamp
@@ -127,10 +127,9 @@ class Windows(Dataset[dict[str, Tensor]]):
                 f"no window of {span} steps fits: the longest stretch without gaps has {longest} of them"
             )
         if self.dropped:
-            warnings.warn(
+            warn(
                 f"gaps='split' leaves out {self.dropped} windows that would cross one of "
-                f"{len(stretches) - 1} gaps; {len(self)} remain",
-                stacklevel=2,
+                f"{len(stretches) - 1} gaps; {len(self)} remain"
             )
 
     def __len__(self) -> int:
