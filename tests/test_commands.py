@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import json
 import subprocess
 import sys
 import time
@@ -141,13 +142,13 @@ def test_a_bar_shows_on_a_terminal_alone(stream, monkeypatch):
     assert ("5/7" in stream.getvalue()) == stream.isatty()
 
 
-def test_training_shows_its_bar_on_a_terminal_alone(monkeypatch):
+def test_training_shows_its_bar_on_a_terminal_alone(monkeypatch, tmp_path):
     pytest.importorskip("lightning", reason="the bar is Lightning's")
-    from geoattn.training.callbacks import TrainingBar
+    from geoattn.training.callbacks import Record, TrainingBar
 
     for stream in (Terminal(), io.StringIO()):
         monkeypatch.setattr(sys, "stdout", stream)
-        assert TrainingBar(10).is_enabled == stream.isatty()
+        assert TrainingBar(Record(tmp_path)).is_enabled == stream.isatty()
 
 
 def test_training_tells_each_round_where_there_is_no_terminal(tmp_path, capsys):
@@ -158,4 +159,8 @@ def test_training_tells_each_round_where_there_is_no_terminal(tmp_path, capsys):
     main(["train", "depth", "--output", str(tmp_path / "run"), *options, *fit])
     rounds = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Epoch ")]
     assert [line.split(",")[0] for line in rounds] == ["Epoch 0: step 2", "Epoch 1: step 4"]
-    assert all("train_loss " in line and "val_loss " in line for line in rounds)
+    written = json.loads((tmp_path / "run" / "metrics.json").read_text())["rounds"]
+    for line, row in zip(rounds, written, strict=True):
+        assert f", train_loss {row['train_loss']:.4g}, val_loss {row['val_loss']:.4g}" in line
+    main(["train", "depth", "--output", str(tmp_path / "run"), *options, *fit])
+    assert "run holds this run, finished after 4 steps: loaded, not trained" in capsys.readouterr().out

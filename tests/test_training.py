@@ -65,6 +65,27 @@ class Shifter(lightning.LightningModule):
         return optimizers(self, self.settings)
 
 
+class Plain(lightning.LightningModule):
+    """A model of one's own, without a configuration."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config, self.layer, self.hood = (
+            config,
+            torch.nn.Linear(8, 8),
+            ga.window(ga.grids.cartesian(8), 3),
+        )
+
+    def training_step(self, batch, _):
+        return (self.layer(batch[0]) - batch[1]).square().mean()
+
+    def validation_step(self, batch, _):
+        self.log("val_loss", self.training_step(batch, _))
+
+    def configure_optimizers(self):
+        return optimizers(self, self.config)
+
+
 def run(folder, train=None, config=CONFIG, radius=60.0, **options):
     lightning.seed_everything(config.seed, verbose=False)
     module = Shifter(radius, config)
@@ -274,6 +295,21 @@ def test_another_geometry_or_setting_in_the_same_folder_is_refused(uninterrupted
     other = dataclasses.replace(CONFIG, seed=6)
     with pytest.raises(ValueError, match=r"fit\.seed is 5 there, 6 here"):
         run(folder, config=other, settings={"task": "shift"})
+
+
+def test_another_model_in_the_same_folder_is_refused(tmp_path):
+    short = dataclasses.replace(CONFIG, steps=4)
+    run(tmp_path, config=short)
+    lightning.seed_everything(0, verbose=False)
+    plain = Plain(short)
+    fit(plain, Data(Fields(10), Fields(4), short), tmp_path / "plain", short)
+    plain.layer = torch.nn.Linear(8, 8, bias=False)
+    with pytest.raises(ValueError, match=r"with other settings: .*parameters.*Give another folder"):
+        fit(plain, Data(Fields(10), Fields(4), short), tmp_path / "plain", short)
+    plain = Plain(short)
+    plain.hood = ga.window(ga.grids.cartesian(8), 5)
+    with pytest.raises(ValueError, match=r"with other settings: .*neighborhoods.*5"):
+        fit(plain, Data(Fields(10), Fields(4), short), tmp_path / "plain", short)
 
 
 def test_early_stopping_keeps_the_best_model(tmp_path):

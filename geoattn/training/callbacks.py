@@ -113,19 +113,29 @@ class LearningRates(Callback):
                 logger.log_metrics({"learning_rate": rate}, step=trainer.global_step)
 
 
+def silent() -> bool:
+    """Whether runs are to say nothing, as ``TQDM_DISABLE`` asks of bars."""
+    return os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
+
+
+def tell(line: str) -> None:
+    """Say something about a run."""
+    if not silent():
+        print(line, flush=True)
+
+
 class TrainingBar(TQDMProgressBar):
     """One line of progress with the losses on a terminal, and no second bar for the short validation.
 
-    Elsewhere a line for each round of training, since a log of thousands of bars helps nobody;
-    nothing at all where ``TQDM_DISABLE`` is set.
+    Elsewhere a line for each round of training, with what its line of metrics says, since a log of thousands
+    of bars helps nobody; nothing at all where ``TQDM_DISABLE`` is set.
     """
 
-    def __init__(self, refresh_rate: int) -> None:
-        super().__init__(refresh_rate=refresh_rate)
-        on_terminal = sys.stdout.isatty()
-        if not on_terminal:
+    def __init__(self, record: Record) -> None:
+        super().__init__(refresh_rate=10)
+        self._on_terminal, self._record = sys.stdout.isatty(), record
+        if not self._on_terminal:
             self.disable()
-        self._by_lines = not on_terminal and os.environ.get("TQDM_DISABLE", "0") in ("", "0")
         self._told = 0
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
@@ -135,11 +145,11 @@ class TrainingBar(TQDMProgressBar):
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         super().on_train_epoch_end(trainer, module)
         # Lightning ends the round again that a resumed run begins with
-        if self._by_lines and trainer.is_global_zero and trainer.global_step > self._told:
-            self._told = trainer.global_step
-            shown = {name: float(value) for name, value in trainer.progress_bar_metrics.items()}
-            said = [f"step {trainer.global_step}", *(f"{name} {value:.4g}" for name, value in shown.items())]
-            print(f"Epoch {trainer.current_epoch}: {', '.join(said)}", flush=True)
+        if not self._on_terminal and trainer.is_global_zero and trainer.global_step > self._told:
+            self._told, row = trainer.global_step, self._record.rows[-1]
+            names = dict.fromkeys(("train_loss", "val_loss", *trainer.progress_bar_metrics))
+            losses = [f"{name} {row[name]:.4g}" for name in names if name in row]
+            tell(f"Epoch {trainer.current_epoch}: {', '.join([f'step {trainer.global_step}', *losses])}")
 
     def get_metrics(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> dict[str, Any]:
         return {k: v for k, v in super().get_metrics(trainer, module).items() if k != "v_num"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import warnings
@@ -15,10 +16,11 @@ from lightning.pytorch.callbacks import Callback
 
 from geoattn._files import claim
 from geoattn.models import ModelConfig
+from geoattn.neighborhoods.base import Neighborhood
 from geoattn.nn import set_grad_checkpointing
 from geoattn.plot import training_curves
 from geoattn.training.averages import Averages
-from geoattn.training.callbacks import FiniteLoss, LearningRates, Record, Reseed, TrainingBar
+from geoattn.training.callbacks import FiniteLoss, LearningRates, Record, Reseed, TrainingBar, tell
 from geoattn.training.checkpoints import CheckedIO, Checkpoints, Patience, check
 from geoattn.training.config import FitConfig
 from geoattn.training.loggers import loggers
@@ -60,8 +62,8 @@ def fit(
     Raises
     ------
     ValueError
-        If the folder holds a run with other settings, such as another grid or geometry; if a sample is not
-        finite, with its name; if the best or last weights of a finished run are damaged; if there is no
+        If the folder holds a run with other settings, such as another grid, geometry or model; if a sample is
+        not finite, with its name; if the best or last weights of a finished run are damaged; if there is no
         block whose inputs alone could be kept, and ``config.grad_checkpointing``.
     ModuleNotFoundError
         If a logger's package is not installed.
@@ -101,18 +103,22 @@ def fit(
         )
     options = trainer_options(config)
     kept = {name: value for name, value in dataclasses.asdict(config).items() if name not in _NOT_OF_THE_RUN}
-    described = {"fit": kept, "models": _models(module), **(settings or {})}
+    described = {"fit": kept, "models": _models(module), "module": _described(module), **(settings or {})}
     first(lambda: claim(folder, described))
     status = folder / "metrics.json"
     if status.exists() and (kept := json.loads(status.read_text())).get("weights"):
         _restore(module, folder / kept["weights"])
         rounds: list[dict[str, float]] = kept["rounds"]
+        if is_first():
+            tell(
+                f"{folder} holds this run, finished after {rounds[-1]['step']:.0f} steps: loaded, not trained"
+            )
         return rounds
 
     if config.grad_checkpointing:
         set_grad_checkpointing(module)
-    tell = loggers(config.logger, folder) if is_first() else []
-    for logger in tell:
+    listening = loggers(config.logger, folder) if is_first() else []
+    for logger in listening:
         logger.log_hyperparams(described)
     often = max(1, config.round_length // 10)
     record = Record(folder)
@@ -126,17 +132,17 @@ def fit(
         gradient_clip_val=config.gradient_norm,
         accumulate_grad_batches=config.accumulate,
         use_distributed_sampler=False,
-        logger=tell or False,
+        logger=listening or False,
         log_every_n_steps=often,
         callbacks=[
             Reseed(config.seed),
             FiniteLoss(),
             *([Averages(config.ema)] if config.ema is not None else []),
             record,
-            *([LearningRates(often)] if tell else []),
+            *([LearningRates(often)] if listening else []),
             *([Patience(config.patience)] if config.patience is not None else []),
             checkpoints,
-            TrainingBar(refresh_rate=10),
+            TrainingBar(record),
             *(callbacks or []),
         ],
         plugins=[CheckedIO()],
@@ -158,6 +164,18 @@ def _models(module: torch.nn.Module) -> list[dict[str, str]]:
     configs = [getattr(part, "config", None) for part in module.modules()]
     known = (c for c in configs if isinstance(c, ModelConfig))
     return [{"kind": c.kind, "summary": repr(c), "digest": c.digest} for c in known]
+
+
+def _described(module: torch.nn.Module) -> dict[str, Any]:
+    """What a module computes, as far as it shows: its parameters, and the neighborhoods in it."""
+    shapes = json.dumps({name: list(x.shape) for name, x in module.state_dict().items()})
+    held = (value for part in module.modules() for value in vars(part).values())
+    hoods = {hood.digest: repr(hood) for hood in held if isinstance(hood, Neighborhood)}
+    return {
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "shapes": hashlib.sha256(shapes.encode()).hexdigest()[:16],
+        "neighborhoods": [f"{words} ({digest[:12]})" for digest, words in hoods.items()],
+    }
 
 
 def _restore(module: torch.nn.Module, path: Path) -> None:
