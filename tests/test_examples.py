@@ -29,16 +29,21 @@ def test_a_transformer_of_ones_own_learns():
     assert example("custom_transformer").main(["--steps", "80"]) < 0.5
 
 
-def test_the_template_of_a_project_passes_its_own_tests_where_it_is_copied(tmp_path):
+@pytest.mark.parametrize("grid", ["ga.grids.gaussian(16, 32)", "ga.grids.healpix(8)"])
+def test_the_template_of_a_project_passes_its_own_tests_where_it_is_copied(tmp_path, grid):
     for module in ("lightning", "matplotlib", "jsonargparse"):
         pytest.importorskip(module, reason="the template trains, draws and reads flags")
     shutil.copytree(EXAMPLES / "own_model", tmp_path / "my_model")
     lines = [len(path.read_text().splitlines()) for path in (tmp_path / "my_model").glob("*.py")]
-    assert sum(lines) < 200
+    assert sum(lines) < 220
+    data = tmp_path / "my_model" / "data.py"
+    before = data.read_text()
+    assert "GRID = ga.grids.gaussian(16, 32)\n" in before
+    data.write_text(before.replace("GRID = ga.grids.gaussian(16, 32)", f"GRID = {grid}"))
     pytest_here = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "."]
     run = subprocess.run(pytest_here, cwd=tmp_path / "my_model", capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
-    assert "3 passed" in run.stdout
+    assert "4 passed" in run.stdout
 
 
 def test_a_model_over_four_processes():

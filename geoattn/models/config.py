@@ -42,6 +42,9 @@ class ModelConfig(Value):
     def _check_kinds(self) -> None:
         check_fields(self)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{n}={value!r}' for n, value in self._content().items())})"
+
     @abstractmethod
     def build(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> nn.Module:
         """A new model with random weights, on a device and of a dtype as torch's own modules."""
