@@ -25,6 +25,14 @@ class UnknownKind(ValueError):
     """No class that is known here has the kind of a value."""
 
 
+#: names that parameters cannot have
+_TAKEN = {
+    "identity": "its digest within a process",
+    "digest": "the digest of its content",
+    "to_dict": "its dictionary",
+    "from_dict": "what reads one",
+    "classes_within": "the classes in it",
+}
 #: module and qualified name → the newest edition
 _editions: dict[tuple[str, str], int] = {}
 
@@ -60,6 +68,12 @@ class Value:
 
     def __init_subclass__(cls, kind: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for name in vars(cls).get("__annotations__", {}):
+            if name in _TAKEN:
+                raise TypeError(
+                    f"{cls.__qualname__} has a parameter {name!r}, which is what every value calls "
+                    f"{_TAKEN[name]}; choose another name"
+                )
         place = cls.__module__, cls.__qualname__
         cls._edition = _editions[place] = _editions.get(place, -1) + 1
         cls._defined = time.time()
@@ -94,11 +108,11 @@ class Value:
             digest.update(f"\0{name}\0".encode())
             _feed(digest, value)
         object.__setattr__(self, "digest", digest.hexdigest())
-        anew = [(c.__module__, c.__qualname__, c._edition) for c in self.classes() if c._edition]
+        anew = [(c.__module__, c.__qualname__, c._edition) for c in self.classes_within() if c._edition]
         suffix = "".join(f"~{module}.{name}:{edition}" for module, name, edition in sorted(anew))
         object.__setattr__(self, "identity", self.digest + suffix)
 
-    def classes(self) -> set[type[Value]]:
+    def classes_within(self) -> set[type[Value]]:
         """The classes of this value and of all values in it."""
         found: set[type[Value]] = {type(self)}
         for value in self._content().values():
@@ -322,7 +336,7 @@ def _worked_out(value: Any, seen: set[int]) -> Iterator[tuple[dict[str, Any], st
 
 def _gather_classes(value: Any, found: set[type[Value]]) -> None:
     if isinstance(value, Value):
-        found |= value.classes()
+        found |= value.classes_within()
     elif isinstance(value, tuple):
         for part in value:
             _gather_classes(part, found)

@@ -132,6 +132,10 @@ def _hint(name: str, x: Tensor, grid: Grid) -> str:
         return f"; tokens lie on the axes of the grid: {name}.unflatten(1, {axes})"
     if rank > 1 and x.ndim == 4 and x.shape[2] == grid.size:
         return f"; heads come after the grid: {name}.movedim(1, -2).unflatten(1, {axes})"
+    if rank == 2 and x.ndim == 5 and tuple(x.shape[1:3]) == axes[::-1]:
+        return f"; the axes of the grid are the other way round: {name}.transpose(1, 2)"
+    if x.ndim == rank + 2 and tuple(x.shape[1:-1]) == axes:
+        return f"; heads have an axis of their own, here for a head of 16: {name}.unflatten(-1, (-1, 16))"
     return ""
 
 

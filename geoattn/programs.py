@@ -77,7 +77,7 @@ def encoded(value: Named) -> Tensor:
     ValueError
         If a part of it is of a class that another process cannot import.
     """
-    for part in value.classes():
+    for part in value.classes_within():
         if part.__module__ == "__main__" or _imported(part) is not part:
             raise ValueError(
                 f"an exported program cannot carry {value!r}: {part.__qualname__} is defined in "
@@ -85,7 +85,7 @@ def encoded(value: Named) -> Tensor:
                 "export with the same edges, geoattn.from_edges(query_grid, key_grid, *hood.to_csr())"
             )
     name = "relation" if isinstance(value, Relation) else "neighborhood"
-    modules = sorted({part.__module__ for part in value.classes()})
+    modules = sorted({part.__module__ for part in value.classes_within()})
     text = json.dumps({name: value.to_dict(), "modules": modules}).encode()
     return torch.from_numpy(np.frombuffer(zlib.compress(text), np.uint8).copy())
 

@@ -50,7 +50,8 @@ def refusals() -> list[Refusal]:
 
 #: what functions return that say why something cannot be, or nothing
 REASONS = ("str | None", "Iterator[str]")
-WARNINGS = ("warnings.warn", "_warn_once", ".add_note")
+WARNINGS = ("warn", "_warn_once")
+NOTES = ".add_note"
 
 
 def _of(path: Path) -> list[Refusal]:
@@ -84,7 +85,8 @@ def _told(node: ast.AST, function: ast.AST) -> ast.AST | None:
     if isinstance(node, ast.Raise):
         return node.exc if isinstance(node.exc, ast.Call) and node.exc.args else None
     if isinstance(node, ast.Call):
-        return node if ast.unparse(node.func).endswith(WARNINGS) and node.args else None
+        called = ast.unparse(node.func)
+        return node if (called in WARNINGS or called.endswith(NOTES)) and node.args else None
     reasons = isinstance(function, ast.FunctionDef) and function.returns is not None
     if isinstance(node, ast.Return | ast.Yield) and reasons and ast.unparse(function.returns) in REASONS:
         written = isinstance(node.value, ast.JoinedStr | ast.BinOp | ast.IfExp | ast.Constant)

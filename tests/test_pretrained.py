@@ -1,7 +1,11 @@
 """Models in folders as model hubs lay them out, and what a model shows of itself."""
 
+import dataclasses
+import importlib
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -141,6 +145,100 @@ def test_damaged_and_foreign_folders_are_refused(damage, told, tmp_path, refused
         models.Model.from_pretrained(tmp_path)
     said.says("model.save_pretrained(path)")
     assert told in said.message
+
+
+# --- models of one's own -----------------------------------------------------------------------------
+
+OWN = """
+import dataclasses
+
+import torch
+
+import geoattn as ga
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class OwnConfig(ga.models.ModelConfig, kind="own_in_a_module"):
+    hood: ga.neighborhoods.Neighborhood
+    dim: int = 8
+
+    def build(self, device=None, dtype=None):
+        return Own(self).to(device, dtype)
+
+
+class Own(ga.models.Model):
+    def __init__(self, config):
+        super().__init__()
+        self.config, self.block = config, ga.nn.Block(config.dim, 2, config.hood)
+
+    def forward(self, x):
+        return self.block(x)
+"""
+
+
+def test_a_model_of_ones_own_is_read_where_its_module_is_imported(tmp_path, monkeypatch):
+    (tmp_path / "own_module.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = importlib.import_module("own_module")
+    config = own.OwnConfig(ga.nearest(MESH, k=5))
+    assert repr(config) == f"OwnConfig(hood={ga.nearest(MESH, k=5)!r}, dim=8)"
+    model, x = made(config), torch.randn(1, *MESH.shape, 8)
+    model.save_pretrained(tmp_path / "folder")
+    models.save(tmp_path / "file", model)
+    for again in (models.Model.from_pretrained(tmp_path / "folder"), models.load(tmp_path / "file")[0]):
+        assert torch.equal(again(x), model.eval()(x))
+    assert "OwnConfig(hood=" in repr(model)
+    for read in ("Model.from_pretrained('folder')", "load('file')"):
+        program = f"import geoattn as ga; ga.models.{read}"
+        alone = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert "kind 'own_in_a_module' is no model config" in alone.stderr
+        assert "is known once the module that defines it is imported" in alone.stderr
+        assert "damaged" not in alone.stderr
+        together = [sys.executable, "-c", f"import own_module; {program}"]
+        assert subprocess.run(together, cwd=tmp_path, check=False).returncode == 0
+
+
+class WithoutConfig(models.Model):
+    def __init__(self, config=None):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 2)
+        if config is not None:
+            self.config = config
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (WithoutConfig(), "WithoutConfig has no configuration"),
+        (WithoutConfig({"dim": 8}), "WithoutConfig has a dict for its configuration"),
+    ],
+)
+def test_a_model_without_a_configuration_is_told_how_to_have_one(model, told, tmp_path, refused_by):
+    assert "Linear" in repr(model)
+    for save in (lambda: model.save_pretrained(tmp_path / "a"), lambda: models.save(tmp_path / "a", model)):
+        with refused_by("models/config.py", "without which it could not be built again") as said:
+            save()
+        assert told in said.message
+        said.says(
+            "class WithoutConfigConfig(geoattn.models.ModelConfig, kind='…')",
+            "build(self, device=None, dtype=None)",
+        )
+    assert os.listdir(tmp_path) == []  # what is said is what the module above does
+
+
+def test_classes_that_could_not_be_read_again_are_refused_when_they_are_made(refused_by):
+    with refused_by("models/config.py", "must take a device and a dtype") as said:
+        type("Short", (models.ModelConfig,), {"build": lambda self: None}, kind="short")
+    said.says("def build(self, device=None, dtype=None)")
+    with refused_by("_value.py", "has no kind, under which files name it") as said:
+        dataclasses.dataclass(frozen=True, eq=False)(
+            type("Nameless", (models.ModelConfig,), {"build": models.TransformerConfig.build})
+        )()
+    said.says("class Nameless(…, kind='…')")
+    with pytest.raises(TypeError, match="a parameter 'digest', which is what every value calls the digest"):
+        type("Taken", (models.ModelConfig,), {"__annotations__": {"digest": str}}, kind="taken")
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -153,7 +153,7 @@ def test_the_parts_of_the_axes_make_up_the_number(relation):
     parts = relation.along
     axes = relation.hood.axes
     offsets = any(
-        kind.kind == "relation_offsets" for kind in relation.classes() if issubclass(kind, Relation)
+        kind.kind == "relation_offsets" for kind in relation.classes_within() if issubclass(kind, Relation)
     )
     assert (parts is None) == (axes is None or (len(axes) > 1 and not offsets))
     assert parts is None or np.prod([part.count for part in parts]) == relation.count

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import xarray
-from torch import nn
 
 import geoattn as ga
 from geoattn import backends, calls, models, programs
@@ -424,6 +423,76 @@ def test_positions(refused_by):
         assert ga.nn.Attention(8, 2, HOOD, position=name)(tokens()).shape == (1, 6, 12, 8)
 
 
+def test_positions_that_are_none(refused_by):
+    with refused_by("nn/position/base.py", "position is a class; make a value of it") as said:
+        ga.nn.Attention(8, 2, HOOD, position=ga.nn.Angles)
+    assert ga.nn.Block(8, 2, HOOD, position=said.run("Angles(", "bins=4", Angles=ga.nn.Angles))(
+        tokens()
+    ).any()
+    with refused_by("nn/position/base.py", "position is a relation, ") as said:
+        ga.nn.Attention(8, 2, HOOD, position=ga.relations.angles(HOOD, 8))
+    assert ga.nn.Block(8, 2, HOOD, position=said.run("ga.nn.Angles("))(tokens()).any()
+    with refused_by("nn/position/pairs.py", "has a number for each displacement along axes, and") as said:
+        ga.nn.Attention(8, 2, HOOD, position="offsets")
+    said.says("position='angles'")
+    assert ga.nn.Attention(8, 2, HOOD, position="angles")(tokens()).any()
+    windows = ga.window(PLANE, 3)
+    with refused_by("nn/position/pairs.py", "has a number for each angle on a sphere, and") as said:
+        ga.nn.Attention(8, 2, windows, position="angles")
+    said.says("position='offsets'")
+    assert ga.nn.Attention(8, 2, windows, position="offsets")(tokens(PLANE)).any()
+
+
+def test_operands_with_axes_the_other_way_round_or_without_one_for_heads(refused_by):
+    q = operands(dim=16)[0]
+    for wrong, start in ((q.transpose(1, 2), "q.transpose("), (q.flatten(-2), "q.unflatten(")):
+        with refused_by("operands.py", " must be [B, ") as said:
+            ga.attention(wrong, q, q, HOOD)
+        assert torch.equal(said.run(start, q=wrong), q)
+
+
+def test_tokens_of_another_grid_and_kind(refused_by):
+    embed = ga.nn.PatchEmbed(SPHERE, 2, 3, 8)
+    patches = embed(torch.randn(1, *SPHERE.shape, 3))
+    with refused_by("nn/checks.py", " must have shape [") as said:
+        ga.nn.Block(8, 2, HOOD)(patches)
+    said.says("embed.coarse_grid")
+    assert ga.nn.Block(8, 2, ga.geodesic(embed.coarse_grid, radius=60))(patches).shape == patches.shape
+    x = tokens()
+    with refused_by("nn/checks.py", " must be a tensor, got ") as said:
+        ga.nn.Block(8, 2, HOOD)(x.numpy())
+    said.says("ga.xarray.to_tensor(ds, schema)")
+    assert torch.equal(said.run("torch.as_tensor(", "x", x=x.numpy()), x)
+
+
+def test_sizes_that_were_meant(refused_by):
+    with refused_by("grids/healpix.py", "nested order needs nside to be a power of two, got ") as said:
+        ga.grids.healpix(768)
+    said.says("768 pixels are nside=8")
+    assert ga.grids.healpix(8).size == 768
+    with pytest.raises(ValueError, match=r"patches of 3 do not divide the 8 points .*; 1, 2, 4, 8 do"):
+        ga.nn.patches(ga.grids.healpix(8), 3)
+
+
+def test_names_that_were_misspelt():
+    from geoattn.training import FitConfig
+
+    with pytest.raises(ValueError, match="'torch:adamww' is unknown, did you mean 'adamw'"):
+        FitConfig(optimizer="torch:adamww")
+    with pytest.raises(ValueError, match="'torch:onecyle' is unknown, did you mean 'onecycle'"):
+        FitConfig(schedule="torch:onecyle")
+    with pytest.raises(TypeError, match="learning_rate must be a number, got '1e-3'"):
+        FitConfig(learning_rate="1e-3")
+
+
+def test_warnings_point_at_the_line_that_calls():
+    grid = ga.grids.gaussian(12, 24)
+    hood = ga.geodesic(grid, radius=0.2)
+    with pytest.warns(UserWarning, match="the radius is in degrees") as told:
+        ga.attention(*operands(grid), hood)
+    assert told[0].filename == __file__
+
+
 def test_positions_on_other_grids(refused_by):
     planes = ga.grids.product(PLANE, ga.grids.cartesian(2))
     others = [ga.everything(planes), ga.everything(PLANE, SPHERE), ga.everything(SPHERE, PLANE)]
@@ -498,12 +567,7 @@ def small(grid=SPHERE, **options):
 
 
 def test_models_are_saved_with_their_configuration(refused_by, tmp_path):
-    with refused_by("models/checkpoint.py", "has no configuration to save") as said:
-        models.save(tmp_path / "a.safetensors", nn.Linear(2, 2))
-    options = "grid=SPHERE, hoods=(HOOD,), in_channels=1, out_channels=1, dim=8, depth=1, num_heads=1"
-    model = said.run(
-        "TransformerConfig(", options, SPHERE=SPHERE, HOOD=HOOD, TransformerConfig=TransformerConfig
-    )
+    model = small().build()
     models.save(tmp_path / "a.safetensors", model)
     loaded, _ = models.load(tmp_path / "a.safetensors")
     old = tmp_path / "old.pt"

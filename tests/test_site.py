@@ -124,7 +124,7 @@ def test_every_kind_is_in_the_gallery(gallery):
     shown = set()
     for _, values in gallery.values():
         found = [v for v in values.values() if isinstance(v, Value)]
-        shown |= {c.kind for value in found for c in value.classes()}
+        shown |= {c.kind for value in found for c in value.classes_within()}
     bases = (ga.grids.Grid, ga.neighborhoods.Neighborhood, ga.relations.Relation)
     ours = [kind for kind in KINDS if KINDS.claim(kind).owner == "geoattn"]
     wanted = {kind for kind in ours if issubclass(KINDS[kind], bases)}

@@ -194,7 +194,10 @@ def _(grid: ProductGrid, sides: tuple[int, ...]) -> Grid:
 
 def _divide(grid: Grid, length: int, side: int) -> int:
     if length % side:
-        raise ValueError(f"patches of {side} do not divide the {length} points along a side of {grid!r}")
+        fit = ", ".join(str(n) for n in range(1, min(length, 64) + 1) if length % n == 0)
+        raise ValueError(
+            f"patches of {side} do not divide the {length} points along a side of {grid!r}; {fit} do"
+        )
     return length // side
 
 

@@ -7,6 +7,7 @@ equatorial, 8–11 south) and two coordinates on it, x to the north-east and y t
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import cached_property
 
 import numpy as np
@@ -39,8 +40,11 @@ class HEALPix(SphericalGrid, kind="healpix"):
         if self.order not in ("nested", "ring"):
             raise ValueError(f"order must be 'nested' or 'ring', got {self.order!r}")
         if self.order == "nested" and self.nside & (self.nside - 1):
+            nside = math.isqrt(self.nside // 12)
+            pixels = 12 * nside * nside == self.nside
             raise ValueError(
-                f"nested order needs nside to be a power of two, got {self.nside}; use order='ring'"
+                f"nested order needs nside to be a power of two, got {self.nside}; "
+                + (f"{self.nside} pixels are nside={nside}" if pixels else "use order='ring'")
             )
 
     def _shape(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from geoattn.grids.checks import integer, positive, real
 from geoattn.neighborhoods import Neighborhood
 from geoattn.nn.attention import Attention, AttentionOptions
+from geoattn.nn.checks import check_tokens
 from geoattn.nn.drop_path import DropPath
 
 
@@ -109,6 +110,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, key_mask: Tensor | None = None, key_bias: Tensor | None = None) -> Tensor:
         """``[B, *grid.shape, dim]`` to the same."""
+        check_tokens("x", x, self.attention.query_grid, self.attention.dim)
         if self.grad_checkpointing and torch.is_grad_enabled():
             again: Tensor = checkpoint(self._both, x, key_mask, key_bias, use_reentrant=False)
             return again

@@ -33,6 +33,8 @@ def _hint(name: str, x: Tensor, grid: Grid, dim: int) -> str:
         return f"; tokens lie on the axes of the grid: {name}.unflatten(1, {grid.shape})"
     if tuple(x.shape) == (*grid.shape, dim):
         return f"; a batch of one comes first: {name}.unsqueeze(0)"
+    if x.ndim > 2 and x.shape[-1] == dim and tuple(x.shape[1:-1]) != grid.shape:
+        return "; a module attends on the grid of its neighborhood, which for patches is embed.coarse_grid"
     return ""
 
 

@@ -32,7 +32,9 @@ def source_digest(of: Neighborhood | Relation) -> str | None:
     file that was edited since it was loaded.
     """
     own = _own_digest()
-    foreign = {c for kind in of.classes() for c in kind.__mro__ if issubclass(c, Value) and not _is_ours(c)}
+    foreign = {
+        c for kind in of.classes_within() for c in kind.__mro__ if issubclass(c, Value) and not _is_ours(c)
+    }
     parts = [own, *(_class_digest(c) for c in sorted(foreign, key=lambda c: (c.__module__, c.__qualname__)))]
     if any(part is None for part in parts):
         return None

@@ -11,6 +11,7 @@ from geoattn._fields import check_fields
 from geoattn._value import KINDS, Value
 from geoattn.grids import Grid
 from geoattn.neighborhoods import Neighborhood
+from geoattn.relations import Relation
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -61,6 +62,13 @@ def resolve(position: str | Position | None) -> Position | None:
     """The scheme that a user named, with its defaults."""
     if position is None or isinstance(position, Position):
         return position
+    if isinstance(position, type) and issubclass(position, Position):
+        raise TypeError(f"position is a class; make a value of it: {position.__name__}(…)")
+    if isinstance(position, Relation):
+        raise TypeError(
+            f"position is a relation, {position!r}, which numbers edges; a module makes its own, with a bias "
+            "to be learned: 'offsets', 'angles' or 'continuous', or a value such as ga.nn.Angles(bins=8)"
+        )
     if position not in schemes():
         raise ValueError(
             f"position {position!r} is unknown; use None, one of {schemes()}, "

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from geoattn import relations
-from geoattn.grids import Grid
+from geoattn.grids import Grid, SphericalGrid
 from geoattn.grids.sphere import Floats
 from geoattn.neighborhoods import Neighborhood
 from geoattn.neighborhoods.heads import Heads
@@ -112,6 +112,11 @@ class Offsets(PairPosition, kind="offsets"):
     by: tuple[int, ...] = ()
 
     def bias(self, hood: Neighborhood, num_heads: int) -> PairBias:
+        if hood.axes is None:
+            raise TypeError(
+                f"position 'offsets' has a number for each displacement along axes, and {hood!r} has none; "
+                "on a sphere position='angles' has one for each angle"
+            )
         return LearnedTable(relations.offsets(hood, self.by), num_heads)
 
 
@@ -137,6 +142,12 @@ class Angles(PairPosition, kind="angles"):
     sectors: int = 1
 
     def bias(self, hood: Neighborhood, num_heads: int) -> PairBias:
+        for grid in (hood.query_grid, hood.key_grid):
+            if not isinstance(grid, SphericalGrid):
+                raise TypeError(
+                    f"position 'angles' has a number for each angle on a sphere, and {grid!r} is none; "
+                    "in a window position='offsets' has one for each displacement"
+                )
         return LearnedTable(relations.angles(hood, self.bins, self.sectors), num_heads)
 
 
