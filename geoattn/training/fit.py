@@ -106,8 +106,7 @@ def fit(
     status = folder / "metrics.json"
     if status.exists() and (kept := json.loads(status.read_text())).get("weights"):
         _restore(module, folder / kept["weights"])
-        rounds: list[dict[str, float]] = kept["rounds"]
-        return rounds
+        return [{name: float(value) for name, value in row.items()} for row in kept["rounds"]]
 
     if config.grad_checkpointing:
         set_grad_checkpointing(module)
