@@ -56,7 +56,8 @@ def run(options: argparse.Namespace) -> int:
         result = _series(array, found, time, title, options)
     else:
         result = _spectrum(array, found, title, options)
-    print(f"The {options.kind} of {title} is {options.output}")
+    of = f", {result['of']}," if "of" in result else ""
+    print(f"The {options.kind} of {title}{of} is {options.output}")
     stores.save_json(options, result)
     return 0
 
@@ -158,8 +159,15 @@ def _series(array: Any, found: Any, time: str | None, title: str, options: argpa
         label += f", none at {gaps} of {len(line)} times"
     times = array[time].values
     shown = times if times.dtype.kind in "Miuf" else np.arange(len(times))
-    curves(options.output, time, {_quantity(array): {f"{title} {label}": (shown, line)}})
+    curves(options.output, time, {_quantity(array): {_in_legend(f"{title} {label}"): (shown, line)}})
     return {"title": title, "of": label, "times": times.astype(str).tolist(), "values": line.tolist()}
+
+
+def _in_legend(words: str) -> str:
+    """In lines that are no wider than the panel."""
+    from textwrap import fill
+
+    return fill(words, 36)
 
 
 def _at_point(array: Any, found: Any, time: str, title: str, options: argparse.Namespace) -> tuple[Any, str]:
@@ -178,9 +186,7 @@ def _at_point(array: Any, found: Any, time: str, title: str, options: argparse.N
     nearest = int(near.argmax())
     line = _at(array, found, nearest)
     if not np.isfinite(line).any():
-        known, _ = _counts(array, found, time)
-        if not known.any():
-            raise ValueError(_nothing(title))
+        known, _ = _counts(array, found, time, title)
         other = int(np.where(known == known.max(), near, -np.inf).argmax())
         raise ValueError(
             f"{title} has no value at {_named(found, nearest)}, the point nearest to {options.point}: the "
@@ -213,9 +219,7 @@ def _over_grid(array: Any, found: Any, time: str, title: str, options: argparse.
     from geoattn.xarray import weights
 
     area = weights(array.to_dataset(name="values"), **stores.recognition(options)).values.reshape(-1)
-    known, dates = _counts(array, found, time)
-    if not known.any():
-        raise ValueError(_nothing(title))
+    known, dates = _counts(array, found, time, title)
     if known.max() < dates:
         some = ",".join(f"{value:g}" for value in _lat_lon(found, int(known.argmax())))
         raise ValueError(
@@ -239,7 +243,7 @@ def _steps(array: Any, found: Any, time: str) -> Any:
         yield array.isel({time: place}).transpose(*found.dims).values.reshape(-1).astype(float)
 
 
-def _counts(array: Any, found: Any, time: str) -> tuple[Any, int]:
+def _counts(array: Any, found: Any, time: str, title: str) -> tuple[Any, int]:
     """At how many times each point of the grid has a value, and at how many any has one."""
     import numpy as np
 
@@ -248,14 +252,12 @@ def _counts(array: Any, found: Any, time: str) -> tuple[Any, int]:
         there = np.isfinite(values)
         known += there
         dates += int(there.any())
+    if not dates:
+        raise ValueError(
+            f"{title}: every value is missing or infinite at all times. Draw another level, --level LEVEL, or "
+            "place along another dimension, --select DIM=NUMBER"
+        )
     return known, dates
-
-
-def _nothing(title: str) -> str:
-    return (
-        f"{title}: every value is missing or infinite at all times. Draw another level, --level LEVEL, or "
-        "place along another dimension, --select DIM=NUMBER"
-    )
 
 
 def _spectrum(array: Any, found: Any, title: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -281,6 +283,6 @@ def _spectrum(array: Any, found: Any, title: str, options: argparse.Namespace) -
             "another time, --time TIME"
         )
     units = f", ({array.attrs['units']})²" if array.attrs.get("units") else ""
-    panels = {f"mean square{units}": {title: (waves, power)}}
+    panels = {f"mean square{units}": {_in_legend(title): (waves, power)}}
     curves(options.output, "zonal wavenumber", panels, logarithmic="xy")
     return {"title": title, "wavenumber": waves.tolist(), "mean_square": power.tolist()}

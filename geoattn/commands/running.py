@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from geoattn._extras import EXTRAS, install
+from geoattn._warning import warn
 from geoattn.commands.table import COMMANDS
 
 #: what commands refuse by
@@ -63,9 +64,9 @@ def _warnings_as(told: Callable[[str], str]) -> Iterator[None]:
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
         frame = sys._getframe(1)
-        while frame.f_back is not None and frame.f_globals.get("__name__") == "warnings":
+        while frame.f_back is not None and frame.f_globals.get("__name__") in ("warnings", "_py_warnings"):
             frame = frame.f_back  # to whoever warned
-        if str(frame.f_globals.get("__name__")).partition(".")[0] != "geoattn":
+        if frame.f_globals.get("__name__") != warn.__module__:
             return before(message, category, filename, lineno, line)
         return told(" ".join(str(message).split()))
 
