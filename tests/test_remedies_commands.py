@@ -92,7 +92,8 @@ def test_plots_of_missing_values(refused_by, folder, tmp_path):
     ds.t[0, 0] = np.nan
     ds["ice"] = ds.sst.expand_dims(realization=2).copy()
     ds.ice[0] = np.nan
-    ds["cloud"] = ds.t[:, 1].where(np.arange(16) != ds.time.dt.dayofyear % 16)
+    columns = xr.DataArray(np.arange(16), dims="longitude")
+    ds["cloud"] = ds.t[:, 1].where(columns // 3 != ds.time.dt.dayofyear - 1)
     ds["flat"] = ds.t[:, 1] * 0 + ds.t[:, 1, :, 0]
     ds["some"] = ds.t.copy()
     ds.some[:, 0] = np.nan
@@ -115,7 +116,7 @@ def test_plots_of_missing_values(refused_by, folder, tmp_path):
     assert draw("series", "some", "--level", "850") == 0
     land = ds.sst[1].isnull().stack(point=["latitude", "longitude"])
     point = ",".join(str(float(value)) for value in land.point.values[land.values][-1])
-    with refused_by("commands/plot.py", "has no value at {}, the point nearest to") as said:
+    with refused_by("commands/plot.py", "has no value at {lat}°N {lon}°E, the point nearest to") as said:
         draw("series", "sst", f"--point={point}")
     (other,) = re.findall(r"--point=[\d.,-]+\d", said.message)
     said.says(other)

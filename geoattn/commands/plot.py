@@ -254,8 +254,8 @@ def _counts(array: Any, found: Any, time: str, title: str) -> tuple[Any, int]:
         dates += int(there.any())
     if not dates:
         raise ValueError(
-            f"{title}: every value is missing or infinite at all times. Draw another level, --level LEVEL, or "
-            "place along another dimension, --select DIM=NUMBER"
+            f"{title}: every value is missing or infinite at all times. Draw another level, --level LEVEL, "
+            "or place along another dimension, --select DIM=NUMBER"
         )
     return known, dates
 
