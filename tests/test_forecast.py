@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -63,6 +64,15 @@ def test_a_forecast_has_the_inputs_coordinates_and_weatherbench2s_dimensions(run
         xr.testing.assert_identical(out[name], ds[name])
     xr.testing.assert_identical(out.level, ds.level.sel(level=[850, 500]))
     assert all(variable.dtype == np.float32 for variable in out.data_vars.values())
+
+
+def test_a_forecast_opens_without_a_warning(run, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run()
+        ds = xr.open_zarr(tmp_path / "out.zarr", chunks=None, decode_timedelta=True)
+        plain = xr.open_zarr(tmp_path / "out.zarr", chunks=None, decode_timedelta=True, consolidated=False)
+    xr.testing.assert_identical(ds, plain)
 
 
 def test_levels_and_rows_are_called_as_weatherbench2_calls_them_unless_told_otherwise(tmp_path):
