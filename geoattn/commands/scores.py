@@ -143,7 +143,8 @@ def _draw(path: Any, whole: Any, spectra: dict[str, Any]) -> None:
             )
         hours = [_hours(length) for length in array[lead].values]
         units = f" ({array.attrs['units']})" if array.attrs.get("units") else ""
-        lines = panels[f"{metric} of {label}{units}"] = {}
+        lines: dict[str, Any] = {}
+        panels[f"{metric} of {label}{units}"] = lines
         for region in whole.region.values:
             of_model, *of_persistence = array.sel(region=region).transpose("metric", lead).values
             lines[str(region)] = (hours, of_model)
