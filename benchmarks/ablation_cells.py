@@ -201,7 +201,7 @@ def run(cell: Cell, work: Path, results: Path) -> dict[str, Any]:
     found = {
         "cell": dataclasses.asdict(cell),
         "parameters": parameters,
-        "validation": {name: [[row["step"], row[name]] for row in rounds]},
+        "validation": {name: [[row["step"], float(row[name])] for row in rounds]},
         "seconds_per_step": float(np.median([row["seconds_per_step"] for row in rounds])),
         "scores": scores,
         "date": datetime.date.today().isoformat(),

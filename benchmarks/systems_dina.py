@@ -95,7 +95,7 @@ def trained(name: str, rooms: Rooms, fit: FitConfig, seed: int, folder: Path) ->
         "steps": fit.steps,
         "parameters": sum(p.numel() for p in network.parameters()),
         "scores": found["model"],
-        "validation": [[row["step"], row["val_loss"]] for row in rounds],
+        "validation": [[row["step"], float(row["val_loss"])] for row in rounds],
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import socket
@@ -94,9 +95,26 @@ def write_text(content: str, path: str | os.PathLike[str], *, durable: bool = Fa
     write_bytes(content.encode(), path, durable=durable)
 
 
-def write_json(content: Any, path: str | os.PathLike[str], *, durable: bool = False) -> None:
-    """Write JSON whole or not at all."""
-    write_text(json.dumps(content, indent=2) + "\n", path, durable=durable)
+def write_json(
+    content: Any, path: str | os.PathLike[str], *, durable: bool = False, exact: bool = False
+) -> None:
+    """Write JSON whole or not at all.
+
+    JSON has no infinities and no NaN: they become null, or with ``exact`` the words that ``float`` reads.
+    """
+    text = json.dumps(_finite(content, exact), indent=2, allow_nan=False)
+    write_text(text + "\n", path, durable=durable)
+
+
+def _finite(value: Any, exact: bool) -> Any:
+    """The same content, with null or words for the numbers that JSON lacks."""
+    if isinstance(value, dict):
+        return {name: _finite(part, exact) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part, exact) for part in value]
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return repr(float(value)) if exact else None
 
 
 def sync(path: Path, *, up_to: Path | None = None) -> None:
@@ -288,10 +306,10 @@ def claim(
         If ``config.json`` in the folder has other settings, which are named, or cannot be read.
     """
     path = folder / "config.json"
-    wanted = json.loads(json.dumps(settings))
+    wanted = json.loads(json.dumps(_finite(settings, exact=True)))
     if path.exists():
         try:
-            found = json.loads(path.read_text())
+            found = _finite(json.loads(path.read_text()), exact=True)
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}). {remedy}") from error
         if found != wanted:
@@ -299,7 +317,7 @@ def claim(
             other = differences(found, wanted) if known else f"{found!r} is no configuration"
             raise ValueError(f"{folder} holds {what} with other settings: {other}. {remedy}")
         return
-    write_json(wanted, path)
+    write_json(wanted, path, exact=True)
 
 
 _locked: set[int] = set()

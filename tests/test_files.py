@@ -1,5 +1,6 @@
 """Files: whole or nothing, leftovers, settings that differ, claims, locks, checked files of a cache."""
 
+import json
 import os
 import signal
 import subprocess
@@ -100,6 +101,32 @@ def test_every_difference_is_named():
         "empty is {} there, missing here; fit.new is missing there, None here"
     )
     assert _files.differences(here, here) == ""
+
+
+NOT_NUMBERS = {"a": [1.5, float("nan"), {"b": (float("inf"), -float("inf"), None, "nan", True, 2)}]}
+
+
+def test_json_has_null_or_words_for_what_is_no_number(tmp_path):
+    path = tmp_path / "f.json"
+
+    def read():
+        return json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+    _files.write_json(NOT_NUMBERS, path)
+    assert read() == {"a": [1.5, None, {"b": [None, None, None, "nan", True, 2]}]}
+    _files.write_json(NOT_NUMBERS, path, exact=True)
+    assert read() == {"a": [1.5, "nan", {"b": ["inf", "-inf", None, "nan", True, 2]}]}
+    assert float(read()["a"][2]["b"][0]) == float("inf")
+
+
+def test_a_folder_is_claimed_by_settings_that_are_no_numbers(tmp_path):
+    path = tmp_path / "run" / "config.json"
+    _files.claim(tmp_path / "run", {"most": float("inf"), "least": float("nan")})
+    _files.claim(tmp_path / "run", {"most": float("inf"), "least": float("nan")})
+    with pytest.raises(ValueError, match=r"most is 'inf' there, 1\.0 here"):
+        _files.claim(tmp_path / "run", {"most": 1.0, "least": float("nan")})
+    path.write_text('{"most": Infinity}')  # as earlier versions wrote it
+    _files.claim(tmp_path / "run", {"most": float("inf")})
 
 
 def test_a_folder_is_claimed_by_its_settings(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -63,6 +64,15 @@ def test_a_forecast_has_the_inputs_coordinates_and_weatherbench2s_dimensions(run
         xr.testing.assert_identical(out[name], ds[name])
     xr.testing.assert_identical(out.level, ds.level.sel(level=[850, 500]))
     assert all(variable.dtype == np.float32 for variable in out.data_vars.values())
+
+
+def test_a_forecast_opens_without_a_warning(run, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run()
+        ds = xr.open_zarr(tmp_path / "out.zarr", chunks=None, decode_timedelta=True)
+        plain = xr.open_zarr(tmp_path / "out.zarr", chunks=None, decode_timedelta=True, consolidated=False)
+    xr.testing.assert_identical(ds, plain)
 
 
 def test_levels_and_rows_are_called_as_weatherbench2_calls_them_unless_told_otherwise(tmp_path):
@@ -226,7 +236,8 @@ def test_an_input_that_does_not_fit_the_checkpoint_is_refused(folder, tmp_path, 
         ({"names": "cf"}, "names must be 'weatherbench2' or 'input', got 'cf'"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"members": 0}, "members must be at least 1"),
-        ({"perturbation": -1.0}, "perturbation must not be negative"),
+        ({"perturbation": -1.0}, "perturbation must be finite and not negative, got -1.0"),
+        ({"perturbation": float("inf")}, "perturbation must be finite and not negative, got inf"),
         ({"times": ["2001-01-01T03"]}, "the input has no time 2001-01-01T03: it has 12, 2001-01-01T00"),
         ({"times": []}, "times is empty"),
         ({"times": ["soon"]}, "'soon' is no time; write it as"),

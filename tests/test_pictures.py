@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import geoattn as ga
+from geoattn.plot.curves import COLOURS
 from geoattn.plot.neighborhoods import QUERY, SEEN
 
 matplotlib = pytest.importorskip("matplotlib", reason="pictures need matplotlib")
@@ -204,3 +205,42 @@ def test_dates_along_an_axis_do_not_run_into_each_other():
     assert len(boxes) > 2
     for left, right in itertools.pairwise(boxes):
         assert left.x1 < right.x0, [label.get_text() for label in labels]
+
+
+def test_a_dashed_line_has_the_colour_of_another():
+    x = [1, 2, 3]
+    lines = {"model": (x, x), "persistence": (x, x), "other": (x, x)}
+    figure = ga.plot.curves(None, "x", {"y": lines}, dashed={"persistence": "model"})
+    model, persistence, other = figure.axes[0].lines
+    assert [line.get_linestyle() for line in (model, persistence, other)] == ["-", "--", "-"]
+    assert persistence.get_color() == model.get_color() == COLOURS[0]
+    assert other.get_color() == COLOURS[1]
+
+
+def test_logarithmic_axes_need_something_above_zero(refused_by):
+    for values in ([0.0, -1.0], [np.nan, np.inf]):
+        with refused_by("plot/curves.py", "only those are on a logarithmic axis") as said:
+            ga.plot.curves(None, "x", {"power": {"line": ([1, 2], values)}}, logarithmic="xy")
+        assert "no point of 'power' is a number above zero" in said.message
+        logarithmic = said.run("logarithmic=")
+        assert ga.plot.curves(None, "x", {"power": {"line": ([1, 2], values)}}, logarithmic=logarithmic)
+    assert ga.plot.curves(None, "x", {"power": {"line": ([1, 2], [0.0, 1.0])}}, logarithmic="y")
+
+
+def test_pictures_of_forecasts_show_what_is_there():
+    grid = ga.grids.gaussian(8, 16)
+    truth = grid.lat.copy()
+    truth[0] = np.nan
+    figure = ga.plot.forecast_picture(
+        None, grid, [0, 6], 1, truth, {"model": truth + 1}, {"model": [0, 1]}, "temperature (K)"
+    )
+    limits = [
+        image.get_clim()
+        for axes in figure.axes
+        for image in axes.collections
+        if image.get_array() is not None
+    ]
+    assert np.isfinite(limits).all()
+    assert limits[0] == tuple(np.nanpercentile(truth, [0.5, 99.5]))
+    nothing = np.full(grid.shape, np.nan)
+    ga.plot.forecast_picture(None, grid, [0, 6], 1, nothing, {"m": nothing}, {"m": [0, np.nan]}, "t")

@@ -1,11 +1,13 @@
 """What commands on stores refuse: each remedy that a message names is carried out."""
 
 import argparse
+import re
 import shlex
 import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from geoattn.commands import experiments
@@ -82,6 +84,57 @@ def test_plots(refused_by, folder, tmp_path):
         command("plot", *words, "time")
     said.says("DIM=NUMBER")
     assert command("plot", *words, "time=3") == 0
+
+
+def test_plots_of_missing_values(refused_by, folder, tmp_path):
+    ds = source()
+    ds.sst[0] = np.nan
+    ds.t[0, 0] = np.nan
+    ds["ice"] = ds.sst.expand_dims(realization=2).copy()
+    ds.ice[0] = np.nan
+    columns = xr.DataArray(np.arange(16), dims="longitude")
+    ds["cloud"] = ds.t[:, 1].where(columns // 3 != ds.time.dt.dayofyear - 1)
+    ds["flat"] = ds.t[:, 1] * 0 + ds.t[:, 1, :, 0]
+    ds["some"] = ds.t.copy()
+    ds.some[:, 0] = np.nan
+    ds.flat[1] = ds.t[1, 1]
+    ds.to_netcdf(store := tmp_path / "gaps.nc")
+
+    def draw(kind, name, *words, store=store):
+        return command("plot", kind, store, "--variable", name, "--output", tmp_path / "p.png", *words)
+
+    with refused_by("commands/plot.py", "and a map would be empty") as said:
+        draw("map", "sst")
+    said.says("--time TIME", "--level LEVEL", "--select DIM=NUMBER")
+    assert draw("map", "sst", "--time", "2001-01-02") == 0
+    assert draw("map", "t", "--level", "850") == 0
+    assert draw("map", "ice", "--select", "time=1", "realization=1") == 0
+    with refused_by("commands/plot.py", "every value is missing or infinite at all times") as said:
+        draw("series", "ice")
+    said.says("--level LEVEL", "--select DIM=NUMBER")
+    assert draw("series", "ice", "--select", "realization=1") == 0
+    assert draw("series", "some", "--level", "850") == 0
+    land = ds.sst[1].isnull().stack(point=["latitude", "longitude"])
+    point = ",".join(str(float(value)) for value in land.point.values[land.values][-1])
+    with refused_by("commands/plot.py", "has no value at {lat}°N {lon}°E, the point nearest to") as said:
+        draw("series", "sst", f"--point={point}")
+    (other,) = re.findall(r"--point=[\d.,-]+\d", said.message)
+    said.says(other)
+    assert draw("series", "sst", other) == 0
+    with refused_by("commands/plot.py", "no point has a value at all times") as said:
+        draw("series", "cloud")
+    (other,) = re.findall(r"--point=[\d.,-]+\d", said.message)
+    said.says(other)
+    assert draw("series", "cloud", other) == 0
+    with refused_by("commands/plot.py", "values are missing or infinite, and waves along") as said:
+        draw("spectrum", "sst", "--time", "2001-01-02")
+    said.says("ds.fillna({'sst': 0}).to_zarr('filled.zarr')")
+    ds[["sst"]].fillna({"sst": 290}).to_zarr(filled := tmp_path / "filled.zarr", zarr_format=2)
+    assert draw("spectrum", "sst", "--time", "2001-01-02", store=filled) == 0
+    with refused_by("commands/plot.py", "there are no waves") as said:
+        draw("spectrum", "flat")
+    said.says("--time TIME")
+    assert draw("spectrum", "flat", "--time", "2001-01-01T06") == 0
 
 
 def test_training(refused_by, folder, tmp_path):

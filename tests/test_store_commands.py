@@ -1,6 +1,10 @@
 """Commands on a user's own stores, in every form that stores come in, against the library and numpy."""
 
 import json
+import subprocess
+import sys
+import textwrap
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -50,6 +54,19 @@ def source(steps=24):
 
 def run(*words):
     return main([str(word) for word in words])
+
+
+def read_json(path):
+    """The content of a file that every reader of JSON takes: no NaN, no Infinity."""
+    return json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
+def opens_quietly(path):
+    """Whether a store opens as users write it, without a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with xr.open_zarr(path, chunks=None, decode_timedelta=True) as ds:
+            return bool(ds.sizes)
 
 
 def refused(capsys, *words):
@@ -534,6 +551,166 @@ def test_plot_draws_maps_series_and_spectra(pair, tmp_path, capsys):
     assert "a series is along time" in refused(
         capsys, "plot", "series", store, "--variable", "z", "--output", tmp_path / "q.png"
     )
+
+
+def test_a_series_with_missing_values_is_of_the_points_that_are_there(pair, tmp_path, capsys):
+    file, words = tmp_path / "p.json", ["--output", tmp_path / "p.png", "--json", tmp_path / "p.json"]
+    ds = source()
+    sea, area = ds.sst.notnull().all("time"), ga.xarray.weights(ds)
+    share = 100 * float((area * sea).sum() / area.sum())
+    assert run("plot", "series", pair / "truth.zarr", "--variable", "sst", *words) == 0
+    said = f"mean over the points that are there at all times ({share:.3g} % of the area)"
+    assert said in capsys.readouterr().out
+    found = read_json(file)
+    assert found["of"] == said
+    np.testing.assert_allclose(found["values"], ga.xarray.mean(ds.sst, mask=sea), rtol=1e-6)
+    # a time without any value is a gap, and takes no point away
+    ds.sst[3] = np.nan
+    ds.to_netcdf(tmp_path / "gap.nc")
+    assert run("plot", "series", tmp_path / "gap.nc", "--variable", "sst", *words) == 0
+    gap = read_json(file)
+    assert gap["of"] == f"{said}, none at 1 of 24 times"
+    assert gap["values"] == [None if place == 3 else value for place, value in enumerate(found["values"])]
+
+
+def test_plots_of_nothing_are_refused(tmp_path, capsys):
+    ds = source()
+    ds.sst[0] = np.nan
+    ds["flat"] = ds.t[:, 0, :, 0] + 0 * ds.t[:, 0]
+    for place, some in enumerate(np.array_split(np.arange(16), 4)):
+        ds.t[place::4, 0, :, some] = np.nan
+    ds.t[:, 1] = np.nan
+    ds.to_netcdf(path := tmp_path / "s.nc")
+    picture = tmp_path / "p.png"
+
+    def said(kind, name, *words):
+        return refused(capsys, "plot", kind, path, "--variable", name, "--output", picture, *words)
+
+    assert "every value is missing or infinite, and a map would be empty" in said("map", "sst")
+    assert "no point has a value at all times" in said("series", "t")
+    assert "every value is missing or infinite at all times" in said("series", "t", "--level", "850")
+    assert "every value is missing or infinite at all times" in said(
+        "series", "t", "--level", "850", "--point", "0,0"
+    )
+    at = ds.sst[1].isnull().stack(point=["latitude", "longitude"])
+    land = ",".join(f"{float(value):g}" for value in at.point.values[at.values][0])
+    assert "has no value at" in said("series", "sst", f"--point={land}")
+    assert "144 of 144 values are missing or infinite" in said("spectrum", "sst")
+    land_points = int(at.sum())
+    assert f"{land_points} of 144 values" in said("spectrum", "sst", "--time", "2001-01-02")
+    assert "there are no waves" in said("spectrum", "flat")
+    assert not picture.exists()
+
+
+def test_score_says_which_spectra_are_left_out_and_its_json_is_json(pair, tmp_path, capsys):
+    words = ["score", pair / "forecast.zarr", "--truth", pair / "truth.zarr", "--mask", "truth", "--spectra"]
+    assert run(*words, "--json", tmp_path / "s.json", "--picture", tmp_path / "s.png") == 0
+    said = capsys.readouterr().out
+    for of in ("forecast", "truth"):
+        assert f"The spectrum of the {of} leaves out sst, which has missing values" in said
+    spectra = read_json(tmp_path / "s.json")["spectra"]
+    assert {name: list(found["variables"]) for name, found in spectra.items()} == {
+        "spectrum of the forecast": ["t"],
+        "spectrum of the truth": ["t"],
+    }
+    assert run(*words, "--variables", "sst", "--picture", tmp_path / "sea.png") == 0
+    assert "leaves out sst" in capsys.readouterr().out
+    assert not (tmp_path / "sea-spectrum.png").exists()
+    # gaps at some lead times are null
+    gap = xr.open_zarr(pair / "forecast.zarr", consolidated=False, chunks=None, decode_timedelta=True)
+    gap = gap[["t"]].load().drop_encoding()
+    gap.t[:, 1] = np.nan
+    gap.to_netcdf(tmp_path / "gap.nc")
+    words[1], words[5] = tmp_path / "gap.nc", "both"
+    words += ["--variables", "t", "--mask", "both"]
+    said = refused(capsys, *words)  # no point is left at that lead time
+    assert "leaves no point" in said
+    gap.t[:, 1] = 0.0
+    gap.t[:, 1, :, 4, 4] = np.nan
+    gap.to_netcdf(tmp_path / "gap2.nc")
+    words[1] = tmp_path / "gap2.nc"
+    assert run(*words, "--json", tmp_path / "s.json") == 0
+    assert "The spectrum of the forecast has gaps: t has missing values" in capsys.readouterr().out
+    power = read_json(tmp_path / "s.json")["spectra"]["spectrum of the forecast"]["variables"]["t"]["values"]
+    assert power[1][0][0] is None
+    assert power[0][0][0] > 0
+
+
+def test_the_picture_of_scores_has_persistence_dashed(pair, tmp_path, monkeypatch):
+    drawn = []
+
+    def curves(path, xlabel, panels, *arguments, **options):
+        drawn.append((panels, options))
+        return of_library(path, xlabel, panels, *arguments, **options)
+
+    of_library = ga.plot.curves
+    monkeypatch.setattr("geoattn.plot.curves", curves)
+    words = ["score", pair / "forecast.zarr", "--truth", pair / "truth.zarr", "--variables", "t"]
+    words += ["--regions", "global", "tropics", "--persistence", "--output", tmp_path / "s.nc"]
+    assert run(*words, "--picture", tmp_path / "s.png") == 0
+    ((panels, options),) = drawn
+    lines = panels["rmse of t 850 (K)"]
+    assert list(lines) == ["global", "global, persistence", "tropics", "tropics, persistence"]
+    assert options["dashed"] == {"global, persistence": "global", "tropics, persistence": "tropics"}
+    with xr.open_dataset(tmp_path / "s.nc", decode_timedelta=True) as found:
+        for name, metric in (("tropics", "rmse"), ("tropics, persistence", "rmse of persistence")):
+            expected = found.t.sel(metric=metric, region="tropics", level=850)
+            np.testing.assert_array_equal(lines[name][1], expected)
+    assert run(*words[:-3], "--picture", tmp_path / "s.png") == 0
+    assert drawn[1][1]["dashed"] == {}
+
+
+def test_stores_that_commands_write_open_without_a_warning(pair, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (
+            run(
+                "regrid",
+                pair / "truth.zarr",
+                "--variables",
+                "t",
+                "--grid",
+                "healpix(4)",
+                "--output",
+                tmp_path / "r",
+            )
+            == 0
+        )
+        assert run("statistics", pair / "truth.zarr", "--variables", "t", "--output", tmp_path / "s") == 0
+    for name in "rs":
+        assert opens_quietly(tmp_path / name)
+        whole = xr.open_zarr(tmp_path / name, chunks=None)
+        xr.testing.assert_identical(whole, xr.open_zarr(tmp_path / name, chunks=None, consolidated=False))
+
+
+WARNED = """
+    import sys, warnings
+    from geoattn import _warning
+    from geoattn.__main__ import main
+    from geoattn.commands import grids
+
+    def run(options):
+        _warning.warn("this grid\\n is odd")
+        warnings.warn("others say so", stacklevel=1)
+        return 0
+
+    grids.run, before = run, warnings.formatwarning
+    assert main(["grids"]) == 0
+    assert warnings.formatwarning is before
+    sys.exit(main(["statistics", sys.argv[1], "--variables", "t", "--gaps", "split"]))
+"""
+
+
+def test_warnings_of_the_library_are_one_line_on_the_command_line(tmp_path):
+    fields(8).isel(time=[0, 1, 2, 5, 6, 7]).to_netcdf(path := tmp_path / "s.nc")
+    (program := tmp_path / "program.py").write_text(textwrap.dedent(WARNED))
+    words = [sys.executable, str(program), str(path)]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stderr.splitlines()
+    assert said[0] == "geoattn grids: this grid is odd"
+    assert said[1].startswith(f"{program}:9: UserWarning: others say so")  # those of others keep their place
+    (line,) = [line for line in said if "leaves out" in line]
+    assert line.startswith("geoattn statistics: ")
+    assert len([line for line in said if "Warning" in line]) == 1
 
 
 def test_every_command_refuses_a_store_that_is_not_there(tmp_path, capsys):

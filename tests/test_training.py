@@ -4,12 +4,14 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +21,7 @@ pytest.importorskip("matplotlib", reason="runs draw their learning curves")
 import geoattn as ga  # noqa: E402
 from geoattn import models  # noqa: E402
 from geoattn.training import Data, FitConfig, Rounds, fit, optimizers  # noqa: E402
+from geoattn.training.callbacks import Record  # noqa: E402
 
 GRID = ga.grids.gaussian(4, 8)
 CONFIG = FitConfig(steps=12, validate_every=4, batch_size=3, learning_rate=1e-2, seed=5, accelerator="cpu")
@@ -115,6 +118,19 @@ def test_a_run_leaves_configuration_metrics_checkpoint_and_picture(uninterrupted
     assert "60°" in settings["models"][0]["summary"]
     assert (folder / "learning.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(os.listdir(folder / "checkpoints")) == ["last.ckpt"]
+
+
+def test_losses_that_are_no_numbers_outlive_the_file(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted[0], tmp_path / "run")
+    path = tmp_path / "run" / "metrics.json"
+    record = Record(path.parent)
+    record.rows = [{"step": 4.0, "val_loss": float("inf")}, {"step": 8.0, "val_loss": float("nan")}]
+    record.write(weights=json.loads(path.read_text())["weights"])
+    json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    _, rows = run(path.parent, settings={"task": "shift"})
+    assert [row["step"] for row in rows] == [4.0, 8.0]
+    assert rows[0]["val_loss"] == float("inf")
+    assert np.isnan(rows[1]["val_loss"])
 
 
 def test_a_run_killed_in_the_middle_of_a_round_ends_with_the_same_bits(uninterrupted, tmp_path):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
 from geoattn._extras import EXTRAS, install
+from geoattn._warning import warn
 from geoattn.commands.table import COMMANDS
 
 #: what commands refuse by
@@ -35,17 +38,43 @@ def main(arguments: list[str] | None = None) -> int:
             own, module = added, import_module(f"geoattn.commands.{command.module}")
             module.arguments(added)
     chosen = parser.parse_args(given)
+
+    def told(words: str) -> str:
+        actions = module.actions(chosen) if COMMANDS[chosen.command].takes_rest else own._actions
+        flags = {flag: _blank(action) for action in actions for flag in action.option_strings}
+        return f"geoattn {chosen.command}: {words}{in_flags(words, flags)}\n"
+
     try:
-        return int(module.run(chosen))
+        with _warnings_as(told):
+            return int(module.run(chosen))
     except BrokenPipeError:  # whoever read the output has enough of it
         sys.stdout = None  # type: ignore[assignment]
         return 0
     except REFUSALS as reason:
-        words = said(reason)
-        actions = module.actions(chosen) if COMMANDS[chosen.command].takes_rest else own._actions
-        flags = {flag: _blank(action) for action in actions for flag in action.option_strings}
-        print(f"geoattn {chosen.command}: {words}{in_flags(words, flags)}", file=sys.stderr)
+        sys.stderr.write(told(said(reason)))
         return 2
+
+
+@contextlib.contextmanager
+def _warnings_as(told: Callable[[str], str]) -> Iterator[None]:
+    """Show the library's own warnings in one line, without the place; those of others as they are."""
+    before = warnings.formatwarning
+
+    def line(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        frame = sys._getframe(1)
+        while frame.f_back is not None and frame.f_globals.get("__name__") in ("warnings", "_py_warnings"):
+            frame = frame.f_back  # to whoever warned
+        if frame.f_globals.get("__name__") != warn.__module__:
+            return before(message, category, filename, lineno, line)
+        return told(" ".join(str(message).split()))
+
+    warnings.formatwarning = line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def said(reason: BaseException) -> str:

@@ -48,7 +48,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out points where the truth has no value, or where either has none (refuse them)",
     )
     add("--ensemble-dim", default="realization", help="the dimension of members (%(default)s)")
-    add("--persistence", action="store_true", help="score the forecast that nothing changes beside it")
+    add(
+        "--persistence",
+        action="store_true",
+        help="score the forecast that nothing changes beside it; dashed in the picture",
+    )
     add("--spectra", action="store_true", help="take the spectra along parallels of forecast and truth too")
     add("--output", metavar="FILE", help="netCDF file of the scores, by metric, region, lead time and level")
     add("--picture", metavar="FILE", help="picture of the first score, and of spectra beside it")
@@ -80,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
     for of_persistence in still:
         found |= {f"{name} of persistence": score for name, score in of_persistence.items()}
     spectra = {name: found.pop(name) for name in list(found) if name.startswith("spectrum")}
+    spectra = scores.with_waves(spectra, jobs[0].levels)
     whole = scores.together(found)
     rows, header = scores.rows_of(whole)
     print(f"{forecast.geoattn.grid!r}; weights: {options.weights}")

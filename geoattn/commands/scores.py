@@ -64,6 +64,31 @@ def _hours(length: Any) -> float:
     return float(np.timedelta64(length) / np.timedelta64(1, "h"))
 
 
+def with_waves(spectra: dict[str, Any], levels: dict[str, tuple[Any, list[Any]]]) -> dict[str, Any]:
+    """Spectra without the variables that have none, which are told with the reason.
+
+    ``levels`` has the dimension of levels, and those of a variable, where others have more.
+    """
+    kept = {}
+    for of, ds in spectra.items():
+        gone = []
+        for name, array in ds.data_vars.items():
+            dim, own = levels.get(str(name), (None, []))
+            known = (array.sel({dim: own}) if dim in array.dims else array).isnull().any("wavenumber")
+            if bool(known.all()):
+                gone.append(str(name))
+            elif bool(known.any()):
+                print(f"The {of} has gaps: {name} has missing values at some levels or times. {_WAVES}")
+        if gone:
+            print(f"The {of} leaves out {', '.join(gone)}, which has missing values. {_WAVES}")
+        if len(gone) < len(ds.data_vars):
+            kept[of] = ds.drop_vars(gone)
+    return kept
+
+
+_WAVES = "Waves along parallels need every value: fill them first, ds.fillna(…).to_zarr(…)"
+
+
 def save(scores: Any, spectra: dict[str, Any], options: argparse.Namespace) -> None:
     from pathlib import Path
 
@@ -100,23 +125,33 @@ def _plain(ds: Any) -> dict[str, Any]:
 
 
 def _draw(path: Any, whole: Any, spectra: dict[str, Any]) -> None:
-    """The first metric against lead time, and spectra at the last, of up to four variables and levels."""
+    """The first metric against lead time, and spectra at the last, of up to four variables and levels.
+
+    Persistence, where it was scored by that metric, is dashed.
+    """
     from geoattn.plot import curves
     from geoattn.xarray.scores.lead_times import lead_time
 
     lead, metric = lead_time(whole), str(whole.metric.values[0])
+    shown = [name for name in (metric, f"{metric} of persistence") if name in whole.metric.values]
     panels: dict[str, Any] = {}
-    for label, array in _fields(whole.isel(metric=0)):
+    dashed: dict[str, str] = {}
+    for label, array in _fields(whole.sel(metric=shown)):
         if lead not in array.dims:
             raise ValueError(
                 f"a picture shows {metric} against lead time, and the forecast has no lead times"
             )
         hours = [_hours(length) for length in array[lead].values]
         units = f" ({array.attrs['units']})" if array.attrs.get("units") else ""
-        panels[f"{metric} of {label}{units}"] = {
-            str(region): (hours, array.sel(region=region).values) for region in whole.region.values
-        }
-    curves(path, "lead time (hours)", panels)
+        lines: dict[str, Any] = {}
+        panels[f"{metric} of {label}{units}"] = lines
+        for region in whole.region.values:
+            of_model, *of_persistence = array.sel(region=region).transpose("metric", lead).values
+            lines[str(region)] = (hours, of_model)
+            for values in of_persistence:
+                lines[f"{region}, persistence"] = (hours, values)
+                dashed[f"{region}, persistence"] = str(region)
+    curves(path, "lead time (hours)", panels, dashed=dashed)
     print(f"The picture is {path}")
     if not spectra:
         return
@@ -124,10 +159,12 @@ def _draw(path: Any, whole: Any, spectra: dict[str, Any]) -> None:
     for of, ds in spectra.items():
         last = ds.isel({lead: -1}) if lead in ds.dims else ds
         for label, array in _fields(last):
-            panels.setdefault(f"mean square of {label}", {})[of.rpartition(" ")[2]] = (
-                array.wavenumber.values[1:],
-                array.values[1:],
-            )
+            waves, power = array.wavenumber.values[1:], array.values[1:]
+            if (power > 0).any():  # one value along each parallel has no waves
+                panels.setdefault(f"mean square of {label}", {})[of.rpartition(" ")[2]] = (waves, power)
+    if not panels:
+        print("There is no picture of spectra: no variable has waves along parallels at the last lead time")
+        return
     beside = path.with_name(f"{path.stem}-spectrum{path.suffix}")
     curves(beside, "zonal wavenumber", panels, logarithmic="xy")
     print(f"The spectra at the last lead time are in {beside}")
@@ -141,7 +178,7 @@ def _fields(ds: Any, most: int = 4) -> list[tuple[str, Any]]:
 
     found = []
     for name, array in ds.data_vars.items():
-        beside = [d for d in array.dims if d not in ("region", "wavenumber", lead_time(ds))]
+        beside = [d for d in array.dims if d not in ("metric", "region", "wavenumber", lead_time(ds))]
         for place in np.ndindex(*(array.sizes[dim] for dim in beside)):
             at = dict(zip(beside, place, strict=True))
             labels = [str(array[d].values[i]) if d in array.coords else str(i) for d, i in at.items()]

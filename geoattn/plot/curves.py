@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from geoattn.plot.figures import new, save
@@ -21,6 +22,7 @@ def curves(
     panels: Mapping[str, Lines],
     logarithmic: str = "",
     titled: bool = False,
+    dashed: Mapping[str, str] | None = None,
 ) -> Any:
     """Panels side by side, each with labelled lines.
 
@@ -36,10 +38,17 @@ def curves(
         Which axes are: ``"x"``, ``"y"``, ``"xy"``.
     titled
         Whether panels are named by a title, else along their vertical axis.
+    dashed
+        Label of a line that is dashed → label of the line whose colour it takes.
 
     Returns
     -------
     The matplotlib figure.
+
+    Raises
+    ------
+    ValueError
+        If an axis is logarithmic, and no line of a panel has a point above zero.
 
     Examples
     --------
@@ -48,7 +57,12 @@ def curves(
     figure = new(4.2 * len(panels), 3.2)
     places = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (quantity, lines) in zip(places, panels.items(), strict=True):
-        plot(axes, lines)
+        if logarithmic and not any(_shows(line, logarithmic) for line in lines.values()):
+            raise ValueError(
+                f"no point of {quantity!r} is a number above zero, and only those are on a logarithmic axis: "
+                'logarithmic="" draws linear ones'
+            )
+        plot(axes, lines, dashed or {})
         axes.set(xlabel=xlabel, **{"title" if titled else "ylabel": quantity})
         for axis in logarithmic:
             axes.set(**{f"{axis}scale": "log"})
@@ -60,11 +74,23 @@ COLOURS = ("#006BA4", "#FF800E", "#595959", "#5F9ED1", "#C85200", "#898989", "#A
 MARKS = "osD^vP*X"
 
 
-def plot(axes: Any, lines: Lines) -> None:
-    """Labelled lines with a grid behind and a legend."""
+def _shows(line: tuple[ArrayLike, ArrayLike], logarithmic: str) -> bool:
+    """Whether a point of the line is a number on both axes."""
+    seen = np.ones(np.shape(line[1]), bool)
+    for axis, values in zip("xy", line, strict=True):
+        if axis in logarithmic:
+            seen &= np.asarray(values, float) > 0.0
+    return bool((seen & np.isfinite(np.asarray(line[1], float))).any())
+
+
+def plot(axes: Any, lines: Lines, dashed: Mapping[str, str] | None = None) -> None:
+    """Labelled lines with a grid behind and a legend; some dashed, in the colours of others."""
     axes.set_prop_cycle(color=COLOURS, marker=list(MARKS))
+    drawn: dict[str, Any] = {}
     for label, (x, y) in lines.items():
-        axes.plot(x, y, markersize=3, label=label)
+        of = drawn.get((dashed or {}).get(label, ""))
+        style = {} if of is None else {"color": of.get_color(), "marker": of.get_marker(), "linestyle": "--"}
+        (drawn[label],) = axes.plot(x, y, markersize=3, label=label, **style)
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator = axes.xaxis.get_major_locator()
@@ -118,7 +144,7 @@ def learning_curves(path: Path | None, runs: Mapping[str, str | Path], metrics: 
     runs
         Name of each run, and its ``metrics.csv``.
     metrics
-        Names of columns. A logarithmic axis is used for those whose name holds "loss".
+        Names of columns. A logarithmic axis is used for those whose name holds "loss", if one is above zero.
 
     Returns
     -------
@@ -146,7 +172,7 @@ def learning_curves(path: Path | None, runs: Mapping[str, str | Path], metrics: 
     panels = {m.replace("_", " "): {name: columns[m] for name, columns in found.items()} for m in metrics}
     figure = curves(None, "step", panels, titled=True)
     for axes, metric in zip(figure.axes, metrics, strict=True):
-        if "loss" in metric:
+        if "loss" in metric and any(_shows(columns[metric], "y") for columns in found.values()):
             axes.set_yscale("log")
     return save(figure, path)
 

@@ -239,9 +239,9 @@ def depth_picture(
     """
     measured, guess = numbers(truth).astype(np.float64), numbers(predicted).astype(np.float64)
     true = np.where(measured > 0.0, measured, np.nan)
-    low, high = np.nanquantile(true, [0.005, 0.995])
+    low, high = _quantiles(true, [0.005, 0.995])
     error = guess - true
-    largest = float(np.nanquantile(np.abs(error), 0.99))
+    largest = float(_quantiles(np.abs(error), [0.99])[0])
     metres = {"cmap": "viridis", "vmin": float(low), "vmax": float(high)}
     columns = [
         Column("input", np.moveaxis(numbers(rgb), 1, -1).astype(np.float64)),
@@ -250,6 +250,13 @@ def depth_picture(
         Column("error", error, {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}, "error (m)"),
     ]
     return table(path, grid, columns, projection)
+
+
+def _quantiles(values: NDArray[Any], shares: Sequence[float]) -> NDArray[np.float64]:
+    """Quantiles of what is finite; those of 0 and 1 if nothing is."""
+    known = values[np.isfinite(values)]
+    found: NDArray[np.float64] = np.quantile(known if known.size else np.array([0.0, 1.0]), shares)
+    return found
 
 
 def forecast_picture(
@@ -271,7 +278,7 @@ def forecast_picture(
     hours
         Lead times, ``[steps + 1]``; the maps show ``hours[lead]``.
     truth, forecasts
-        Fields ``[*grid.shape]`` at that lead time.
+        Fields ``[*grid.shape]`` at that lead time; points without a value stay white.
     errors
         Error of each forecast at every lead time, ``[steps + 1]``.
     quantity
@@ -294,8 +301,8 @@ def forecast_picture(
     rows = len(fields) + 1
     figure = new(10.0, 2.7 * rows)
     places = figure.add_gridspec(rows, 2)
-    low, high = np.percentile(truth, [0.5, 99.5])
-    largest = max(float(np.abs(field - truth).max()) for field in fields.values())
+    low, high = _quantiles(truth, [0.005, 0.995])
+    largest = max(float(_quantiles(np.abs(field - truth), [1.0])[0]) for field in fields.values())
     same: dict[str, Any] = {"cmap": "viridis", "vmin": float(low), "vmax": float(high)}
     signed: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
     maps.map_with_bar(figure, places[0, 0], grid, truth, "truth", quantity, **same)

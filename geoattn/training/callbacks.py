@@ -85,13 +85,13 @@ class Record(Callback):
             self.write()
 
     def write(self, **more: Any) -> None:
-        """Write both files; ``more`` goes into the JSON."""
+        """Write both files; ``more`` goes into the JSON, where infinities and NaN are words."""
         text = io.StringIO()
         table = csv.DictWriter(text, list(dict.fromkeys(name for row in self.rows for name in row)))
         table.writeheader()
         table.writerows(self.rows)
         write_text(text.getvalue(), self.folder / "metrics.csv")
-        write_json(more | {"rounds": self.rows}, self.folder / "metrics.json")
+        write_json(more | {"rounds": self.rows}, self.folder / "metrics.json", exact=True)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

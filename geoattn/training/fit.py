@@ -108,7 +108,7 @@ def fit(
     status = folder / "metrics.json"
     if status.exists() and (kept := json.loads(status.read_text())).get("weights"):
         _restore(module, folder / kept["weights"])
-        rounds: list[dict[str, float]] = kept["rounds"]
+        rounds = [{name: float(value) for name, value in row.items()} for row in kept["rounds"]]
         if is_first():
             tell(
                 f"{folder} holds this run, finished after {rounds[-1]['step']:.0f} steps: loaded, not trained"

@@ -385,6 +385,7 @@ def compare(path: Path, settings: Settings, runs: Mapping[str, Path]) -> None:
         middle,
         truth[middle],
         maps,
-        {name: [0.0, *scores["rmse"]["depth"]] for name, scores in growth.items()},
+        # null in the file is a score that is no number
+        {name: np.array([0.0, *scores["rmse"]["depth"]], float) for name, scores in growth.items()},
         "fluid depth (m)",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -127,8 +128,8 @@ def forecast(
             raise ValueError(f"{name} must be at least 1, got {count}")
     if names not in ("weatherbench2", "input"):
         raise ValueError(f"names must be 'weatherbench2' or 'input', got {names!r}")
-    if not perturbation >= 0:
-        raise ValueError(f"perturbation must not be negative, got {perturbation}")
+    if not 0 <= perturbation < math.inf:
+        raise ValueError(f"perturbation must be finite and not negative, got {perturbation}")
     if isinstance(checkpoint, Forecaster):
         digest, device = checkpoint.digest(), device or checkpoint.mean.device.type
         stays = checkpoint.mean.to(device) is checkpoint.mean  # not every network can be copied

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from geoattn import _extras
 from geoattn._files import differences, sync, whole, write_json
 from geoattn._warning import warn
-from geoattn.xarray.stores.zarr_private import chunk_key, create_array
+from geoattn.xarray.stores.zarr_private import chunk_key, consolidate, create_array
 
 #: attribute of a finished store that says what was asked for
 REQUEST = "geoattn_forecast"
@@ -180,6 +180,7 @@ class RolloutStore:
                     dtype="float32",
                     fill_value=np.float32(np.nan),
                 )
+            consolidate(store)  # now: what is written later changes no description
             files = [path for path in store.rglob("*") if path.is_file()]
             fixed = _checksums(store, [path.relative_to(store).as_posix() for path in files])
             places = [[tuple(place) for place in batch] for batch in batches]

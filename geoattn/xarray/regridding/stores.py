@@ -18,7 +18,7 @@ from geoattn.xarray.schema.dimensions import sort_dimensions
 from geoattn.xarray.schema.schema import on_grid
 from geoattn.xarray.stores.files import refuse_existing
 from geoattn.xarray.stores.jobs import Job, Pieces, run
-from geoattn.xarray.stores.zarr_private import create_array
+from geoattn.xarray.stores.zarr_private import consolidate, create_array
 
 #: about how many bytes of the larger of source and target are in a block
 BLOCK_BYTES = 64 * 2**20
@@ -101,6 +101,7 @@ class RegridJob(Job[int, Path]):
         return one + other
 
     def finish(self, part: int) -> Path:
+        consolidate(self.store)
         os.replace(self.store, self.output)
         return self.output
 

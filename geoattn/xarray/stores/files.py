@@ -9,6 +9,7 @@ from typing import Any
 import xarray
 
 from geoattn._files import whole
+from geoattn.xarray.stores.zarr_private import consolidate
 
 
 def refuse_existing(path: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -38,3 +39,4 @@ def write_zarr(
     refuse_existing(path, overwrite)
     with whole(path) as partial:
         ds.to_zarr(partial, mode="w-", consolidated=False, **options)
+        consolidate(partial)

@@ -6,6 +6,7 @@ Each was read in zarr 2.18 and 3.0 to 3.4. If a release moves one, this file and
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,21 @@ def is_consolidated(group: Any) -> bool:
     if is_release_2():
         return ".zmetadata" in group.store
     return group.metadata.consolidated_metadata is not None
+
+
+def consolidate(path: Path) -> None:
+    """Keep the descriptions of all arrays together, at the root of a store whose arrays are all made.
+
+    What opens a store looks for that first; xarray warns where it is missing. In format 3 it lies within
+    the description of the group, where readers that do not know it pass it over, and zarr warns that the
+    format does not specify it yet.
+    """
+    _extras.require("a zarr store", "zarr")
+    import zarr
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
+        zarr.consolidate_metadata(str(path))
 
 
 def local_folder(array: Any) -> Path | None:
