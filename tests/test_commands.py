@@ -45,6 +45,30 @@ def test_every_setting_of_every_task_has_a_sentence():
                 assert len(words) > 1 or action.dest == "help", (task, action.dest, words)
 
 
+def test_help_shows_percent_signs_as_they_are(capsys):
+    pytest.importorskip("jsonargparse", reason="settings come by jsonargparse")
+    for module in ("lightning", "xarray", "matplotlib"):
+        pytest.importorskip(module, reason="experiments stand on it")
+    with pytest.raises(SystemExit):
+        main(["train", "forecast", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "training has the first 70 % of the steps" in said
+    assert "%%" not in said
+
+
+@pytest.mark.parametrize("action", ["train", "evaluate"])
+def test_help_without_a_task_lists_the_tasks(action, capsys):
+    from geoattn.commands import experiments
+
+    assert main([action, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert experiments.ACTIONS[action] in said
+    for task in experiments.TASKS:
+        assert f"  {task} " in said
+        assert experiments.ABOUT[task] in said
+    assert main([action]) == 2
+
+
 def test_the_list_of_commands_comes_without_anything_heavy():
     program = (
         "import sys; from geoattn.__main__ import main\n"
