@@ -45,8 +45,8 @@ class DataSettings:
         Names, or NAME=LEVEL,LEVEL for some levels, in quotes and between spaces: "t=850,500 sst". All on the
         grid, at all levels, if left out.
     masked
-        Variables with missing values, NAME=static or NAME=changing, as the variables; by default as some of
-        the steps show.
+        Variables with missing values, NAME=static or NAME=changing, as the variables, beside those where some
+        of the steps show some.
     train
         First and last time of training, 1979/2015. Where no part is given, training has the first 70 % of
         the steps, validation the next 15 %, the test the rest; a part that is left out beside others has its

@@ -124,6 +124,8 @@ def to_xarray(
 
     Raises
     ------
+    TypeError
+        If the tensor or the mask is none.
     ValueError
         If the shapes do not fit, a mask is missing, or a static variable differs between samples.
 
@@ -135,6 +137,13 @@ def to_xarray(
     >>> ga.xarray.to_xarray(ga.xarray.to_tensor(ds, schema), schema).t.dims
     ('latitude', 'longitude')
     """
+    if not isinstance(schema, Schema):
+        raise TypeError(f"schema must be a ga.xarray.Schema, got {type(schema).__name__}: Schema.of(ds)")
+    for name, given in (("tensor", tensor), ("mask", mask)):
+        if not isinstance(given, Tensor) and (given is not None or name == "tensor"):
+            raise TypeError(
+                f"{name} must be a tensor, got {type(given).__name__}: torch.as_tensor({name}) makes one"
+            )
     shape = schema.grid.shape
     leading = tensor.dim() - 1 - len(shape)
     expected = (len(schema), *shape)
@@ -228,13 +237,14 @@ def fill_missing(
     if wrong.any():
         index = tuple(np.argwhere(wrong)[0].tolist())
         leading = values.ndim + schema.channel_axis if tokens is None else values.ndim - 2
+        others = int(wrong.sum()) - 1
         sample, point = place(index[:leading]), index[leading + 1 :]
         if tokens is not None:
             point = tuple(int(i) for i in np.unravel_index(tokens[point[0]], schema.grid.shape))
         raise ValueError(
             f"{variable.labels[index[leading]]!r} is {values[index]}"
-            f"{' at ' + sample if sample else ''}, at point {point} of the grid, "
-            f"and at {wrong.sum() - 1} more; {remedy}"
+            f"{' at ' + sample if sample else ''}, at point {point} of the grid"
+            f"{f', and at {others} more' if others else ''}; {remedy}"
         )
     values[~finite] = variable.fill
     if mask is not None:

@@ -129,7 +129,7 @@ class Windows(Dataset[dict[str, Tensor]]):
         if self.dropped:
             warn(
                 f"gaps='split' leaves out {self.dropped} windows that would cross one of "
-                f"{len(stretches) - 1} gaps; {len(self)} remain"
+                f"{len(stretches) - 1} gap{'s' if len(stretches) > 2 else ''}; {len(self)} remain"
             )
 
     def __len__(self) -> int:
