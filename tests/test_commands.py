@@ -99,6 +99,8 @@ class Failing:
         parser.add_argument("--gaps", help="what becomes of gaps")
         parser.add_argument("--mask", choices=("truth",), help="leave points out")
         parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+        parser.add_argument("--lat", metavar="NAME", help="the coordinate of latitudes")
+        parser.add_argument("--data.lag", help="steps of a change")
         parser.add_argument("--masked", nargs="+", help="variables with missing values")
 
     def run(self, options):
@@ -114,6 +116,24 @@ class Failing:
         (ValueError("say so: masked={'sst': 'static'}"), "(on this command line: --masked sst=static)"),
         (ValueError("say which points count, mask=…"), "(on this command line: --mask truth)"),
         (ValueError("lag=0 is none"), "geoattn grids: lag=0 is none\n"),
+        (ValueError("no latitude found: ga.recognise(ds, lat='…')"), "(on this command line: --lat NAME)"),
+        (ValueError("lag=0 is none: take lag=2"), "(on this command line: --data.lag 2)"),
+        (ValueError("select one: ds.isel(lag=0)"), "ds.isel(lag=0)\n"),
+        (ValueError("ga.grids.catalogue() lists all"), "(on this command line: geoattn grids)"),
+        (
+            ValueError(
+                "bring it there: ga.xarray.regrid(truth, forecast, missing='renormalise'), gaps='split'"
+            ),
+            "geoattn regrid TRUTH --like FORECAST --missing renormalise --output NEW; --gaps split)",
+        ),
+        (
+            ValueError("regrid first, ds = ga.xarray.regrid(ds, ga.grids.equiangular(nlat, nlon))"),
+            'geoattn regrid STORE --grid "equiangular(nlat, nlon)" --output NEW)',
+        ),
+        (
+            ValueError("regrid: ga.xarray.regrid(ds['t'], schema.grid)"),
+            "geoattn regrid STORE --like TRAINED_ON --output NEW)",
+        ),
         (ModuleNotFoundError("No module named 'zarr'", name="zarr"), 'pip install "geoattn[xarray]"'),
         (FloatingPointError("it blew up"), "geoattn grids: it blew up\n"),
     ],

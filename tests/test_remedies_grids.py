@@ -182,6 +182,18 @@ def test_coordinates_are_named(refused_by):
     assert said.message[begin:] == "ga.grids.recognise(ds, lat='…')"  # the longitude is named already
     said.says("ga.grids.recognise(ds, lat='…')")
     assert ga.grids.recognise(ds, lat="TLAT", lon="TLONG").grid == GRID
+    bare = axes().rename(lat="y", lon="x").drop_vars(["y", "x"])
+    for missing in (bare, bare.rename(y="latitude"), axes().drop_vars("lat"), bare.assign_coords(level=5.0)):
+        with refused_by("grids/coordinates.py", "and none that could be meant: the coordinates are") as said:
+            ga.grids.recognise(missing)
+        whole = said.run("ds = ds", ds=missing, grid=GRID)
+        assert ga.grids.recognise(whole).grid == GRID
+        latitudes, longitudes = "], longitude=(", "]))"
+        filled = said.message[said.message.rindex("ds.assign_coords(latitude") :]
+        said.says(filled)
+        filled = filled.replace("[…" + latitudes, "LAT" + latitudes[1:]).replace("[…" + longitudes, "LON))")
+        code = compile(filled, "<remedy>", "eval")
+        assert ga.grids.recognise(eval(code, {"ds": missing, "LAT": LAT, "LON": LON})).grid == GRID
     two = xr.merge([axes().drop_vars("t"), axes(names=("latitude", "longitude"))])
     with refused_by("grids/coordinates.py", "variables could be the {axis}") as said:
         ga.grids.recognise(two, lon="lon")

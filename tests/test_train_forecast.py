@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 
 def refused(capsys, *words):
     capsys.readouterr()
-    assert main(["train", "forecast", *map(str, words), *MODEL]) == 2
+    assert main(["train", "forecast", *MODEL, *map(str, words)]) == 2
     said = capsys.readouterr().err
     assert said.startswith("geoattn train: ")
     return said
@@ -124,6 +124,21 @@ def test_what_cannot_be_trained_is_refused(folder, tmp_path, capsys):
         "2001-01-02T12/",
     )
     assert "(on this command line: --data.gaps split)" in said
+
+
+def test_what_a_user_can_do_is_said_in_words_of_the_command_line(folder, tmp_path, capsys):
+    ds = xr.open_zarr(folder / "healpix.zarr", consolidated=False, chunks=None)
+    coarse = ga.xarray.regrid(ds, ga.grids.healpix(4), missing="renormalise")
+    coarse.drop_encoding().to_netcdf(tmp_path / "coarse.nc")
+    words = ["--checkpoint", folder / "run" / "model.pt", "--input", tmp_path / "coarse.nc", "--steps", "1"]
+    assert main(["forecast", *map(str, words), "--output", str(tmp_path / "f.zarr")]) == 2
+    said = capsys.readouterr().err
+    assert "(on this command line: geoattn regrid " in said
+    store = ["--data.store", folder / "healpix.zarr", "--output", tmp_path / "run"]
+    said = refused(capsys, *store, "--model.dim", "30", "--model.num_heads", "4")
+    assert "(on this command line: --model.num_heads 3; --model.dim 32)" in said
+    said = refused(capsys, *store, "--model.grid", "nowhere")
+    assert "(on this command line: geoattn grids" in said
 
 
 def test_no_step_is_in_two_parts(folder, tmp_path, capsys, refused_by):

@@ -483,7 +483,7 @@ def test_bad_time_axes_are_refused(tmp_path):
     refuses(repeated, tmp_path, r"'time' repeats 2001-01-01T06.* at indices 1 and 2.*drop_duplicates")
     refuses(ds.isel(time=[0, 2, 1]), tmp_path, r"'time' is not sorted: 2001-01-01T12.*sortby\('time'\)")
     gap = ds.isel(time=[0, 1, 2, 5, 6])
-    refuses(gap, tmp_path, r"'time' has 1 gaps: 2001-01-01T12.* is followed by 2001-01-02T06")
+    refuses(gap, tmp_path, r"'time' has 1 gap: 2001-01-01T12.* is followed by 2001-01-02T06")
     missing = ds.assign_coords(time=np.where(np.arange(12) == 3, np.datetime64("NaT", "ns"), ds.time))
     refuses(missing, tmp_path, r"'time' has 1 missing values, the first at index 3")
     refuses(ds, tmp_path, r"gaps must be one of \('error', 'split'\), got 'ignore'", gaps="ignore")

@@ -195,7 +195,8 @@ def _time(ds: Any, dim: str) -> Iterator[tuple[str, Any]]:
         f"{dim}: {len(times):,} steps{every}, {stamp(times[0])} to {stamp(times[-1])}" if len(times) else ""
     )
     if gaps:
-        words += f"\n  {len(gaps)} gap{'s' if len(gaps) > 1 else ''}: {'; '.join(gaps[:3])}{'; …' if len(gaps) > 3 else ''}"
+        plural, more = "s" if len(gaps) > 1 else "", "; …" if len(gaps) > 3 else ""
+        words += f"\n  {len(gaps)} gap{plural}: {'; '.join(gaps[:3])}{more}"
     elif not refused:
         words += ", no gaps"
     yield "dim", dim
@@ -249,16 +250,18 @@ def _refusals(
 
 
 def _in_flags(reason: str) -> str:
-    """The arguments of Python that a reason names, as flags of the commands that would be refused."""
+    """What a reason names of Python, as the commands that would be refused have it."""
     from geoattn.commands import statistics
-    from geoattn.commands.running import flags_of, in_flags
+    from geoattn.commands.running import flagged, flags_of
 
     if "--" in reason:  # it has them
         return ""
     parser = argparse.ArgumentParser(add_help=False)
     statistics.arguments(parser)
-    told = in_flags(reason, flags_of(parser._actions))
-    return told
+    told = flagged(reason, flags_of(parser._actions))
+    trained = [f"--data.{word[2:]}" for word in told if word.startswith("--")]
+    also = f"; of geoattn train: {'; '.join(trained)}" if trained else ""
+    return f" (on the command line: {'; '.join(told)}{also})" if told else ""
 
 
 def _words(reason: BaseException) -> str:

@@ -77,6 +77,12 @@ _SELECTION = re.compile(r"\.i?sel\([^()]*\)")
 
 
 def in_flags(words: str, flags: Mapping[str, str]) -> str:
+    """What :func:`flagged` finds, to follow the words."""
+    told = "; ".join(flagged(words, flags))
+    return f" (on this command line: {told})" if told else ""
+
+
+def flagged(words: str, flags: Mapping[str, str]) -> list[str]:
     """What a refusal names of Python, as it is said on the command line, where that has it.
 
     Arguments with their values become flags of the command, calls other commands. Numbers count where the
@@ -98,8 +104,7 @@ def in_flags(words: str, flags: Mapping[str, str]) -> str:
             if flag.removeprefix("--").split(".")[-1].replace("-", "_") == name:
                 shown = flags[flag] if "…" in value and value[0] not in "[{" else _plain(value)
                 found.setdefault(flag, "" if value == "True" else f" {shown}")
-    told = "; ".join([*said, *(flag + value for flag, value in found.items())])
-    return f" (on this command line: {told})" if told else ""
+    return [*said, *(flag + value for flag, value in found.items())]
 
 
 def _as_command(name: str, call: str) -> str:
@@ -122,7 +127,7 @@ def _as_command(name: str, call: str) -> str:
 def _store(expression: ast.expr) -> str:
     """What stands for the store of a data set."""
     name = re.split(r"\W", ast.unparse(expression))[0].upper()
-    return "STORE" if name == "DS" else name
+    return {"DS": "STORE", "SCHEMA": "TRAINED_ON"}.get(name, name)
 
 
 def _plain(value: str) -> str:

@@ -251,3 +251,17 @@ def describes_grid(ds: Any, name: Any) -> bool:
         or str(name).lower() in AREA_NAMES
         or "grid_mapping_name" in attributes
     )
+
+
+def require_schema(schema: object) -> None:
+    """Refuse what is no schema, with the call that makes one.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    if not isinstance(schema, Schema):
+        raise TypeError(
+            f"schema must be a ga.xarray.Schema, got {type(schema).__name__}: ga.xarray.Schema.of(ds)"
+        )

@@ -12,10 +12,11 @@ import xarray
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geoattn.operands import require_tensor
 from geoattn.xarray.schema.attributes import from_text
 from geoattn.xarray.schema.fit import fit_schema
 from geoattn.xarray.schema.levels import places
-from geoattn.xarray.schema.schema import Schema
+from geoattn.xarray.schema.schema import Schema, require_schema
 from geoattn.xarray.schema.times import stamp
 from geoattn.xarray.schema.variable import OWN_LEVELS, Variable, channel_values
 
@@ -64,6 +65,7 @@ def to_tensor(
     >>> ga.xarray.to_tensor(ds, ga.xarray.Schema.of(ds)).shape
     torch.Size([1, 8, 16])
     """
+    require_schema(schema)
     dims = fit_schema(ds, schema)
     leading = _leading(ds, schema, dims)
     sizes = tuple(int(ds.sizes[dim]) for dim in leading)
@@ -137,13 +139,10 @@ def to_xarray(
     >>> ga.xarray.to_xarray(ga.xarray.to_tensor(ds, schema), schema).t.dims
     ('latitude', 'longitude')
     """
-    if not isinstance(schema, Schema):
-        raise TypeError(f"schema must be a ga.xarray.Schema, got {type(schema).__name__}: Schema.of(ds)")
-    for name, given in (("tensor", tensor), ("mask", mask)):
-        if not isinstance(given, Tensor) and (given is not None or name == "tensor"):
-            raise TypeError(
-                f"{name} must be a tensor, got {type(given).__name__}: torch.as_tensor({name}) makes one"
-            )
+    require_schema(schema)
+    require_tensor("tensor", tensor)
+    if mask is not None:
+        require_tensor("mask", mask)
     shape = schema.grid.shape
     leading = tensor.dim() - 1 - len(shape)
     expected = (len(schema), *shape)

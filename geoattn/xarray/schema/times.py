@@ -167,8 +167,8 @@ def segments(times: NDArray[Any], dim: str, gaps: str) -> list[tuple[int, int]]:
         i = breaks[0]
         usual = _readable(step) if months is None else f"{step} calendar month{'s' if step > 1 else ''}"
         raise ValueError(
-            f"{dim!r} has {len(breaks)} gap{'s' if len(breaks) > 1 else ''}: {stamp(times[i])} is "
-            f"followed by {stamp(times[i + 1])}, while most steps are {usual}. To let no window cross them: gaps='split'"
+            f"{dim!r} has {len(breaks)} gap{'s'[: len(breaks) - 1]}: {stamp(times[i])} is followed by "
+            f"{stamp(times[i + 1])}, while most steps are {usual}. To let no window cross them: gaps='split'"
         )
     borders = [0, *(breaks + 1).tolist(), len(times)]
     return list(pairwise(borders))

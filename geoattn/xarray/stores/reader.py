@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from geoattn.xarray.schema.fit import fit_schema
 from geoattn.xarray.schema.levels import places
-from geoattn.xarray.schema.schema import Schema
+from geoattn.xarray.schema.schema import Schema, require_schema
 from geoattn.xarray.schema.tensors import fill_missing
 from geoattn.xarray.schema.times import are_dates, check_calendars, check_times, dating, settled, stamp
 from geoattn.xarray.schema.variable import Variable
@@ -55,12 +55,13 @@ class Reader:
     Raises
     ------
     TypeError
-        If ``times`` is no slice.
+        If ``schema`` is none, or ``times`` no slice.
     ValueError
         If the schema does not fit, or the times are missing, repeated, unsorted or none.
     """
 
     def __init__(self, stores: Any, schema: Schema, times: slice | None = None) -> None:
+        require_schema(schema)
         if times is not None:
             check_period(times)
         if all(variable.static for variable in schema.variables):
