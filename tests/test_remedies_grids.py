@@ -188,12 +188,11 @@ def test_coordinates_are_named(refused_by):
             ga.grids.recognise(missing)
         whole = said.run("ds = ds", ds=missing, grid=GRID)
         assert ga.grids.recognise(whole).grid == GRID
-        latitudes, longitudes = "], longitude=(", "]))"
-        filled = said.message[said.message.rindex("ds.assign_coords(latitude") :]
-        said.says(filled)
-        filled = filled.replace("[…" + latitudes, "LAT" + latitudes[1:]).replace("[…" + longitudes, "LON))")
-        code = compile(filled, "<remedy>", "eval")
-        assert ga.grids.recognise(eval(code, {"ds": missing, "LAT": LAT, "LON": LON})).grid == GRID
+        filled = said.message[said.message.rindex("ds.assign_coords(") :]
+        said.says(f"ds = {filled}")
+        filled = filled.replace("[…]", "LAT", 1).replace("[…]", "LON", 1)
+        given = eval(filled, {"ds": missing, "LAT": LAT, "LON": LON})
+        assert ga.grids.recognise(given).grid == GRID
     two = xr.merge([axes().drop_vars("t"), axes(names=("latitude", "longitude"))])
     with refused_by("grids/coordinates.py", "variables could be the {axis}") as said:
         ga.grids.recognise(two, lon="lon")

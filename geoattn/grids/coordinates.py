@@ -248,14 +248,14 @@ class Source:
             )
             dims = self._bare_dims(axis)
             if dims is not None:
-                old, new = dims
-                other = zip(dims, NAMES, strict=True)
-                renamed = ", ".join(f"{dim}={name!r}" for dim, name in other if dim != name)
+                both = dict(zip(NAMES, dims, strict=True))
+                renamed = ", ".join(f"{dim}={name!r}" for name, dim in both.items() if dim != name)
+                own = ", ".join(f"{n}=({dim!r}, […])" for n, dim in both.items() if not self.candidates(n))
                 call = f"ds.rename({renamed})" if renamed else "ds"
                 raise ValueError(
                     f"{what}, and none that could be meant: the coordinates are missing. Give the data those "
                     f"of their grid, ds = {call}.assign_coords(ga.xarray.coordinates(grid).coords), or your "
-                    f"own, ds = ds.assign_coords(latitude=({old!r}, […]), longitude=({new!r}, […]))"
+                    f"own, ds = ds.assign_coords({own})"
                 )
             raise ValueError(f"{what}. Say which it is: ga.grids.recognise(ds, {keyword}='…')")
         if len(found) > 1:

@@ -217,9 +217,8 @@ class Regridder:
                 "would not be looked at: ga.xarray.regrid(field, target) looks, or pass field.values"
             )
         if not hasattr(field, "shape"):
-            raise TypeError(
-                f"field must be a numpy array or a torch tensor, got {type(field).__name__}: np.asarray(field)"
-            )
+            got = type(field).__name__
+            raise TypeError(f"field must be a numpy array or a torch tensor, got {got}: np.asarray(field)")
         rank = len(self.source.shape)
         if tuple(field.shape[field.ndim - rank :]) != self.source.shape:
             raise ValueError(

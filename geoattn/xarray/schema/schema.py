@@ -262,6 +262,5 @@ def require_schema(schema: object) -> None:
         If it is none.
     """
     if not isinstance(schema, Schema):
-        raise TypeError(
-            f"schema must be a ga.xarray.Schema, got {type(schema).__name__}: ga.xarray.Schema.of(ds)"
-        )
+        got = type(schema).__name__
+        raise TypeError(f"schema must be a schema, got {got}: that of a data set is ga.xarray.Schema.of(ds)")
