@@ -227,6 +227,11 @@ def test_inspect_looks_at_ten_steps_and_no_more(tmp_path, monkeypatch):
 def test_inspect_says_lead_times_in_hours(pair, capsys):
     assert run("inspect", pair / "forecast.zarr") == 0
     assert "prediction_timedelta 6 h 12 h 18 h 24 h" in capsys.readouterr().out
+    ds = forecast_of(source())
+    lead = ds.prediction_timedelta
+    for kept in (lead, lead.astype("i8").assign_attrs(units="nanoseconds")):
+        ds = ds.assign_coords(prediction_timedelta=kept)
+        assert "prediction_timedelta 6 h" in ga.xarray.plot(ds.t[0, 0, 0]).get_title()
 
 
 def test_masks_that_are_given_are_beside_those_that_are_found(tmp_path, capsys):
@@ -562,7 +567,7 @@ def test_plot_draws_maps_series_and_spectra(pair, tmp_path, capsys):
     np.testing.assert_allclose(found["mean_square"], zonal_spectrum(ds.t[0, 0]).values[1:], rtol=1e-6)
     forecast = pair / "ensemble.zarr"
     found = drawn("map", forecast, "--variable", "t", "--select", "realization=2", "prediction_timedelta=1")
-    assert "prediction_timedelta 12 hours" in found["title"]
+    assert "prediction_timedelta 12 h" in found["title"]
     capsys.readouterr()
     for words, options in {
         "there is no variable 'q'": ["--variable", "q"],

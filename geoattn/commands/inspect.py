@@ -141,7 +141,7 @@ def _variable(ds: Any, name: str, seen: Any, found: Any) -> dict[str, Any]:
     beside = [
         dim for dim in array.dims if not _is_dated(ds, str(dim)) and dim not in places and dim in ds.coords
     ]
-    levels = "; ".join(f"{dim} {_listed(ds[dim].values)}" for dim in beside)
+    levels = "; ".join(f"{dim} {_listed(ds[dim])}" for dim in beside)
     finite = seen is not None and seen.minimum == seen.minimum
     return {
         "name": name,
@@ -165,11 +165,11 @@ def _places(ds: Any) -> set[str]:
     return {str(dim) for name in names for dim in source.variables[name].dims}
 
 
-def _listed(values: Any) -> str:
-    from geoattn.xarray.schema.times import stamp
+def _listed(coordinate: Any) -> str:
+    from geoattn.xarray.scores.lead_times import in_hours
 
-    shown = [f"{v:g}" if getattr(v, "dtype", None) is not None and v.dtype.kind == "f" else v for v in values]
-    shown = [stamp(v) for v in shown]
+    real = coordinate.dtype.kind == "f"
+    shown = [in_hours(coordinate, v) or (f"{v:g}" if real else str(v)) for v in coordinate.values]
     return " ".join(shown if len(shown) <= 8 else [*shown[:4], "…", shown[-1]])
 
 

@@ -13,6 +13,7 @@ from geoattn.xarray.schema.fit import fit_mask, fit_variables
 from geoattn.xarray.schema.schema import on_grid
 from geoattn.xarray.schema.times import stamp
 from geoattn.xarray.schema.values import check_numbers, refuse_labels
+from geoattn.xarray.scores.lead_times import in_hours
 
 #: what fields are weighed by → the grid's attribute, and its name in a file
 _WEIGHTS = {"quadrature": ("weights", "quadrature weight"), "area": ("cell_areas", "area of the cell")}
@@ -176,8 +177,8 @@ def _taken(array: xarray.DataArray) -> list[str]:
         value = place.values
         if value.ndim or value.dtype.kind not in "iufmM" or "grid_mapping_name" in place.attrs:
             continue
-        if value.dtype.kind == "m":
-            said.append(f"{name} {value / np.timedelta64(1, 'h'):g} h")
+        if (hours := in_hours(place, value)) is not None:
+            said.append(f"{name} {hours}")
         else:
             shown = stamp(value) if value.dtype.kind == "M" else f"{value:g}"
             said.append(f"{name} {shown} {place.attrs.get('units', '')}".strip())
