@@ -46,6 +46,30 @@ def test_every_setting_of_every_task_has_a_sentence():
                 assert len(words) > 1 or action.dest == "help", (task, action.dest, words)
 
 
+def test_help_shows_percent_signs_as_they_are(capsys):
+    pytest.importorskip("jsonargparse", reason="settings come by jsonargparse")
+    for module in ("lightning", "xarray", "matplotlib"):
+        pytest.importorskip(module, reason="experiments stand on it")
+    with pytest.raises(SystemExit):
+        main(["train", "forecast", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "training has the first 70 % of the steps" in said
+    assert "%%" not in said
+
+
+@pytest.mark.parametrize("action", ["train", "evaluate"])
+def test_help_without_a_task_lists_the_tasks(action, capsys):
+    from geoattn.commands import experiments
+
+    assert main([action, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert experiments.ACTIONS[action] in said
+    for task in experiments.TASKS:
+        assert f"  {task} " in said
+        assert experiments.ABOUT[task] in said
+    assert main([action]) == 2
+
+
 def test_the_list_of_commands_comes_without_anything_heavy():
     program = (
         "import sys; from geoattn.__main__ import main\n"
@@ -76,6 +100,8 @@ class Failing:
         parser.add_argument("--gaps", help="what becomes of gaps")
         parser.add_argument("--mask", choices=("truth",), help="leave points out")
         parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+        parser.add_argument("--lat", metavar="NAME", help="the coordinate of latitudes")
+        parser.add_argument("--data.lag", help="steps of a change")
         parser.add_argument("--masked", nargs="+", help="variables with missing values")
 
     def run(self, options):
@@ -91,6 +117,24 @@ class Failing:
         (ValueError("say so: masked={'sst': 'static'}"), "(on this command line: --masked sst=static)"),
         (ValueError("say which points count, mask=…"), "(on this command line: --mask truth)"),
         (ValueError("lag=0 is none"), "geoattn grids: lag=0 is none\n"),
+        (ValueError("no latitude found: ga.recognise(ds, lat='…')"), "(on this command line: --lat NAME)"),
+        (ValueError("lag=0 is none: take lag=2"), "(on this command line: --data.lag 2)"),
+        (ValueError("select one: ds.isel(lag=0)"), "ds.isel(lag=0)\n"),
+        (ValueError("ga.grids.catalogue() lists all"), "(on this command line: geoattn grids)"),
+        (
+            ValueError(
+                "bring it there: ga.xarray.regrid(truth, forecast, missing='renormalise'), gaps='split'"
+            ),
+            "geoattn regrid TRUTH --like FORECAST --missing renormalise --output NEW; --gaps split)",
+        ),
+        (
+            ValueError("regrid first, ds = ga.xarray.regrid(ds, ga.grids.equiangular(nlat, nlon))"),
+            'geoattn regrid STORE --grid "equiangular(nlat, nlon)" --output NEW)',
+        ),
+        (
+            ValueError("regrid: ga.xarray.regrid(ds['t'], schema.grid)"),
+            "geoattn regrid STORE --like TRAINED_ON --output NEW)",
+        ),
         (ModuleNotFoundError("No module named 'zarr'", name="zarr"), 'pip install "geoattn[xarray]"'),
         (FloatingPointError("it blew up"), "geoattn grids: it blew up\n"),
     ],

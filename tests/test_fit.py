@@ -218,7 +218,7 @@ def test_calendar_steps_are_steps(place, months):
     first = starts.astype("datetime64[ns]")
     times = {"start": first, "middle": first + (ends - first) // 2, "end": ends - 24 * HOUR}[place]
     assert segments(times, "time", "error") == [(0, 40)]
-    with pytest.raises(ValueError, match=rf"1 gaps.*most steps are {months} calendar month"):
+    with pytest.raises(ValueError, match=rf"1 gap:.*most steps are {months} calendar month"):
         segments(np.delete(times, 7), "time", "error")
     assert segments(np.delete(times, 7), "time", "split") == [(0, 7), (7, 39)]
 
@@ -232,7 +232,7 @@ def test_windows_say_how_many_a_gap_costs(tmp_path):
     time = np.datetime64("2001-01-01", "ns") + 6 * HOUR * np.array([0, 1, 2, 3, 6, 7, 8, 9])
     ds = xr.Dataset({"t": field().expand_dims(time=time)})
     ds.to_netcdf(tmp_path / "a.nc")
-    with pytest.warns(UserWarning, match=r"leaves out 2 windows that would cross one of 1 gaps; 4 remain"):
+    with pytest.warns(UserWarning, match=r"leaves out 2 windows that would cross one of 1 gap; 4 remain"):
         windows = ga.xarray.Windows(tmp_path / "a.nc", ga.xarray.Schema.of(ds), target_steps=2, gaps="split")
     assert (len(windows), windows.dropped) == (4, 2)
 
@@ -242,7 +242,7 @@ def test_windows_that_are_left_out_are_counted_among_those_that_the_stride_takes
     ds = xr.Dataset({"t": field().expand_dims(time=time)})
     ds.to_netcdf(tmp_path / "a.nc")
     # starts 0, 2, 4 of windows of three steps: the one from 2 crosses
-    with pytest.warns(UserWarning, match=r"leaves out 1 windows that would cross one of 1 gaps; 2 remain"):
+    with pytest.warns(UserWarning, match=r"leaves out 1 window that would cross one of 1 gap; 2 remain"):
         ga.xarray.Windows(tmp_path / "a.nc", ga.xarray.Schema.of(ds), target_steps=2, stride=2, gaps="split")
 
 

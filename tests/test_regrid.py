@@ -238,7 +238,7 @@ def test_means_refuse_missing_values_and_take_masks():
     ds = dataset(grid)
     sea = abs(ds.latitude) < 45
     holes = ds.where(sea)
-    with pytest.raises(ValueError, match=r"'t' has values that are missing .* at time 0, and in 1 more"):
+    with pytest.raises(ValueError, match=r"'t' has values that are missing .* time 0, and in 1 more place"):
         holes.geoattn.mean()
     w = np.where(sea.values[:, None], grid.weights, 0)
     expected = (ds.t.values * w).sum((-2, -1)) / w.sum()
@@ -247,6 +247,20 @@ def test_means_refuse_missing_values_and_take_masks():
         np.testing.assert_allclose(holes.geoattn.mean(mask=mask).t, expected, rtol=1e-12)
     with pytest.raises(ValueError, match="leaves no point to average over"):
         ds.geoattn.mean(mask=whole & False)
+
+
+def test_means_by_areas_are_what_conservative_regridding_keeps():
+    grid = G.equiangular(19, 36)
+    ds = dataset(grid)
+    moved = regrid(ds, G.healpix(4), method="conservative")
+    assert "the global mean by cell areas changes by at most" in moved.attrs["regridding"]
+    np.testing.assert_allclose(moved.geoattn.mean(by="area").t, ds.geoattn.mean(by="area").t, rtol=1e-12)
+    expected = (ds.t.values * grid.cell_areas).sum((-2, -1)) / np.sum(grid.cell_areas)
+    np.testing.assert_allclose(ga.xarray.mean(ds.t, by="area"), expected, rtol=1e-12)
+    rough = ds.assign(t=ds.t.where(ds.latitude < 45, 0.0))
+    assert abs(rough.geoattn.mean() - rough.geoattn.mean(by="area")).t.max() > 1e-5
+    with pytest.raises(ValueError, match=r"by must be one of \['area', 'quadrature'\], got 'cells'"):
+        ds.geoattn.mean(by="cells")
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=repr)

@@ -153,14 +153,14 @@ def test_training(refused_by, folder, tmp_path):
         train(*store, "--model.geometry", "plane")
     said.says("geometry='sphere'")
     assert train(*store, "--model.geometry", "sphere", "--data.variables", "ta=500") == 0
-    short = xr.open_zarr(folder / "healpix.zarr", consolidated=False, chunks=None).isel(time=slice(0, 6))
+    short = xr.open_zarr(folder / "healpix.zarr", consolidated=False, chunks=None).isel(time=slice(0, 8))
     short[["ta"]].drop_encoding().to_zarr(tmp_path / "short.zarr", consolidated=False)
     store = ["--data.store", tmp_path / "short.zarr"]
     with refused_by("tasks/forecast/experiment.py", "steps are too few to be parted") as said:
         train(*store, output="short")
     said.says("--data.validation FIRST/LAST")
-    times = ["--data.train", "2001-01-01T00/2001-01-01T18", "--data.test", "2001-01-01/2001-01-02"]
-    times += ["--data.validation", "2001-01-02T00/2001-01-02T06"]
+    times = ["--data.train", "2001-01-01T00/2001-01-01T12", "--data.test", "2001-01-02T06/2001-01-02T18"]
+    times += ["--data.validation", "2001-01-01T18/2001-01-02T00"]
     assert train(*store, *times, output="short") == 0
     output = ["forecast", "--output", str(tmp_path / "short")]
     with refused_by("tasks/forecast/experiment.py", "too few for forecasts of") as said:

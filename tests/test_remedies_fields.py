@@ -366,8 +366,24 @@ def test_means_and_maps(refused_by):
     holes = GOOD["t"].where(LAND)
     with refused_by("xarray/fields.py", "They are never skipped in silence") as said:
         ga.xarray.mean(holes)
-    said.says("mask=…")
-    xr.testing.assert_allclose(ga.xarray.mean(holes, mask=holes.notnull()), RIGHT)
+    mask = said.run("field.notnull()", field=holes)
+    said.says("mask=field.notnull()")
+    xr.testing.assert_allclose(ga.xarray.mean(holes, mask=mask), RIGHT)
+    two = GOOD.assign(t=holes, u=holes.shift(latitude=1))  # of several variables, by one remedy
+    with refused_by("xarray/fields.py", "They are never skipped in silence") as said:
+        two.geoattn.mean()
+    mask = said.run("ds.notnull()", ds=two)
+    said.says("mask=ds.notnull()")
+    means = two.geoattn.mean(mask=mask)
+    xr.testing.assert_allclose(means.t, RIGHT)
+    assert means.u.notnull().all()
+    spoiled = holes.copy()
+    spoiled[(0, 0, *np.argwhere(LAND.values)[0])] = np.inf
+    with refused_by("xarray/fields.py", "They are never skipped in silence") as said:
+        ga.xarray.mean(spoiled, mask=holes.notnull())
+    mask = said.run("mask & np.isfinite(", mask=holes.notnull(), field=spoiled)
+    said.says("mask=mask")
+    assert np.isfinite(ga.xarray.mean(spoiled, mask=mask)).all()
     pytest.importorskip("matplotlib", reason="maps are drawn")
     from matplotlib.figure import Figure
 
@@ -390,6 +406,43 @@ def test_means_and_maps(refused_by):
     maps.draw(
         said.run("figure.add_subplot()", figure=Figure()), SCHEMA.grid, field, projection="orthographic"
     )
+
+
+def test_what_is_no_tensor_schema_or_grid(refused_by):
+    tensor = to_tensor(GOOD, SCHEMA)
+    with refused_by("operands.py", "{name} must be a torch tensor, got") as said:
+        ga.xarray.to_xarray(tensor.numpy(), SCHEMA, GOOD)
+    tensors = said.run("torch.as_tensor(", tensor=tensor.numpy())
+    xr.testing.assert_identical(ga.xarray.to_xarray(tensors, SCHEMA, GOOD), GOOD)
+    with pytest.raises(TypeError, match=r"mask must be a torch tensor, got numpy.ndarray"):
+        ga.xarray.to_xarray(tensor, SCHEMA, GOOD, mask=np.ones(tensor.shape, bool))
+    for call in (
+        lambda schema: to_tensor(GOOD, schema),
+        lambda schema: ga.xarray.to_xarray(tensor, schema),
+        lambda schema: ga.xarray.Windows("nowhere.nc", schema),
+        lambda schema: ga.xarray.statistics(GOOD, schema),
+    ):
+        with refused_by("xarray/schema/schema.py", "schema must be a schema, got") as said:
+            call(["t"])
+        assert said.run("ga.xarray.Schema.of(", ds=GOOD) == SCHEMA
+    with refused_by("xarray/schema/coordinates.py", "coordinates are those of a grid of the sphere") as said:
+        ga.xarray.coordinates(GOOD)
+    assert said.run("ga.grids.from_xarray(", ds=GOOD) == SCHEMA.grid
+    operator, field = ga.xarray.Regridder(SCHEMA.grid, ga.grids.healpix(2)), GOOD.t[0, 0].values
+    with refused_by("xarray/regridding/regridder.py", "got {got}: np.asarray(field)") as said:
+        operator(field.tolist())
+    np.testing.assert_allclose(operator(said.run("np.asarray(", field=field.tolist())), operator(field), 1e-5)
+
+
+def test_scores_of_a_truth_with_gaps_on_another_grid(refused_by):
+    fine = data(lat=np.linspace(90, -90, 13))
+    truth = fine.where(fine.t[0, 0].drop_vars(["time", "level"]) > 280)
+    with refused_by("xarray/schema/fit.py", "{whole} lies on the {found}") as said:
+        score(FORECAST, truth)
+    moved = said.run("ga.xarray.regrid(", truth=truth, forecast=FORECAST)
+    said.says("mask='both'")
+    assert moved.t.isnull().any()
+    assert metrics.bias(FORECAST, moved, mask="both").t.notnull().all()
 
 
 def test_the_mean_over_the_globe_of_a_region(refused_by):

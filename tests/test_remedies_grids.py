@@ -176,12 +176,23 @@ def test_areas_that_cannot_be_used(refused_by):
 
 def test_coordinates_are_named(refused_by):
     ds = axes(names=("TLAT", "TLONG"))
-    with refused_by("grids/coordinates.py", "no {axis} found: no variable has standard_name") as said:
+    with refused_by("grids/coordinates.py", ". Say which it is: ga.grids.recognise") as said:
         ga.grids.recognise(ds, lon="TLONG")
     begin = said.message.index("ga.grids.recognise(")
     assert said.message[begin:] == "ga.grids.recognise(ds, lat='…')"  # the longitude is named already
     said.says("ga.grids.recognise(ds, lat='…')")
     assert ga.grids.recognise(ds, lat="TLAT", lon="TLONG").grid == GRID
+    bare = axes().rename(lat="y", lon="x").drop_vars(["y", "x"])
+    for missing in (bare, bare.rename(y="latitude"), axes().drop_vars("lat"), bare.assign_coords(level=5.0)):
+        with refused_by("grids/coordinates.py", "and none that could be meant: the coordinates are") as said:
+            ga.grids.recognise(missing)
+        whole = said.run("ds = ds", ds=missing, grid=GRID)
+        assert ga.grids.recognise(whole).grid == GRID
+        filled = said.message[said.message.rindex("ds.assign_coords(") :]
+        said.says(f"ds = {filled}")
+        filled = filled.replace("[…]", "LAT", 1).replace("[…]", "LON", 1)
+        given = eval(filled, {"ds": missing, "LAT": LAT, "LON": LON})
+        assert ga.grids.recognise(given).grid == GRID
     two = xr.merge([axes().drop_vars("t"), axes(names=("latitude", "longitude"))])
     with refused_by("grids/coordinates.py", "variables could be the {axis}") as said:
         ga.grids.recognise(two, lon="lon")

@@ -375,6 +375,9 @@ def test_windows_that_do_not_fit(refused_by):
 def test_attention_modules(refused_by):
     with refused_by("nn/attention.py", "pass head_dim to choose another size") as said:
         ga.nn.Attention(8, 3, HOOD)
+    said.says("num_heads=2", "dim=9")
+    assert ga.nn.Attention(8, 2, HOOD)(tokens()).shape == (1, 6, 12, 8)
+    assert ga.nn.Attention(9, 3, HOOD).head_dim == 3
     assert ga.nn.Attention(8, 3, HOOD, head_dim=4)(tokens()).shape == (1, 6, 12, 8)
     cross = ga.nn.Attention(8, 2, ga.nearest(SPHERE, ga.grids.healpix(2), k=3))
     with refused_by("nn/attention.py", "leads from one grid to another: pass the tokens of") as said:

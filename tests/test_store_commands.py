@@ -199,8 +199,8 @@ def test_inspect_finds_what_would_be_refused(tmp_path, capsys):
     said = capsys.readouterr().out
     refusals = json.loads((tmp_path / "r.json").read_text())["refused"]
     reasons = "\n".join(r["reason"] for r in refusals)
-    assert "1 gaps: 2001-01-01T12:00:00 to 2001-01-02T06:00:00" in said
-    assert "gaps='split'" in reasons
+    assert "1 gap: 2001-01-01T12:00:00 to 2001-01-02T06:00:00" in said
+    assert "gaps='split' (on the command line: --gaps split; of geoattn train: --data.gaps split)" in reasons
     assert "1 values of 't' are infinite" in reasons
     assert "'sst' has missing values at changing places" in reasons
     assert "'layer'" in reasons
@@ -208,11 +208,22 @@ def test_inspect_finds_what_would_be_refused(tmp_path, capsys):
     unsorted = ds.isel(time=[1, 0])[["t"]]
     unsorted.to_netcdf(tmp_path / "b.nc")
     assert run("inspect", tmp_path / "b.nc") == 0
-    assert "Sort it first: ds.sortby('time')" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("Sort it first: ds.sortby('time')") == 1
     nowhere = ds[["t"]].drop_vars(["latitude", "longitude"])
     nowhere.to_netcdf(tmp_path / "c.nc")
     assert run("inspect", tmp_path / "c.nc") == 0
-    assert "by every command: no latitude found" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "by every command: no latitude found" in said
+    assert "the coordinates are missing" in said
+    other = ds[["t"]].rename(latitude="TLAT", longitude="lon")
+    other["TLAT"].attrs.clear()
+    other.to_netcdf(tmp_path / "d.nc")
+    assert run("inspect", tmp_path / "d.nc") == 0
+    said = capsys.readouterr().out
+    assert "lat='…') (on the command line: --lat NAME; of geoattn train: --data.lat NAME)" in said
+    assert "longitude 0" not in said
+    assert "lon 0" not in said
+    assert "(on this command line: --lat NAME)" in refused(capsys, "statistics", tmp_path / "d.nc")
 
 
 def test_inspect_looks_at_ten_steps_and_no_more(tmp_path, monkeypatch):
@@ -228,6 +239,45 @@ def test_inspect_looks_at_ten_steps_and_no_more(tmp_path, monkeypatch):
     read.clear()
     looking.look(ds, {"t": ("time",)}, full=True)
     assert len(read) == 24
+
+
+def test_inspect_says_lead_times_in_hours(pair, capsys):
+    assert run("inspect", pair / "forecast.zarr") == 0
+    assert "prediction_timedelta 6 h 12 h 18 h 24 h" in capsys.readouterr().out
+    ds = forecast_of(source())
+    lead = ds.prediction_timedelta
+    for kept in (lead, lead.astype("i8").assign_attrs(units="nanoseconds")):
+        ds = ds.assign_coords(prediction_timedelta=kept)
+        assert "prediction_timedelta 6 h" in ga.xarray.plot(ds.t[0, 0, 0]).get_title()
+
+
+def test_masks_that_are_given_are_beside_those_that_are_found(tmp_path, capsys):
+    ds = source(30)
+    ds["t"][14, 0, 2, 3] = np.nan  # not among the steps that are looked at
+    ds["z"][1, 1] = np.nan
+    ds.to_netcdf(path := tmp_path / "s.nc")
+    assert "(on this command line: --masked t)" in refused(capsys, "statistics", path)
+    capsys.readouterr()
+    assert run("statistics", path, "--masked", "t") == 0
+    said = capsys.readouterr().out
+    for name, kind in {"t": "changing", "sst": "static", "z": "static"}.items():
+        assert f"{name}: a {kind} mask hides what is missing" in said
+    assert run("statistics", path, "--masked", "t", "z", "sst=changing") == 0
+    said = capsys.readouterr().out
+    for name, kind in {"t": "changing", "sst": "changing", "z": "static"}.items():
+        assert f"{name}: a {kind} mask hides what is missing" in said
+
+
+def test_one_remedy_scores_against_a_truth_with_gaps_on_another_grid(pair, tmp_path, capsys):
+    fine = ga.xarray.regrid(source(), ga.grids.equiangular(13, 24), missing="renormalise")
+    fine.to_netcdf(truth := tmp_path / "fine.nc")
+    words = ["score", pair / "forecast.zarr", "--truth"]
+    said = refused(capsys, *words, truth)
+    told = "geoattn regrid TRUTH --like FORECAST --missing renormalise --output NEW; --mask both"
+    assert f"(on this command line: {told})" in said
+    moved = ["--like", pair / "forecast.zarr", "--missing", "renormalise", "--output", tmp_path / "new.zarr"]
+    assert run("regrid", truth, *moved) == 0
+    assert run(*words, tmp_path / "new.zarr", "--mask", "both") == 0
 
 
 # --- statistics -------------------------------------------------------------------------------------
@@ -263,7 +313,7 @@ def test_statistics_refuses_in_words_of_the_command_line(tmp_path, capsys):
     ds.to_netcdf(path := tmp_path / "s.nc")
     said = refused(capsys, "statistics", path, "--variables", "t")
     assert "(on this command line: --gaps split)" in said
-    with pytest.warns(UserWarning, match="leaves out 1 changes"):
+    with pytest.warns(UserWarning, match="leaves out 1 change that"):
         assert run("statistics", path, "--variables", "t", "--gaps", "split") == 0
     said = refused(capsys, "statistics", path, "--variables", "hum")
     assert "no variable 'hum'" in said
@@ -534,7 +584,7 @@ def test_plot_draws_maps_series_and_spectra(pair, tmp_path, capsys):
     np.testing.assert_allclose(found["mean_square"], zonal_spectrum(ds.t[0, 0]).values[1:], rtol=1e-6)
     forecast = pair / "ensemble.zarr"
     found = drawn("map", forecast, "--variable", "t", "--select", "realization=2", "prediction_timedelta=1")
-    assert "prediction_timedelta 12 hours" in found["title"]
+    assert "prediction_timedelta 12 h" in found["title"]
     capsys.readouterr()
     for words, options in {
         "there is no variable 'q'": ["--variable", "q"],

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -482,7 +483,7 @@ def test_bad_time_axes_are_refused(tmp_path):
     refuses(repeated, tmp_path, r"'time' repeats 2001-01-01T06.* at indices 1 and 2.*drop_duplicates")
     refuses(ds.isel(time=[0, 2, 1]), tmp_path, r"'time' is not sorted: 2001-01-01T12.*sortby\('time'\)")
     gap = ds.isel(time=[0, 1, 2, 5, 6])
-    refuses(gap, tmp_path, r"'time' has 1 gaps: 2001-01-01T12.* is followed by 2001-01-02T06")
+    refuses(gap, tmp_path, r"'time' has 1 gap: 2001-01-01T12.* is followed by 2001-01-02T06")
     missing = ds.assign_coords(time=np.where(np.arange(12) == 3, np.datetime64("NaT", "ns"), ds.time))
     refuses(missing, tmp_path, r"'time' has 1 missing values, the first at index 3")
     refuses(ds, tmp_path, r"gaps must be one of \('error', 'split'\), got 'ignore'", gaps="ignore")
@@ -619,3 +620,54 @@ def test_windows_in_memory_are_the_same_and_read_once(tmp_path, monkeypatch):
     assert len(reads) == 1 + len(plain)
     assert len(pickle.dumps(held)) < 2 * len(pickle.dumps(plain))
     assert held.name_of(1) == "the window from 2001-01-01T18:00:00 to 2001-01-02T06:00:00"
+
+
+def test_parts_of_the_data_module_have_no_step_in_common(store, refused_by):
+    pytest.importorskip("lightning", reason="the data module is Lightning's")
+    path, ds = store
+    schema = Schema.of(ds, masked=MASKED)
+    times = ds.time.values
+
+    def module(**parts):
+        return ga.xarray.DataModule(path, schema, **parts)
+
+    cases = [  # each with the parts that remain, in steps
+        ({"train": slice(0, 5), "validation": slice(4, 8)}, {"train": 4, "validation": 4}),
+        ({"train": slice(4, 8), "validation": slice(2, 6)}, {"train": 2, "validation": 4}),
+        ({"train": slice(2, 4), "test": slice(0, 8)}, {"train": 2, "test": 4}),
+        ({"train": slice(2, 8), "validation": slice(8, 10), "test": slice(6, 8)}, {"train": 4, "test": 2}),
+        ({"train": slice(0, 6), "validation": slice(0, 6)}, {"train": 3, "validation": 3}),
+    ]
+    for parts, remain in cases:
+        given = {name: slice(str(times[p.start]), str(times[p.stop - 1])) for name, p in parts.items()}
+        with refused_by("xarray/stores/parts.py", "and a model is not judged by what it has learned") as said:
+            module(**given)
+        assert f"train=slice({given['train'].start!r}, {given['train'].stop!r})" in said.message
+        told = said.message.split("part them, ")[1]
+        for name, first, last in re.findall(r"(\w+)=slice\('(\S+)', '(\S+)'\)", told):
+            given[name] = slice(first, last)
+        said.says(*told.split(" and "))
+        found = module(**given).windows
+        assert {name: len(found[name].reader) for name in remain} == remain
+
+
+def test_times_that_are_no_slice_are_refused_with_the_slice_that_is_meant(store, refused_by):
+    pytest.importorskip("lightning", reason="the data module is Lightning's")
+    path, ds = store
+    schema = Schema.of(ds, masked=MASKED)
+    pair = ("2001-01-01", "2001-01-02")
+    for taken in (
+        lambda **times: len(ga.xarray.Windows(path, schema, **times).reader),
+        lambda **times: ga.xarray.statistics(path, schema, **times).steps,
+    ):
+        with refused_by("xarray/stores/parts.py", "are the first and the last time, as a slice") as said:
+            taken(times=pair)
+        assert "got tuple ('2001-01-01', '2001-01-02')" in said.message
+        said.says("times=slice('2001-01-01', '2001-01-02')")
+        assert taken(times=slice(*pair)) == 8
+    with pytest.raises(TypeError, match=r"got str '2001'.*times=slice\('…', '…'\)"):
+        ga.xarray.Windows(path, schema, times="2001")
+    with pytest.raises(TypeError, match=r"validation are .* validation=slice\('2001-01-03', None\)"):
+        ga.xarray.DataModule(path, schema, train=slice(*pair), validation=["2001-01-03", None])
+    with pytest.raises(TypeError, match="train are the first and the last time"):
+        ga.xarray.DataModule(path, schema, train=None)

@@ -19,10 +19,24 @@ TASKS = {
     "segmentation": "geoattn.tasks.segmentation.experiment",
     "depth": "geoattn.tasks.depth.experiment",
 }
+#: task → what it is about, for the list of tasks
+ABOUT = {
+    "forecast": "a forecaster for your own store, of any grid and convention",
+    "shallow-water": "a forecaster of shallow water, on data from the solver",
+    "segmentation": "semantic segmentation of panoramas",
+    "depth": "depth estimation from panoramas",
+}
+#: action → what it does
+ACTIONS = {
+    "train": "Train a model for a task: settings from a file and flags, a model and its metrics in a folder.",
+    "evaluate": "Score a trained model, and draw its scores, in the folder of its run.",
+}
 
 
 def train(rest: list[str]) -> int:
     """Train by what follows ``geoattn train``; returns the exit status."""
+    if _asks_for_help("train", rest):
+        return 0
     task, experiment = _experiment("train", rest)
     parser = parser_of("train", task, experiment)
     chosen = parser.parse_args(rest[1:])
@@ -45,6 +59,8 @@ def evaluate(rest: list[str]) -> int:
     """Score by what follows ``geoattn evaluate``; returns the exit status."""
     import jsonargparse
 
+    if _asks_for_help("evaluate", rest):
+        return 0
     task, experiment = _experiment("evaluate", rest)
     output = parser_of("evaluate", task, experiment).parse_args(rest[1:]).output
     path = output / "settings.yaml"
@@ -80,9 +96,22 @@ def actions(action: str, rest: list[str]) -> list[Any]:
     return found
 
 
+def _asks_for_help(action: str, rest: list[str]) -> bool:
+    """Whether help is asked for before a task is named: it is printed then."""
+    if not rest or rest[0] not in ("-h", "--help"):
+        return False
+    width = max(map(len, TASKS))
+    tasks = "\n".join(f"  {task:<{width}}  {ABOUT[task]}" for task in TASKS)
+    print(
+        f"usage: geoattn {action} TASK --output FOLDER …\n\n{ACTIONS[action]}\n\ntasks:\n{tasks}\n\n"
+        f"geoattn {action} TASK --help lists the options of a task."
+    )
+    return True
+
+
 def _experiment(action: str, rest: list[str]) -> tuple[str, Any]:
     if not rest or rest[0] not in TASKS:
-        wanted = "" if not rest or rest[0] in ("-h", "--help") else f"unknown task {rest[0]!r}; "
+        wanted = "" if not rest else f"unknown task {rest[0]!r}; "
         raise ValueError(f"{wanted}usage: geoattn {action} {{{','.join(TASKS)}}} --output FOLDER [--help]")
     return rest[0], importlib.import_module(TASKS[rest[0]])
 
@@ -126,6 +155,6 @@ def parameters(documented: Any) -> dict[str, str]:
     _, _, section = text.partition("Parameters\n----------\n")
     found = dict[str, str]()
     for names, body in re.findall(r"^(\S.*)\n((?:[ ]+.*\n?|\n)+)", section + "\n", flags=re.MULTILINE):
-        said = re.sub(r":\w+:`~?([^`]*)`", r"\1", " ".join(body.split())).replace("``", "").replace("%", "%%")
+        said = re.sub(r":\w+:`~?([^`]*)`", r"\1", " ".join(body.split())).replace("``", "")
         found |= {name.strip(): said.rstrip(".") for name in names.split(",")}
     return found

@@ -59,6 +59,9 @@ def _report(ds: Any, options: argparse.Namespace) -> dict[str, Any]:
     times = [dict(_time(ds, str(dim))) for dim in ds.dims if _is_dated(ds, str(dim))]
     refused += [r for entry in times for r in entry.pop("refused")]
     refused += _refusals(ds, found, looks, options)
+    refused = [dict(pairs) for pairs in dict.fromkeys(tuple(one.items()) for one in refused)]
+    for one in refused:
+        one["reason"] += _in_flags(one["reason"])
     return {
         "stores": list(options.stores),
         "bytes": int(ds.nbytes),
@@ -134,12 +137,11 @@ def _is_dated(ds: Any, dim: str) -> bool:
 
 def _variable(ds: Any, name: str, seen: Any, found: Any) -> dict[str, Any]:
     array = ds[name]
+    places = found.dims if found else _places(ds)
     beside = [
-        dim
-        for dim in array.dims
-        if not _is_dated(ds, str(dim)) and not (found and dim in found.dims) and dim in ds.coords
+        dim for dim in array.dims if not _is_dated(ds, str(dim)) and dim not in places and dim in ds.coords
     ]
-    levels = "; ".join(f"{dim} {_listed(ds[dim].values)}" for dim in beside)
+    levels = "; ".join(f"{dim} {_listed(ds[dim])}" for dim in beside)
     finite = seen is not None and seen.minimum == seen.minimum
     return {
         "name": name,
@@ -154,9 +156,20 @@ def _variable(ds: Any, name: str, seen: Any, found: Any) -> dict[str, Any]:
     }
 
 
-def _listed(values: Any) -> str:
-    shown = [f"{v:g}" if getattr(v, "dtype", None) is not None and v.dtype.kind == "f" else v for v in values]
-    shown = [str(v) for v in shown]
+def _places(ds: Any) -> set[str]:
+    """The dimensions of latitudes and longitudes that make no grid."""
+    from geoattn.grids.coordinates import NAMES, Source
+
+    source = Source(ds)
+    names = [name for axis in NAMES for name in source.candidates(axis)]
+    return {str(dim) for name in names for dim in source.variables[name].dims}
+
+
+def _listed(coordinate: Any) -> str:
+    from geoattn.xarray.scores.lead_times import in_hours
+
+    real = coordinate.dtype.kind == "f"
+    shown = [in_hours(coordinate, v) or (f"{v:g}" if real else str(v)) for v in coordinate.values]
     return " ".join(shown if len(shown) <= 8 else [*shown[:4], "…", shown[-1]])
 
 
@@ -182,7 +195,8 @@ def _time(ds: Any, dim: str) -> Iterator[tuple[str, Any]]:
         f"{dim}: {len(times):,} steps{every}, {stamp(times[0])} to {stamp(times[-1])}" if len(times) else ""
     )
     if gaps:
-        words += f"\n  {len(gaps)} gaps: {'; '.join(gaps[:3])}{'; …' if len(gaps) > 3 else ''}"
+        plural, more = "s" if len(gaps) > 1 else "", "; …" if len(gaps) > 3 else ""
+        words += f"\n  {len(gaps)} gap{plural}: {'; '.join(gaps[:3])}{more}"
     elif not refused:
         words += ", no gaps"
     yield "dim", dim
@@ -232,8 +246,22 @@ def _refusals(
             said.append({"by": "a schema", "reason": f"no variable is a field on {found.dims}"})
     except ValueError as reason:
         said.append({"by": "statistics and training", "reason": _words(reason)})
-    unique = {(one["by"], one["reason"]): one for one in said}
-    return list(unique.values())
+    return said
+
+
+def _in_flags(reason: str) -> str:
+    """What a reason names of Python, as the commands that would be refused have it."""
+    from geoattn.commands import statistics
+    from geoattn.commands.running import flagged, flags_of
+
+    if "--" in reason:  # it has them
+        return ""
+    parser = argparse.ArgumentParser(add_help=False)
+    statistics.arguments(parser)
+    told = flagged(reason, flags_of(parser._actions))
+    trained = [f"--data.{word[2:]}" for word in told if word.startswith("--")]
+    also = f"; of geoattn train: {'; '.join(trained)}" if trained else ""
+    return f" (on the command line: {'; '.join(told)}{also})" if told else ""
 
 
 def _words(reason: BaseException) -> str:

@@ -71,6 +71,7 @@ def _one(
     from geoattn.xarray.schema.dimensions import is_level
     from geoattn.xarray.schema.levels import places
     from geoattn.xarray.schema.times import stamp
+    from geoattn.xarray.scores.lead_times import in_hours
 
     chosen = {}
     for word in options.select:
@@ -93,16 +94,11 @@ def _one(
             place = _time(options.time, ds[dim].values)
         array = array.isel({dim: place})
         label = labels[place]
-        units = str(ds[dim].attrs.get("units", "")) if dim in ds.coords else ""
-        shown = _hours(label) if labels.dtype.kind == "m" else f"{stamp(label)} {units}"
+        there = dim in ds.coords
+        units = str(ds[dim].attrs.get("units", "")) if there else ""
+        shown = (in_hours(ds[dim], label) if there else None) or f"{stamp(label)} {units}"
         said.append(f"{dim} {shown}".strip())
     return array, said
-
-
-def _hours(length: Any) -> str:
-    import numpy as np
-
-    return f"{length / np.timedelta64(1, 'h'):g} h"
 
 
 def _time(text: str, times: Any) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -41,8 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def told(words: str) -> str:
         actions = module.actions(chosen) if COMMANDS[chosen.command].takes_rest else own._actions
-        flags = {flag: _blank(action) for action in actions for flag in action.option_strings}
-        return f"geoattn {chosen.command}: {words}{in_flags(words, flags)}\n"
+        return f"geoattn {chosen.command}: {words}{in_flags(words, flags_of(actions))}\n"
 
     try:
         with _warnings_as(told):
@@ -92,19 +92,71 @@ def _blank(action: argparse.Action) -> str:
     return "|".join(map(str, action.choices)) if action.choices else str(action.metavar or "…")
 
 
-def in_flags(words: str, flags: Mapping[str, str]) -> str:
-    """The arguments of Python that a refusal names, as flags of the command, where it has them.
+def flags_of(actions: Iterable[argparse.Action]) -> dict[str, str]:
+    """The flags of a command, each with what stands for its value."""
+    return {flag: _blank(action) for action in actions for flag in action.option_strings}
 
-    ``flags`` are those of the command, each with what stands for its value.
+
+#: values that a message gives to arguments of Python
+_VALUE = r"True|[\"'][\w …]+[\"']|\[[^\]]*\]|\{[^}]*\}|…"
+#: calls of the library that are commands too; a call may have brackets in its brackets
+_CALL = re.compile(r"\bga\.(grids\.catalogue|xarray\.regrid)(\((?:[^()]|\([^()]*\))*\))")
+#: what selects from a data set: its arguments are dimensions
+_SELECTION = re.compile(r"\.i?sel\([^()]*\)")
+
+
+def in_flags(words: str, flags: Mapping[str, str]) -> str:
+    """What :func:`flagged` finds, to follow the words."""
+    told = "; ".join(flagged(words, flags))
+    return f" (on this command line: {told})" if told else ""
+
+
+def flagged(words: str, flags: Mapping[str, str]) -> list[str]:
+    """What a refusal names of Python, as it is said on the command line, where that has it.
+
+    Arguments with their values become flags of the command, calls other commands. Numbers count where the
+    remedy is told, after a colon or semicolon: before it, a message quotes what it was given.
+
+    Parameters
+    ----------
+    flags
+        Those of the command, as :func:`flags_of` finds them.
     """
+    said = list(dict.fromkeys(_as_command(name, call) for name, call in _CALL.findall(words)))
+    plain = _CALL.sub("", words)
+    remedy = _SELECTION.sub("", plain.partition(": ")[2] or plain.partition("; ")[2])
+    named = re.findall(rf"\b(\w+)=({_VALUE})", plain)
+    named += re.findall(r"\b(\w+)=(\d+(?:\.\d+)?)\b", remedy)
     found: dict[str, str] = {}
-    for name, value in re.findall(r"\b(\w+)=(True|[\"'][\w ]+[\"']|\[[^\]]*\]|\{[^}]*\}|…)", words):
+    for name, value in named:
         for flag in sorted(flags):
             if flag.removeprefix("--").split(".")[-1].replace("-", "_") == name:
-                plain = flags[flag] if value == "…" else _plain(value)
-                found.setdefault(flag, "" if value == "True" else f" {plain}")
-    told = "; ".join(flag + value for flag, value in found.items())
-    return f" (on this command line: {told})" if told else ""
+                shown = flags[flag] if "…" in value and value[0] not in "[{" else _plain(value)
+                found.setdefault(flag, "" if value == "True" else f" {shown}")
+    return [*said, *(flag + value for flag, value in found.items())]
+
+
+def _as_command(name: str, call: str) -> str:
+    """A call of the library as a command."""
+    if name == "grids.catalogue":
+        return "geoattn grids"
+    try:
+        tree: Any = ast.parse(f"f{call}", mode="eval").body
+    except SyntaxError:  # with … in it
+        return "geoattn regrid STORE --like STORE --output NEW"
+    source, target = [*tree.args, ast.Name("store"), ast.Name("store")][:2]
+    if isinstance(target, ast.Call):
+        where = f'--grid "{ast.unparse(target).removeprefix("ga.grids.")}"'
+    else:
+        where = f"--like {_store(target)}"
+    options = "".join(f" --{word.arg} {ast.literal_eval(word.value)}" for word in tree.keywords)
+    return f"geoattn regrid {_store(source)} {where}{options} --output NEW"
+
+
+def _store(expression: ast.expr) -> str:
+    """What stands for the store of a data set."""
+    name = re.split(r"\W", ast.unparse(expression))[0].upper()
+    return {"DS": "STORE", "SCHEMA": "TRAINED_ON"}.get(name, name)
 
 
 def _plain(value: str) -> str:

@@ -42,8 +42,8 @@ def add_variables(parser: argparse.ArgumentParser) -> None:
         "--masked",
         nargs="+",
         metavar="NAME[=static]",
-        help="variables with missing values, static or changing (as the first, the last and eight steps "
-        "between show)",
+        help="variables with missing values, static or changing, beside those where the first, the last or "
+        "eight steps between show some (none)",
     )
 
 

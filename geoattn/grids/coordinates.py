@@ -205,6 +205,27 @@ class Source:
         found = [n for n, v in candidates.items() if declared(v.attrs)]
         return found or [n for n in candidates if n.lower() in NAMES[axis]]
 
+    def _bare_dims(self, axis: str) -> tuple[str, str] | None:
+        """The last two dimensions of a field, if nothing along them might be the missing coordinate."""
+        field = max(self.fields, key=lambda field: len(field.dims), default=None)
+        if field is None or len(field.dims) < 2:
+            return None
+        old, new = map(str, field.dims[-2:])
+        fields = {str(one.name) for one in self.fields}
+        along = {
+            name: variable
+            for name, variable in self.variables.items()
+            if variable.dtype.kind in "iuf" and variable.dims and set(map(str, variable.dims)) <= {old, new}
+        }
+        # variables of two dimensions are fields, unless two of them could be degrees
+        degrees = [
+            name
+            for name, variable in along.items()
+            if name in fields and str(variable.attrs.get("units", "deg")).startswith(("deg", "rad"))
+        ]
+        (other,) = set(NAMES) - {axis}
+        return None if set(along) - fields - set(self.candidates(other)) or len(degrees) > 1 else (old, new)
+
     def _find(self, axis: str) -> str:
         found = self.candidates(axis)
         keyword = axis[:3]
@@ -220,11 +241,23 @@ class Source:
                     f"no {axis} found, and the grid mapping {self.left_behind!r} is not among the "
                     "coordinates: pass the Dataset, ga.grids.recognise(ds)"
                 )
-            raise ValueError(
+            what = (
                 f"no {axis} found: no variable has standard_name {axis!r} or units "
                 f"{sorted(UNITS[axis])[-1]!r}, and none is named like one of {NAMES[axis]}; there are "
-                f"{list(self.variables)}. Say which it is: ga.grids.recognise(ds, {keyword}='…')"
+                f"{list(self.variables)}"
             )
+            dims = self._bare_dims(axis)
+            if dims is not None:
+                both = dict(zip(NAMES, dims, strict=True))
+                renamed = ", ".join(f"{dim}={name!r}" for name, dim in both.items() if dim != name)
+                own = ", ".join(f"{n}=({dim!r}, […])" for n, dim in both.items() if not self.candidates(n))
+                call = f"ds.rename({renamed})" if renamed else "ds"
+                raise ValueError(
+                    f"{what}, and none that could be meant: the coordinates are missing. Give the data those "
+                    f"of their grid, ds = {call}.assign_coords(ga.xarray.coordinates(grid).coords), or your "
+                    f"own, ds = ds.assign_coords({own})"
+                )
+            raise ValueError(f"{what}. Say which it is: ga.grids.recognise(ds, {keyword}='…')")
         if len(found) > 1:
             one = ", or pass one variable, ds['…']" if self.is_dataset else ""
             raise ValueError(

@@ -122,8 +122,10 @@ class Attention(nn.Module):
                 f"num_heads must be a positive multiple of num_kv_heads, got {num_heads} and {num_kv_heads}"
             )
         if head_dim is None and dim % num_heads:
+            fitting = max(n for n in range(1, num_heads) if dim % n == 0)
             raise ValueError(
-                f"dim {dim} is no multiple of num_heads {num_heads}; pass head_dim to choose another size"
+                f"dim {dim} is no multiple of num_heads {num_heads}: take num_heads={fitting}, or "
+                f"dim={num_heads * -(-dim // num_heads)}, or pass head_dim to choose another size"
             )
         head_dim = dim // num_heads if head_dim is None else integer("head_dim", head_dim)
         positive(head_dim=head_dim)

@@ -13,6 +13,7 @@ from geoattn.xarray.schema.fit import fit_mask, fit_variables
 from geoattn.xarray.schema.schema import on_grid
 from geoattn.xarray.schema.times import stamp
 from geoattn.xarray.schema.values import check_numbers, refuse_labels
+from geoattn.xarray.scores.lead_times import in_hours
 
 #: what fields are weighed by → the grid's attribute, and its name in a file
 _WEIGHTS = {"quadrature": ("weights", "quadrature weight"), "area": ("cell_areas", "area of the cell")}
@@ -42,13 +43,15 @@ def weights(ds: Any, *, by: str = "quadrature", **recognition: Any) -> xarray.Da
     >>> round(float(ga.xarray.weights(ds).sum()) / np.pi, 12)
     4.0
     """
-    if by not in _WEIGHTS:
-        raise ValueError(f"by must be one of {sorted(_WEIGHTS)}, got {by!r}")
+    _check_by(by)
     return _weights(ds, recognise(ds, **recognition), by)
 
 
-def mean(ds: Any, *, mask: Any = None, **recognition: Any) -> Any:
+def mean(ds: Any, *, mask: Any = None, by: str = "quadrature", **recognition: Any) -> Any:
     """The mean over the globe of every variable on the grid.
+
+    By default it is weighed by the grid's quadrature, which integrates smooth fields most exactly. What
+    conservative regridding keeps is the mean by the areas of the cells, ``by="area"``.
 
     Parameters
     ----------
@@ -56,15 +59,18 @@ def mean(ds: Any, *, mask: Any = None, **recognition: Any) -> Any:
         xarray Dataset or DataArray. Of a Dataset, variables that do not lie on the grid are left out.
     mask
         True at the points that count, a DataArray of bool, or a Dataset with one for each variable, at the
-        points of the field within the rounding of files. Without it every point counts.
+        points of the field within the rounding of files. Without it every point counts. Where values are
+        missing, ``mask=ds.notnull()`` takes the mean of what is there.
+    by
+        What points are weighed by, as in :func:`weights`.
     **recognition
         Options of :func:`geoattn.grids.recognise`.
 
     Raises
     ------
     ValueError
-        If the grid is a region, the mask is none, or lies elsewhere, if a point that counts has no value, or
-        if no point counts.
+        If the grid is a region, there are no such weights, the mask is none, or lies elsewhere, if a point
+        that counts has no value, or if no point counts.
 
     Examples
     --------
@@ -73,15 +79,16 @@ def mean(ds: Any, *, mask: Any = None, **recognition: Any) -> Any:
     >>> abs(float(ga.xarray.mean(ds).t)) < 1e-12
     True
     """
+    _check_by(by)
     report = recognise(ds, **recognition)
     if not report.grid.is_global:
         raise RegionError(
             f"the mean over the globe is asked for on a {report.grid!r}; that of the region itself is "
             f"ds.weighted(ga.xarray.weights(ds)).mean({report.dims})"
         )
-    area = _weights(ds, report)
+    area = _weights(ds, report, by)
     if isinstance(ds, xarray.DataArray):
-        return _mean(ds, area, mask, "field", "mask")
+        return _mean(ds, area, mask, "field", "mask", "field")
     names = on_grid(ds, report.dims)
     several = isinstance(mask, xarray.Dataset)
     if several:
@@ -93,19 +100,27 @@ def mean(ds: Any, *, mask: Any = None, **recognition: Any) -> Any:
             mask[name] if several else mask,
             f"ds[{name!r}]",
             f"mask[{name!r}]" if several else "mask",
+            "ds",
         )
         for name in names
     }
     return xarray.Dataset(means, attrs=ds.attrs)
 
 
-def _mean(array: xarray.DataArray, area: xarray.DataArray, mask: Any, call: str, mask_call: str) -> Any:
-    """The mean of one variable, which is called ``call`` where it was given."""
+def _check_by(by: str) -> None:
+    if by not in _WEIGHTS:
+        raise ValueError(f"by must be one of {sorted(_WEIGHTS)}, got {by!r}")
+
+
+def _mean(
+    array: xarray.DataArray, area: xarray.DataArray, mask: Any, call: str, mask_call: str, whole: str
+) -> Any:
+    """The mean of one variable, which is called ``call`` where it was given, as part of ``whole``."""
     check_numbers(array, call)
     refuse_labels(array, call, f"Take the share of each: ga.xarray.mean({call} == …)")
     dims = [str(dim) for dim in area.dims]
     fitting = None if mask is None else fit_mask(mask, array, dims, mask_call)
-    return area_mean(array, area, fitting, str(array.name))
+    return area_mean(array, area, fitting, str(array.name), (call, whole, "" if mask is None else mask_call))
 
 
 def plot(array: Any, ax: Any = None, **options: Any) -> Any:
@@ -162,16 +177,28 @@ def _taken(array: xarray.DataArray) -> list[str]:
         value = place.values
         if value.ndim or value.dtype.kind not in "iufmM" or "grid_mapping_name" in place.attrs:
             continue
-        if value.dtype.kind == "m":
-            said.append(f"{name} {value / np.timedelta64(1, 'h'):g} h")
+        if (hours := in_hours(place, value)) is not None:
+            said.append(f"{name} {hours}")
         else:
             shown = stamp(value) if value.dtype.kind == "M" else f"{value:g}"
             said.append(f"{name} {shown} {place.attrs.get('units', '')}".strip())
     return said
 
 
-def area_mean(values: xarray.DataArray, area: xarray.DataArray, mask: Any, name: str) -> xarray.DataArray:
+def area_mean(
+    values: xarray.DataArray,
+    area: xarray.DataArray,
+    mask: Any,
+    name: str,
+    calls: tuple[str, str, str] | None = None,
+) -> xarray.DataArray:
     """The mean of ``values`` over the dimensions of ``area``, weighted by it, in float64.
+
+    Parameters
+    ----------
+    calls
+        What the values, the whole that they are part of, and the mask, if there is one, are called where
+        they were given.
 
     Raises
     ------
@@ -187,12 +214,20 @@ def area_mean(values: xarray.DataArray, area: xarray.DataArray, mask: Any, name:
         result = xarray.dot(values.where(mask, 0.0), area, dim=area.dims) / counted
     result = result.compute()
     if not bool(np.isfinite(result).all()):
+        there = "…" if calls is None else _there(values, *calls)
         raise ValueError(
             f"{name!r} has values that are missing or infinite{_first(~np.isfinite(result))}. They are never "
-            "skipped in silence: say which points count, mask=…"
+            f"skipped in silence: say which points count, mask={there}"
         )
     averaged: xarray.DataArray = result.assign_attrs(values.attrs)
     return averaged
+
+
+def _there(values: xarray.DataArray, call: str, whole: str, mask_call: str) -> str:
+    """The mask of what is there, as it is written."""
+    infinite = bool(np.isinf(values).any())
+    there = f"np.isfinite({call})" if infinite else f"{call if mask_call else whole}.notnull()"
+    return f"{mask_call} & {there}" if mask_call else there
 
 
 def _weights(ds: Any, report: Recognition, by: str = "quadrature") -> xarray.DataArray:
@@ -210,7 +245,8 @@ def _first(wrong: xarray.DataArray) -> str:
         return ""
     index = np.argwhere(wrong.values)[0]
     where = ", ".join(
-        f"{dim} {wrong[dim].values[i] if dim in wrong.coords else i}"
+        f"{dim} {stamp(wrong[dim].values[i]) if dim in wrong.coords else i}"
         for dim, i in zip(wrong.dims, index, strict=True)
     )
-    return f" at {where}, and in {int(wrong.sum()) - 1} more places"
+    others = int(wrong.sum()) - 1
+    return f" at {where}" + (f", and in {others} more place{'s' if others > 1 else ''}" if others else "")

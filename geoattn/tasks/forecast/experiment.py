@@ -16,6 +16,7 @@ _extras.require("geoattn.tasks.forecast.experiment", "lightning", "xarray")
 import lightning
 import numpy as np
 import xarray
+from numpy.typing import NDArray
 
 from geoattn._files import lock, write_json
 from geoattn.plot import curves
@@ -26,10 +27,9 @@ from geoattn.xarray import Forecaster, Schema, Statistics, Windows, forecast, me
 from geoattn.xarray.schema.times import stamp
 from geoattn.xarray.stores.joined import open_stores
 from geoattn.xarray.stores.looking import choose
+from geoattn.xarray.stores.parts import SHARES, check_apart, shared_out, steps_in
 from geoattn.xarray.stores.progress import bar
-
-#: parts of the times, where none are given: the shares of training and validation
-SHARES = (0.7, 0.15)
+from geoattn.xarray.stores.reader import Reader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +45,16 @@ class DataSettings:
         Names, or NAME=LEVEL,LEVEL for some levels, in quotes and between spaces: "t=850,500 sst". All on the
         grid, at all levels, if left out.
     masked
-        Variables with missing values, NAME=static or NAME=changing, as the variables; by default as some of
-        the steps show.
+        Variables with missing values, NAME=static or NAME=changing, as the variables, beside those where some
+        of the steps show some.
     train
-        First and last time of training, 1979/2015; the first 70 % if left out.
+        First and last time of training, 1979/2015. Where no part is given, training has the first 70 % of
+        the steps, validation the next 15 %, the test the rest; a part that is left out beside others has its
+        share of the steps between them.
     validation
-        First and last time of validation; the next 15 % if left out.
+        First and last time of validation, as of training; no step is in two parts.
     test
-        First and last time of the test; the rest if left out.
+        First and last time of the test, as of training; no step is in two parts.
     step
         Steps of the store in one step of the forecaster.
     gaps
@@ -93,22 +95,35 @@ class DataSettings:
         words = [None if text is None else text.split() for text in (self.variables, self.masked)]
         return choose(ds, *words, **self.recognition)
 
-    def part(self, name: str, times: Any) -> slice:
-        """The first and the last time of a part."""
-        given = getattr(self, name)
-        if given is not None:
-            first, slash, last = given.partition("/")
-            if not slash:
-                raise ValueError(f"{name}={given!r} is no first and last time: write them as 1979/2015")
-            return slice(first or None, last or None)
-        ends = [round(len(times) * share) for share in (0, SHARES[0], sum(SHARES), 1)]
-        place = ("train", "validation", "test").index(name)
-        start, stop = ends[place], ends[place + 1]
+    def part(self, name: str, times: NDArray[Any], dim: str) -> slice:
+        """The first and the last time of a part, of all ``times`` along ``dim``.
+
+        Raises
+        ------
+        ValueError
+            If two parts have steps in common, or too few are left for one that is not given.
+        """
+        texts = {one: text for one in SHARES if (text := getattr(self, one)) is not None}
+        slices = {one: _period(one, text) for one, text in texts.items()}
+        given = {one: steps_in(times, dim, period) for one, period in slices.items()}
+        check_apart(given, times, texts, lambda one, first, last: f"--data.{one} {first}/{last}")
+        if name in slices:
+            return slices[name]
+        start, stop = shared_out(given, len(times))[name]
         if stop - start < 2:
+            left = f" {', '.join(f'{one} {text}' for one, text in texts.items())} leave" if texts else ""
             raise ValueError(
-                f"{len(times)} steps are too few to be parted: say which are which, --data.{name} FIRST/LAST"
+                f"{len(times)} steps are too few to be parted:{left} {stop - start} for {name}. Say which "
+                f"are its own, --data.{name} FIRST/LAST"
             )
         return slice(times[start], times[stop - 1])
+
+
+def _period(name: str, text: str) -> slice:
+    first, slash, last = text.partition("/")
+    if not slash:
+        raise ValueError(f"{name}={text!r} is no first and last time: write them as 1979/2015")
+    return slice(first or None, last or None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,8 +170,8 @@ def train(settings: Settings, output: Path) -> Forecaster:
     schema = data.schema(ds)
     if is_first():
         print(f"{schema!r}")
-    times = ds[schema.sample_dims[0]].values if schema.sample_dims else np.empty(0)
-    parts = {name: data.part(name, times) for name in ("train", "validation")}
+    whole = Reader(data.store, schema)
+    parts = {name: data.part(name, whole.times, whole.dim) for name in ("train", "validation")}
     training, validation = (
         Windows(
             data.store,
@@ -203,8 +218,9 @@ def evaluate(settings: Settings, output: Path) -> dict[str, Any]:
     ds = data.open()
     forecaster = Forecaster.load(output / "model.pt")
     schema = forecaster.schema
-    whole = ds[schema.sample_dims[0]]
-    part = whole.sel({whole.name: data.part("test", whole.values)}).values
+    whole = Reader(data.store, schema)
+    start, stop = steps_in(whole.times, whole.dim, data.part("test", whole.times, whole.dim))
+    part = whole.times[start:stop]
     last = len(part) - settings.lead_steps * data.step
     if last < 1:
         raise ValueError(

@@ -216,6 +216,9 @@ class Regridder:
                 "coordinates "
                 "would not be looked at: ga.xarray.regrid(field, target) looks, or pass field.values"
             )
+        if not hasattr(field, "shape"):
+            got = type(field).__name__
+            raise TypeError(f"field must be a numpy array or a torch tensor, got {got}: np.asarray(field)")
         rank = len(self.source.shape)
         if tuple(field.shape[field.ndim - rank :]) != self.source.shape:
             raise ValueError(
@@ -343,7 +346,14 @@ class Regridder:
     def __repr__(self) -> str:
         if self.method in OF_LABELS:
             return f"{self.method} from {self.source!r} to {self.target!r}"
-        kept = f"the global mean of fields in [0, 1] changes by at most {self.conservation_error:.2g}"
+        error = f"{self.conservation_error:.2g} of the range of its values"
+        if self.method == "conservative":
+            kept = f"the global mean by cell areas changes by at most {error}"
+        else:
+            kept = (
+                f"the global mean of the worst possible field changes by at most {error}, of smooth fields "
+            )
+            kept += "far less"
         areas = np.asarray(self.target.cell_areas).ravel()
         covered = (areas * self.weights.covered).sum() / areas.sum()
         if self.method == "conservative" and covered < 1.0 - COVERED:

@@ -43,6 +43,11 @@ def coordinates(grid: SphericalGrid) -> xarray.Dataset:
     >>> list(ga.xarray.coordinates(ga.grids.healpix(2)).coords)
     ['cell', 'crs', 'latitude', 'longitude']
     """
+    if not isinstance(grid, SphericalGrid):
+        raise TypeError(
+            f"coordinates are those of a grid of the sphere, got {type(grid).__name__}: the grid of a "
+            "data set is ga.grids.from_xarray(ds)"
+        )
     dims = ("values",) if len(grid.shape) == 1 else ("face", "y", "x")[-len(grid.shape) :]
     found = xarray.Dataset(
         coords={

@@ -7,7 +7,7 @@ names in its remedy is called as the entry calls it: ``ds``, ``mask``, ``truth``
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,7 +96,14 @@ def _said(what: str) -> str:
     return "the data set" if what == "ds" else f"the {what}"
 
 
-def check_points(report: Recognition, grid: SphericalGrid, what: str, other: str, target: str) -> None:
+def check_points(
+    report: Recognition,
+    grid: SphericalGrid,
+    what: str,
+    other: str,
+    target: str,
+    scored_with_gaps: Callable[[], bool] = lambda: False,
+) -> None:
     """Refuse points that are not those of ``grid``, the grid of the ``other``, in its order.
 
     Points are the same within the tolerance of the recognition: files round them.
@@ -107,6 +114,9 @@ def check_points(report: Recognition, grid: SphericalGrid, what: str, other: str
         Of what is checked, which is called ``what``.
     target
         What the other is called, as a target of regridding.
+    scored_with_gaps
+        Says whether it is scored, and values are missing: regridding is told what becomes of them, and scores
+        which points count then.
 
     Raises
     ------
@@ -127,9 +137,12 @@ def check_points(report: Recognition, grid: SphericalGrid, what: str, other: str
             "into that "
             f"order, {_reordered(report, grid, what, target)}"
         )
+    gaps = scored_with_gaps()
+    options = ", missing='renormalise'" if gaps else ""
+    after = ", and score the points where both have a value, mask='both'" if gaps else ""
     raise ValueError(
         f"{whole} lies on the {found!r}, {there} on the {grid!r}: bring one to the other, "
-        f"ga.xarray.regrid({what}, {target})"
+        f"ga.xarray.regrid({what}, {target}{options}){after}"
     )
 
 

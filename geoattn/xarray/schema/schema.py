@@ -251,3 +251,16 @@ def describes_grid(ds: Any, name: Any) -> bool:
         or str(name).lower() in AREA_NAMES
         or "grid_mapping_name" in attributes
     )
+
+
+def require_schema(schema: object) -> None:
+    """Refuse what is no schema, with the call that makes one.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    """
+    if not isinstance(schema, Schema):
+        got = type(schema).__name__
+        raise TypeError(f"schema must be a schema, got {got}: that of a data set is ga.xarray.Schema.of(ds)")

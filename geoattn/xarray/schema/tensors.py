@@ -12,10 +12,11 @@ import xarray
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geoattn.operands import require_tensor
 from geoattn.xarray.schema.attributes import from_text
 from geoattn.xarray.schema.fit import fit_schema
 from geoattn.xarray.schema.levels import places
-from geoattn.xarray.schema.schema import Schema
+from geoattn.xarray.schema.schema import Schema, require_schema
 from geoattn.xarray.schema.times import stamp
 from geoattn.xarray.schema.variable import OWN_LEVELS, Variable, channel_values
 
@@ -64,6 +65,7 @@ def to_tensor(
     >>> ga.xarray.to_tensor(ds, ga.xarray.Schema.of(ds)).shape
     torch.Size([1, 8, 16])
     """
+    require_schema(schema)
     dims = fit_schema(ds, schema)
     leading = _leading(ds, schema, dims)
     sizes = tuple(int(ds.sizes[dim]) for dim in leading)
@@ -124,6 +126,8 @@ def to_xarray(
 
     Raises
     ------
+    TypeError
+        If the tensor or the mask is none.
     ValueError
         If the shapes do not fit, a mask is missing, or a static variable differs between samples.
 
@@ -135,6 +139,10 @@ def to_xarray(
     >>> ga.xarray.to_xarray(ga.xarray.to_tensor(ds, schema), schema).t.dims
     ('latitude', 'longitude')
     """
+    require_schema(schema)
+    require_tensor("tensor", tensor)
+    if mask is not None:
+        require_tensor("mask", mask)
     shape = schema.grid.shape
     leading = tensor.dim() - 1 - len(shape)
     expected = (len(schema), *shape)
@@ -228,13 +236,14 @@ def fill_missing(
     if wrong.any():
         index = tuple(np.argwhere(wrong)[0].tolist())
         leading = values.ndim + schema.channel_axis if tokens is None else values.ndim - 2
+        others = int(wrong.sum()) - 1
         sample, point = place(index[:leading]), index[leading + 1 :]
         if tokens is not None:
             point = tuple(int(i) for i in np.unravel_index(tokens[point[0]], schema.grid.shape))
         raise ValueError(
             f"{variable.labels[index[leading]]!r} is {values[index]}"
-            f"{' at ' + sample if sample else ''}, at point {point} of the grid, "
-            f"and at {wrong.sum() - 1} more; {remedy}"
+            f"{' at ' + sample if sample else ''}, at point {point} of the grid"
+            f"{f', and at {others} more' if others else ''}; {remedy}"
         )
     values[~finite] = variable.fill
     if mask is not None:

@@ -16,7 +16,9 @@ NUMPY = "standard"
 
 
 def stamp(time: Any) -> str:
-    """A time in words, to the second."""
+    """A time in words, to the second; a length of time in hours."""
+    if isinstance(time, np.timedelta64) and not np.isnat(time):
+        return f"{time / np.timedelta64(1, 'h'):g} h"
     if isinstance(time, np.datetime64) and not np.isnat(time):
         return str(np.datetime_as_string(time, unit="s"))
     return str(time)
@@ -165,8 +167,8 @@ def segments(times: NDArray[Any], dim: str, gaps: str) -> list[tuple[int, int]]:
         i = breaks[0]
         usual = _readable(step) if months is None else f"{step} calendar month{'s' if step > 1 else ''}"
         raise ValueError(
-            f"{dim!r} has {len(breaks)} gaps: {stamp(times[i])} is followed by {stamp(times[i + 1])}, "
-            f"while most steps are {usual}. To let no window cross them: gaps='split'"
+            f"{dim!r} has {len(breaks)} gap{'s'[: len(breaks) - 1]}: {stamp(times[i])} is followed by "
+            f"{stamp(times[i + 1])}, while most steps are {usual}. To let no window cross them: gaps='split'"
         )
     borders = [0, *(breaks + 1).tolist(), len(times)]
     return list(pairwise(borders))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray
 
-from geoattn.xarray.schema.times import are_dates, settled
+from geoattn.xarray.schema.times import are_dates, settled, stamp
 from geoattn.xarray.schema.values import decoding
 
 #: names in use for the dimensions of a forecast, CF's standard names among them: its initial time, and
@@ -31,6 +31,17 @@ _MICROSECONDS = {
     )
     for spelling in spellings.split()
 }
+
+
+def in_hours(coordinate: xarray.DataArray, value: Any) -> str | None:
+    """A lead time in words, ``6 h``, as it is kept in a coordinate; None if that holds none."""
+    if coordinate.dtype.kind == "m":
+        return stamp(value)
+    named = coordinate.name in LEAD or coordinate.attrs.get("standard_name") in LEAD
+    length = _MICROSECONDS.get(str(coordinate.attrs.get("units", "")).strip().lower())
+    if not named or length is None or coordinate.dtype.kind not in "iuf":
+        return None
+    return f"{float(value) * length / _MICROSECONDS['hour']:g} h"
 
 
 def initial_time(ds: xarray.Dataset) -> str | None:

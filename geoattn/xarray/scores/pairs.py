@@ -22,7 +22,7 @@ from geoattn.xarray.schema.fit import (
 )
 from geoattn.xarray.schema.levels import check_once, places, selecting
 from geoattn.xarray.schema.schema import describes_grid, on_grid
-from geoattn.xarray.schema.times import check_calendars
+from geoattn.xarray.schema.times import check_calendars, stamp
 from geoattn.xarray.schema.values import check_numbers, refuse_labels
 from geoattn.xarray.schema.variable import OWN_LEVELS
 from geoattn.xarray.scores.lead_times import (
@@ -34,6 +34,7 @@ from geoattn.xarray.scores.lead_times import (
     time_of,
     valid_times,
 )
+from geoattn.xarray.stores.looking import look
 
 #: about how many bytes of a forecast are compared at once
 BLOCK_BYTES = 64 * 2**20
@@ -309,8 +310,18 @@ def _same_grid(
 ) -> xarray.Dataset:
     """``other`` with its grid's dimensions named as the forecast's, once the grids are known to be one."""
     mine, theirs = recognise(forecast), recognise(other)
-    check_points(theirs, mine.grid, what, "forecast", "forecast")
+    check_points(theirs, mine.grid, what, "forecast", "forecast", lambda: _has_gaps(other, theirs.dims))
     return _renamed(other, dict(zip(theirs.dims, dims, strict=True)))
+
+
+def _has_gaps(ds: xarray.Dataset, dims: tuple[str, ...]) -> bool:
+    """Whether values are missing, in the steps that are looked at."""
+    fields = {
+        str(name): [str(dim) for dim in v.dims if dim not in dims]
+        for name, v in ds.data_vars.items()
+        if set(dims) <= set(map(str, v.dims)) and v.dtype.kind == "f"
+    }
+    return any(one.missing for one in look(ds, fields).values())
 
 
 def _same_names(
@@ -437,8 +448,11 @@ def matched(ds: xarray.Dataset, dim: str, labels: xarray.DataArray, what: str) -
         common = labels.dims == (own,) and not absent.all() and (places(there, labels.values) >= 0).all()
         call = selecting("forecast", what, str(own), labels.values, there) if common else ""
         remedy = f": select what both have, {call}" if common else ""
+        others, first = int(absent.sum()) - 1, labels.values[absent].reshape(-1)[0]
+        shown = stamp(first) if labels.dtype.kind == "m" else first
+        more = f" and {others} more" if others else ""
         raise ValueError(
-            f"the {what} lacks {dim} {labels.values[absent].reshape(-1)[0]} and {int(absent.sum()) - 1} more "
+            f"the {what} lacks {dim} {shown}{more} "
             f"that the forecast has: it has {len(there)}, {there[0]} to {there[-1]}{remedy}"
         )
     return xarray.DataArray(found, dims=labels.dims)

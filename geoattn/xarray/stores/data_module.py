@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from geoattn.xarray.schema.schema import Schema
+from geoattn.xarray.stores.parts import check_apart, check_period
+from geoattn.xarray.stores.reader import Reader
 from geoattn.xarray.stores.statistics import Statistics
 from geoattn.xarray.stores.windows import Windows
 
@@ -28,7 +30,8 @@ class DataModule(lightning.LightningDataModule):
     stores, schema
         As for :class:`Windows`.
     train, validation, test
-        First and last time of each part, ``slice("1979", "2015")``; None leaves a part out.
+        First and last time of each part, ``slice("1979", "2015")``; None leaves a part out. No step may be in
+        two of them.
     batch_size, num_workers
         As for ``torch.utils.data.DataLoader``.
     seed
@@ -37,6 +40,13 @@ class DataModule(lightning.LightningDataModule):
         How workers start: ``"fork"``, ``"forkserver"`` or ``"spawn"``; the platform's default if None.
     **windows
         Options of :class:`Windows`, such as ``target_steps`` and ``normalise``.
+
+    Raises
+    ------
+    TypeError
+        If a part is no slice.
+    ValueError
+        If two parts have a step in common, or as :class:`Windows`.
 
     Examples
     --------
@@ -71,12 +81,21 @@ class DataModule(lightning.LightningDataModule):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.multiprocessing_context = multiprocessing_context if num_workers else None
         parts = {"train": train, "validation": validation, "test": test}
+        for name, times in parts.items():
+            if times is not None or name == "train":
+                check_period(times, name)
         #: the windows of each part
         self.windows = {
             name: Windows(stores, schema, times=times, **windows)
             for name, times in parts.items()
             if times is not None
         }
+        check_apart(
+            {name: windows.reader.span for name, windows in self.windows.items()},
+            Reader(stores, schema).times,
+            {name: f"{name}={_written(times)}" for name, times in parts.items() if times is not None},
+            lambda name, first, last: f"{name}=slice({first!r}, {last!r})",
+        )
         self.statistics: Statistics | None = self.windows["train"].statistics
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
@@ -100,3 +119,7 @@ class DataModule(lightning.LightningDataModule):
             multiprocessing_context=self.multiprocessing_context,
             persistent_workers=self.num_workers > 0,
         )
+
+
+def _written(times: slice) -> str:
+    return f"slice({times.start!r}, {times.stop!r})"

@@ -59,9 +59,10 @@ class StatisticsJob(Job[Parts, Statistics]):
         for start, _ in stretches[1:]:
             self.segment[start:] += 1
         if dropped := crossing(len(reader), stretches, lag + 1):
+            remain = max(0, len(reader) - lag - dropped)
             warn(
-                f"gaps='split' leaves out {dropped} changes that would cross one of {len(stretches) - 1} "
-                f"gaps; {max(0, len(reader) - lag - dropped)} remain"
+                f"gaps='split' leaves out {dropped} change{'s'[: dropped - 1]} that would cross one of "
+                f"{len(stretches) - 1} gap{'s'[: len(stretches) - 2]}; {remain} remain"
             )
         span = [stamp(reader.times[0]), stamp(reader.times[-1]), len(reader)]
         begins = [start for start, _ in stretches]

@@ -107,8 +107,9 @@ def choose(
     variables
         ``name``, or ``name=850,500`` for some of its levels; by default all that lie on the grid.
     masked
-        ``name``, ``name=static`` or ``name=changing``: variables with missing values. By default those where
-        something is missing in the steps that :func:`look` looks at, as it is missing there.
+        ``name``, ``name=static`` or ``name=changing``: variables with missing values, beside those where
+        something is missing in the steps that :func:`look` looks at, as it is missing there. A name alone is
+        changing, or static if the variable is the same at all times.
     **recognition
         Options of :func:`geoattn.grids.recognise`.
 
@@ -118,12 +119,14 @@ def choose(
         As :meth:`Schema.of`.
     """
     chosen = None if variables is None else dict(map(_levels, variables))
-    if masked is not None:
-        pairs = [word.partition("=") for word in masked]
-        return Schema.of(ds, chosen, masked={n: kind or "changing" for n, _, kind in pairs}, **recognition)
-    whole = Schema.of(ds, chosen, **recognition)
-    seen = look(ds, {v.name: () if v.static else whole.sample_dims for v in whole.variables})
+    given = {name: kind for name, _, kind in (word.partition("=") for word in masked or ())}
+    whole = Schema.of(
+        ds, chosen, masked={name: kind or "changing" for name, kind in given.items()}, **recognition
+    )
+    static = {v.name: not set(whole.sample_dims) & set(map(str, ds[v.name].dims)) for v in whole.variables}
+    seen = look(ds, {name: () if static[name] else whole.sample_dims for name in static if name not in given})
     masks = {name: one.mask for name, one in seen.items() if one.mask != "none"}
+    masks |= {name: kind or ("static" if static[name] else "changing") for name, kind in given.items()}
     return Schema.of(ds, chosen, masked=masks, **recognition) if masks else whole
 
 

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from geoattn.xarray.schema.fit import fit_schema
 from geoattn.xarray.schema.levels import places
-from geoattn.xarray.schema.schema import Schema
+from geoattn.xarray.schema.schema import Schema, require_schema
 from geoattn.xarray.schema.tensors import fill_missing
 from geoattn.xarray.schema.times import are_dates, check_calendars, check_times, dating, settled, stamp
 from geoattn.xarray.schema.variable import Variable
 from geoattn.xarray.stores.boxes import Box, boxes
+from geoattn.xarray.stores.parts import Span, check_period, steps_in
 from geoattn.xarray.stores.store import DESCRIBED, Given, Store
 
 Masked = tuple[NDArray[Any], NDArray[np.bool_] | None]
@@ -53,11 +54,16 @@ class Reader:
 
     Raises
     ------
+    TypeError
+        If ``schema`` is none, or ``times`` no slice.
     ValueError
         If the schema does not fit, or the times are missing, repeated, unsorted or none.
     """
 
     def __init__(self, stores: Any, schema: Schema, times: slice | None = None) -> None:
+        require_schema(schema)
+        if times is not None:
+            check_period(times)
         if all(variable.static for variable in schema.variables):
             along = repr(schema.sample_dims[0]) if schema.sample_dims else "any dimension"
             raise ValueError(f"no variable of the schema changes along {along}: {schema!r}")
@@ -97,16 +103,9 @@ class Reader:
         check_times(whole, self.dim)
         if not len(whole):
             raise ValueError(f"the {self.stores[0]} holds nothing: it has no value along {self.dim!r}")
-        index = xarray.Dataset(coords={self.dim: whole}).indexes[self.dim]
-        used = index.slice_indexer(times.start, times.stop) if times else slice(None)
-        first, stop, _ = used.indices(len(whole))
-        self._first = int(first)
+        self._first, stop = steps_in(whole, self.dim, times)
         #: the times of the steps
         self.times: NDArray[Any] = whole[self._first : stop]
-        if not len(self.times):
-            raise ValueError(
-                f"no {self.dim} lies in {times}: the store has {stamp(whole[0])} to {stamp(whole[-1])}"
-            )
         self._borders = np.cumsum([0, *map(len, axes)]).tolist()
         self._runs = [list(_runs(store, schema)) for store in self.stores]
         self._static: Masked | None = None
@@ -119,6 +118,11 @@ class Reader:
     def __len__(self) -> int:
         """Number of steps."""
         return len(self.times)
+
+    @property
+    def span(self) -> Span:
+        """The first of its steps among all of the stores, and the one after the last."""
+        return self._first, self._first + len(self.times)
 
     def read(self, steps: slice) -> Masked:
         """Values ``[n, C, *grid.shape]`` of some steps, missing ones filled, and where there were values.

@@ -127,9 +127,10 @@ class Windows(Dataset[dict[str, Tensor]]):
                 f"no window of {span} steps fits: the longest stretch without gaps has {longest} of them"
             )
         if self.dropped:
+            dropped, gaps_found = self.dropped, len(stretches) - 1
             warn(
-                f"gaps='split' leaves out {self.dropped} windows that would cross one of "
-                f"{len(stretches) - 1} gaps; {len(self)} remain"
+                f"gaps='split' leaves out {dropped} window{'s'[: dropped - 1]} that would cross one of "
+                f"{gaps_found} gap{'s'[: gaps_found - 1]}; {len(self)} remain"
             )
 
     def __len__(self) -> int:
