@@ -240,7 +240,8 @@ def draw(content: dict[str, Any], path: Path) -> None:
         ax.set_yticks(range(len(shown)), list(shown))
         ax.invert_yaxis()
         ax.set_xlabel("score − that of the sphere")
-        ax.set_title(f"{task}\n{SCORES[task]}", fontsize="medium")
+        where = "" if task == "shallow-water" else ", upright"
+        ax.set_title(f"{task}{where}\n" + "\n".join(SCORES[task].split(", ")), fontsize="medium")
     handles = [axes[0].plot([], [], color=c, linewidth=2)[0] for c in ("C0", "C1")]
     axes[0].legend(handles, ["95 % over seeds", "95 % over samples"], fontsize="small")
     figures.save(figure, path, dpi=120)
