@@ -63,11 +63,12 @@ def run_demo(
         hood = geometry(model.geometry, data.grid, model.radius).hood
         print(f"\nTraining on {hood!r}: {parameters:,} parameters, {fit.steps} steps", flush=True)
         experiment.train(settings, folder)
+        print("Forecasting and scoring what was never seen", flush=True)
         results[name] = experiment.evaluate(settings, folder)
     print(f"\nAttention ran on backend {backends.last()!r}; what could run here:\n{backends.status()!r}")
     better = _report(preset, results)
     experiment.compare(output / "forecast.png", preset, folders)
-    print(f"\nForecasts, scores, pictures and checkpoints are in {output}/")
+    print(f"\n{output / 'forecast.png'} shows it; forecasts, scores and checkpoints are beside it")
     print(f"The demo took {time.perf_counter() - started:.0f} s.")
     return 0 if better else 1
 
@@ -97,6 +98,16 @@ def _report(preset: Settings, results: dict[str, dict[str, Any]]) -> bool:
         "Error of geodesic discs ÷ error of planar windows, mean over lead times: "
         + ", ".join(f"{channel} {ratio:.2f}" for channel, ratio in ratios.items())
     )
+    jet = {PERSISTENCE: results["geodesic discs"]["galewsky_persistence"]}
+    jet |= {name: result["galewsky_model"] for name, result in results.items()}
+    print(
+        f"On Galewsky's unstable jet, unlike anything in training, relative error of depth after "
+        f"{preset.lead_steps * preset.data.step_hours:.0f} hours: "
+        + ", ".join(f"{name} {scores['relative_l2']['depth'][-1]:.4f}" for name, scores in jet.items())
+    )
     stable = [name for name, result in results.items() if result["stable"]]
-    print(f"Stable for {preset.long_steps} steps: {' and '.join(stable) or 'none'}.")
+    print(
+        f"Forecasts of {preset.long_steps} steps that stay among possible states: "
+        f"{' and '.join(stable) or 'none'}."
+    )
     return better

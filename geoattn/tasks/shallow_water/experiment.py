@@ -355,11 +355,11 @@ def _draw(settings: Settings, output: Path, result: dict[str, Any]) -> None:
         output / "spectrum.png",
         "degree",
         {
-            f"kinetic energy (m²/s²), {case}": {
+            f"kinetic energy (m²/s²) after {result['lead_hours'][-1]:g} hours, {words}": {
                 name: (np.arange(1, len(values)), values[1:])
                 for name, values in result[f"{case}_energy_spectrum"].items()
             }
-            for case in ("test", "galewsky")
+            for case, words in (("test", "unseen trajectories"), ("galewsky", "Galewsky's jet"))
         },
         logarithmic="xy",
     )
