@@ -178,6 +178,7 @@ def _time(ds: Any, dim: str) -> Iterator[tuple[str, Any]]:
     import numpy as np
 
     from geoattn.xarray.schema.times import check_times, length_of_step, segments, settled, stamp
+    from geoattn.xarray.words import counted
 
     times = settled(ds[dim].values)
     refused, gaps, usual = [], [], None
@@ -195,8 +196,7 @@ def _time(ds: Any, dim: str) -> Iterator[tuple[str, Any]]:
         f"{dim}: {len(times):,} steps{every}, {stamp(times[0])} to {stamp(times[-1])}" if len(times) else ""
     )
     if gaps:
-        plural, more = "s" if len(gaps) > 1 else "", "; …" if len(gaps) > 3 else ""
-        words += f"\n  {len(gaps)} gap{plural}: {'; '.join(gaps[:3])}{more}"
+        words += f"\n  {counted(len(gaps), 'gap')}: {'; '.join(gaps[:3])}{'; …' if len(gaps) > 3 else ''}"
     elif not refused:
         words += ", no gaps"
     yield "dim", dim

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoattn.xarray.schema.values import decoding
+from geoattn.xarray.words import counted
 
 GAPS = ("error", "split")
 #: what the calendar of numpy's dates is called; cftime's dates of that calendar are others to compare
@@ -167,7 +168,7 @@ def segments(times: NDArray[Any], dim: str, gaps: str) -> list[tuple[int, int]]:
         i = breaks[0]
         usual = _readable(step) if months is None else f"{step} calendar month{'s' if step > 1 else ''}"
         raise ValueError(
-            f"{dim!r} has {len(breaks)} gap{'s'[: len(breaks) - 1]}: {stamp(times[i])} is followed by "
+            f"{dim!r} has {counted(len(breaks), 'gap')}: {stamp(times[i])} is followed by "
             f"{stamp(times[i + 1])}, while most steps are {usual}. To let no window cross them: gaps='split'"
         )
     borders = [0, *(breaks + 1).tolist(), len(times)]

@@ -24,6 +24,7 @@ from geoattn.xarray.stores.reader import Masked, Reader
 from geoattn.xarray.stores.statistics import Moments, Statistics
 from geoattn.xarray.stores.store import Given
 from geoattn.xarray.stores.sums import Progress, Sums
+from geoattn.xarray.words import counted
 
 #: sums of the states and of their changes, of some of the variables
 Parts = dict[str, sums.Pair]
@@ -61,8 +62,8 @@ class StatisticsJob(Job[Parts, Statistics]):
         if dropped := crossing(len(reader), stretches, lag + 1):
             remain = max(0, len(reader) - lag - dropped)
             warn(
-                f"gaps='split' leaves out {dropped} change{'s'[: dropped - 1]} that would cross one of "
-                f"{len(stretches) - 1} gap{'s'[: len(stretches) - 2]}; {remain} remain"
+                f"gaps='split' leaves out {counted(dropped, 'change')} that would cross one of "
+                f"{counted(len(stretches) - 1, 'gap')}; {remain} remain"
             )
         span = [stamp(reader.times[0]), stamp(reader.times[-1]), len(reader)]
         begins = [start for start, _ in stretches]

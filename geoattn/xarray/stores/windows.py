@@ -17,6 +17,7 @@ from geoattn.xarray.schema.schema import Schema
 from geoattn.xarray.schema.times import crossing, length_of_step, segments, stamp
 from geoattn.xarray.stores.reader import Masked, Reader
 from geoattn.xarray.stores.statistics import Statistics
+from geoattn.xarray.words import counted
 
 
 class Windows(Dataset[dict[str, Tensor]]):
@@ -127,10 +128,9 @@ class Windows(Dataset[dict[str, Tensor]]):
                 f"no window of {span} steps fits: the longest stretch without gaps has {longest} of them"
             )
         if self.dropped:
-            dropped, gaps_found = self.dropped, len(stretches) - 1
             warn(
-                f"gaps='split' leaves out {dropped} window{'s'[: dropped - 1]} that would cross one of "
-                f"{gaps_found} gap{'s'[: gaps_found - 1]}; {len(self)} remain"
+                f"gaps='split' leaves out {counted(self.dropped, 'window')} that would cross one of "
+                f"{counted(len(stretches) - 1, 'gap')}; {len(self)} remain"
             )
 
     def __len__(self) -> int:
