@@ -18,7 +18,7 @@ from geoattn.relations.base import Relation
 
 SEEN, UNSEEN, QUERY = "#2f6f9f", "#dddddd", "#d1495b"
 #: panels of a product grid in one figure, points of the background of one sphere, numbers told of a relation
-MOST_PANELS, MOST_POINTS, MOST_NUMBERS = 9, 20_000, 9
+MOST_PANELS, MOST_POINTS, MOST_NUMBERS = 9, 20_000, 6
 
 
 def picture(hood: Neighborhood | Relation, query: int | Sequence[int], ax: Any = None) -> Any:
@@ -91,7 +91,7 @@ def picture(hood: Neighborhood | Relation, query: int | Sequence[int], ax: Any =
         draw = _draw_sphere if isinstance(keys.canvas, SphericalGrid) else _draw_plane
         draw(axes, keys.canvas, shade[keys.tokens[panel]], colors, at, own_panel in (panel, None))
         seen = f"{np.count_nonzero(shade[keys.tokens[panel]])} keys"
-        slice_name = f"slice {keys.names[panel]}" if len(keys.names) > 1 else ""
+        slice_name = f"slice {', '.join(map(str, keys.names[panel]))}" if len(keys.names) > 1 else ""
         if len(panels) == 1:
             slice_name, seen = f"query {query}" + f", {slice_name}" * bool(slice_name), seen + told
         axes.set_title(f"{slice_name}: {seen}", fontsize=10)
@@ -122,9 +122,11 @@ def _explain_colors(axes: Any, distinct: NDArray[Any], colors: Any) -> None:
     count = len(distinct)
     norm = BoundaryNorm(np.arange(count + 1) - 0.5, count)
     told = np.arange(0, count, -(-count // MOST_NUMBERS))
-    bar = axes[0].figure.colorbar(
-        ScalarMappable(norm, ListedColormap(colors)), ax=list(axes), label="number", shrink=0.7, ticks=told
-    )
+    # as high as the one panel, or beside all of them
+    one = len(axes) == 1
+    where = {"cax": axes[0].inset_axes((1.03, 0.0, 0.04, 1.0))} if one else {"ax": list(axes), "shrink": 0.7}
+    mappable = ScalarMappable(norm, ListedColormap(colors))
+    bar = axes[0].figure.colorbar(mappable, label="number", ticks=told, **where)
     bar.set_ticklabels([str(number) for number in distinct[told]])
     bar.ax.tick_params(length=0)
 
@@ -189,7 +191,7 @@ def _locate(hood: Neighborhood, token: int, keys: _Slices) -> tuple[NDArray[np.f
 def _draw_plane(
     ax: Any, grid: Grid, shade: NDArray[np.int64], colors: Any, at: NDArray[np.float64] | None, own: bool
 ) -> None:
-    """Cells of a line or plane, the first axis downward, in units of the spacing."""
+    """Cells of a line or plane by their numbers, the first axis downward."""
     from matplotlib.colors import ListedColormap
     from matplotlib.ticker import MaxNLocator
 
@@ -205,8 +207,10 @@ def _draw_plane(
     if at is not None:
         row, column = (at[0], at[1]) if len(grid.lengths) == 2 else (height / 2, at[0])
         _mark(ax, column, row, own)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
+    several = MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True)
+    for axis, n, step in ((ax.yaxis, lengths[0], spacing[0]), (ax.xaxis, lengths[1], spacing[1])):
+        cells = [int(i) for i in several.tick_values(0, n - 1) if 0 <= i < n]
+        axis.set_ticks([(i + 0.5) * step for i in cells], list(map(str, cells)))
     if len(grid.lengths) == 1:
         ax.set_yticks([])
     ax.set(xlim=(0, width), ylim=(height, 0))
