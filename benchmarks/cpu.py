@@ -225,7 +225,8 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(13, 0.8 + 0.45 * len(results)), sharey=True)
+    size = (13, 1.2 + 0.45 * len(results))
+    figure, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
     names = [name for name in peers.ALL if any(name in r["seconds"] for r in results)]
     for axis, direction in zip(axes, ("forward", "backward"), strict=True):
         for at, result in enumerate(results):
@@ -233,14 +234,16 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
                 if direction in result["seconds"].get(name, {}):
                     ratio = result["seconds"][name][direction] / result["seconds"]["geoattn"][direction]
                     axis.barh(at + 0.8 * place / len(names), ratio, 0.8 / len(names), color=f"C{place}")
+            if len([name for name in result["seconds"] if direction in result["seconds"][name]]) == 1:
+                axis.text(1.15, at + 0.4, "too large for the others, or not theirs", fontsize=8, va="center")
         axis.set_xscale("log")
         axis.axvline(1.0, color="black", linewidth=0.8)
         axis.set_title(f"{direction}: time relative to geoattn")
-        axis.set_yticks([at + 0.4 for at in range(len(results))], [r["case"] for r in results])
+        cases = [r["case"].replace("1 heads", "1 head") for r in results]
+        axis.set_yticks([at + 0.4 for at in range(len(results))], cases)
     axes[0].invert_yaxis()
     handles = [plt.Rectangle((0, 0), 1, 1, color=f"C{place}") for place in range(len(names))]
-    axes[1].legend(handles, names, loc="lower right", fontsize=8)
-    figure.tight_layout()
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), fontsize=9)
     figures.save(figure, path, dpi=120)
 
 
