@@ -243,5 +243,6 @@ def draw(content: dict[str, Any], path: Path) -> None:
         where = "" if task == "shallow-water" else ", upright"
         ax.set_title(f"{task}{where}\n" + "\n".join(SCORES[task].split(", ")), fontsize="medium")
     handles = [axes[0].plot([], [], color=c, linewidth=2)[0] for c in ("C0", "C1")]
-    axes[0].legend(handles, ["95 % over seeds", "95 % over samples"], fontsize="small")
+    words = ["95 % over seeds", "95 % over samples"]
+    figure.legend(handles, words, loc="outside lower center", ncols=2, fontsize="small")
     figures.save(figure, path, dpi=120)

@@ -204,7 +204,7 @@ def test_two_grids_need_a_context():
 
 
 def test_heads_that_do_not_divide_are_refused():
-    with pytest.raises(ValueError, match="dim 16 is no multiple of num_heads 3; pass head_dim"):
+    with pytest.raises(ValueError, match="dim 16 is no multiple of num_heads 3: take num_heads=2, or dim=18"):
         ga.nn.Attention(16, 3, ga.everything(SPHERE))
     with pytest.raises(ValueError, match="multiple of num_kv_heads, got 4 and 3"):
         ga.nn.Attention(16, 4, ga.everything(SPHERE), num_kv_heads=3)
