@@ -81,9 +81,8 @@ def test_optimisers_and_schedules_of_timm_by_name():
 
 def test_unknown_names_are_refused_with_those_that_are_known(refused_by):
     timm("optim"), timm("scheduler")
-    with pytest.raises(
-        ValueError, match=r"optimizer 'adamx' is unknown, did you mean 'adamax': torch has adadelta, .*; timm has .*lamb"
-    ):
+    told = r"optimizer 'adamx' is unknown, did you mean 'adamax': torch has adadelta, .*; timm has .*lamb"
+    with pytest.raises(ValueError, match=told):
         FitConfig(optimizer="adamx")
     with pytest.raises(ValueError, match=r"schedule 'torch:tanh' is unknown: torch has .*onecycle"):
         FitConfig(schedule="torch:tanh")
