@@ -328,6 +328,14 @@ def test_another_model_in_the_same_folder_is_refused(tmp_path):
         fit(plain, Data(Fields(10), Fields(4), short), tmp_path / "plain", short)
 
 
+def test_a_run_without_a_validation_ends_and_is_loaded(tmp_path, capsys, monkeypatch):
+    monkeypatch.delattr(Plain, "validation_step")
+    short = dataclasses.replace(CONFIG, steps=4)
+    for told in ("Epoch 0: step 4", "holds this run, finished: loaded, not trained"):
+        assert fit(Plain(short), Data(Fields(10), Fields(4), short), tmp_path / "run", short) == []
+        assert told in capsys.readouterr().out
+
+
 def test_early_stopping_keeps_the_best_model(tmp_path):
     config = FitConfig(12, 2, 3, patience=1, seed=5, accelerator="cpu")
 

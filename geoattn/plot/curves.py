@@ -193,4 +193,5 @@ def training_curves(path: Path, rounds: Sequence[Mapping[str, float]]) -> Any:
         known = [row for row in rounds if name in row]
         lines[label] = [row["step"] for row in known], [row[name] for row in known]
     positive = all(row.get(name, 1.0) > 0 for row in rounds for name in ("train_loss", "val_loss"))
-    return curves(path, "optimiser steps", {"loss": lines}, "y" if positive else "")
+    logarithmic = positive and any(_shows(line, "y") for line in lines.values())
+    return curves(path, "optimiser steps", {"loss": lines}, "y" if logarithmic else "")

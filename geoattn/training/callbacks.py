@@ -146,7 +146,8 @@ class TrainingBar(TQDMProgressBar):
         super().on_train_epoch_end(trainer, module)
         # Lightning ends the round again that a resumed run begins with
         if not self._on_terminal and trainer.is_global_zero and trainer.global_step > self._told:
-            self._told, row = trainer.global_step, self._record.rows[-1]
+            self._told = trainer.global_step
+            row = self._record.rows[-1] if self._record.rows else {}  # without a validation there is none
             names = dict.fromkeys(("train_loss", "val_loss", *trainer.progress_bar_metrics))
             losses = [f"{name} {row[name]:.4g}" for name in names if name in row]
             tell(f"Epoch {trainer.current_epoch}: {', '.join([f'step {trainer.global_step}', *losses])}")

@@ -110,9 +110,8 @@ def fit(
         _restore(module, folder / kept["weights"])
         rounds = [{name: float(value) for name, value in row.items()} for row in kept["rounds"]]
         if is_first():
-            tell(
-                f"{folder} holds this run, finished after {rounds[-1]['step']:.0f} steps: loaded, not trained"
-            )
+            steps = f" after {rounds[-1]['step']:.0f} steps" if rounds else ""
+            tell(f"{folder} holds this run, finished{steps}: loaded, not trained")
         return rounds
 
     if config.grad_checkpointing:
