@@ -13,6 +13,7 @@ rows      the six settings of geometry, each at the best of three learning rates
 peers     torch-harmonics' models at equal time: their own recipe and ours, three seeds
 rotated   the six settings trained on cameras in any attitude, three seeds
 length    half and twice the steps, for two settings: is the validation score flat?
+longer    the six settings at twice the steps, three seeds: do the differences stay?
 size      the six settings with discs and windows of half the area, three seeds
 fine      twice the resolution and channels and one more block, two settings, two seeds
 practice  a model for use: rooms of 128×256 on the sphere, three lengths, one seed
@@ -47,7 +48,7 @@ from geoattn.tasks.shallow_water import experiment as water
 
 SETTINGS: tuple[str, ...] = geometry.SETTINGS
 RESULTS = Path(__file__).parent / "results" / "ablation"
-PARTS = ("rows", "peers", "rotated", "length", "size", "fine", "practice")
+PARTS = ("rows", "peers", "rotated", "length", "longer", "size", "fine", "practice")
 #: settings whose length is tried, and that are run at the larger scale
 TWO = ("plane-periodic", "sphere")
 #: steps of the model for use: a curve, not a point
@@ -84,6 +85,9 @@ def plan(parts: list[str], tasks: list[str], found: dict[str, Any]) -> Iterator[
     if "length" in parts:
         for factor, task, row in product((0.5, 2.0), tasks, TWO):
             yield from cells(task, row, [0], steps_of(factor * LENGTH[task]))
+    if "longer" in parts:
+        for seed, task, row in product(range(3), tasks, SETTINGS):
+            yield from cells(task, row, [seed], steps_of(2 * LENGTH[task]))
     if "size" in parts:
         for seed, task, row in product(range(3), tasks, SETTINGS):
             yield from cells(task, row, [seed], size="small")

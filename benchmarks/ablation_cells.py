@@ -7,26 +7,22 @@ A cell is a value; its name is that of the file which keeps its result. Models o
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import hashlib
 import json
-import os
 import pickle
-import platform
 from collections.abc import Callable
 from functools import cache, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import ablation_peers as peers
 import numpy as np
 import torch
+from about import about
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-import geoattn as ga
 from geoattn._files import whole, write_json
 from geoattn.tasks.depth import experiment as depth
 from geoattn.tasks.geometry import SETTINGS
@@ -204,10 +200,7 @@ def run(cell: Cell, work: Path, results: Path) -> dict[str, Any]:
         "validation": {name: [[row["step"], float(row[name])] for row in rounds]},
         "seconds_per_step": float(np.median([row["seconds_per_step"] for row in rounds])),
         "scores": scores,
-        "date": datetime.date.today().isoformat(),
-        "machine": {"processor": processor(), "threads": torch.get_num_threads()},
-        "versions": {"geoattn": ga.__version__}
-        | {package: version(package) for package in ("torch", "torch-harmonics", "lightning")},
+        **about("python benchmarks/ablation.py", "torch-harmonics", "lightning"),
     }
     path = results / cell.task / f"{cell.name}.json"
     with whole(path.with_suffix(".npz")) as part, open(part, "wb") as file:
@@ -215,18 +208,6 @@ def run(cell: Cell, work: Path, results: Path) -> dict[str, Any]:
         np.savez_compressed(file, **arrays)
     write_json(found, path)
     return found
-
-
-def processor() -> str:
-    """What the machine calls itself."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        facts = dict(line.split(":", 1) for line in lines if ":" in line)
-        facts = {name.strip(): value.strip() for name, value in facts.items()}
-        name = f"{facts['model name']}, family {facts['cpu family']} model {facts['model']}"
-    except (OSError, KeyError):
-        name = platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
 
 
 def _water(cell: Cell, settings: Any, folder: Path, model: nn.Module) -> tuple[dict[str, float], Sums]:

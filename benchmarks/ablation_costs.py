@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ablation_cells import Cell, network, processor
+from ablation_cells import Cell, network
 from ablation_peers import PEERS
+from about import about
 
-import geoattn as ga
 from geoattn._files import write_json
 from geoattn.neighborhoods import Neighborhood
 from geoattn.tasks.geometry import SETTINGS
@@ -29,11 +27,7 @@ def measure_costs(tasks: list[str], results: Path) -> None:
     """
     torch.set_num_threads(1)
     found: dict[str, Any] = {
-        "command": "python benchmarks/ablation.py --cost",
-        "date": datetime.date.today().isoformat(),
-        "machine": {"processor": processor(), "threads": 1},
-        "versions": {"geoattn": ga.__version__}
-        | {name: version(name) for name in ("torch", "torch-harmonics")},
+        **about("python benchmarks/ablation.py --cost", "torch-harmonics"),
         "batch": BATCH,
         "seconds_per_step": {},
         "keys": {},

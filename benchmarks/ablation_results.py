@@ -84,11 +84,15 @@ def cost_of(folder: Path, task: str, row: str) -> float:
 # the table ------------------------------------------------------------------------------------------
 
 
-def rows_of(task: str, found: dict[str, Any], folder: Path, **kind: str) -> dict[str, Any]:
+def rows_of(
+    task: str, found: dict[str, Any], folder: Path, longer: float = 1.0, **kind: str
+) -> dict[str, Any]:
     """Every row of a table: scores over seeds, and differences from the sphere with their intervals.
 
     Parameters
     ----------
+    longer
+        How many times as many steps as the task's.
     kind
         Fields of the cells that all rows share: ``attitude``, ``size``, ``scale``.
 
@@ -107,7 +111,7 @@ def rows_of(task: str, found: dict[str, Any], folder: Path, **kind: str) -> dict
             rate = chosen_rate(task, row, found, folder)
             own: dict[str, Any] = {"task": task, "row": row, "recipe": recipe, **_DEFAULT, **kind}
             if recipe == "ours":
-                own |= {"rate": rate, "steps": length(task, row, folder)}
+                own |= {"rate": rate, "steps": steps_of(longer * length(task, row, folder))}
             cells[name] = of(found, **own)
     return {name: _row(task, some, cells[REFERENCE], folder) for name, some in cells.items()}
 

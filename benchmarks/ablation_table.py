@@ -10,6 +10,7 @@ from typing import Any
 import pages
 from ablation_cells import LENGTH, TASKS, VALIDATION, steps_of, trivial
 from ablation_results import REFERENCE, chosen_rate, of, read, rows_of
+from about import about
 
 from geoattn._files import write_json, write_text
 from geoattn.plot import figures
@@ -26,9 +27,10 @@ SCORES = {
 #: what is tested, in the words of the tables
 TESTS = {"test": "", "upright": "upright", "any": "any attitude"}
 #: comparisons whose rows are trained alike, by the fields of their cells
-GROUPS = {
+GROUPS: dict[str, dict[str, Any]] = {
     "trained upright": {},
     "trained on any attitude": {"attitude": "any"},
+    "twice the steps": {"longer": 2.0},
     "half the area": {"size": "small"},
     "twice the resolution": {"scale": "fine"},
 }
@@ -44,12 +46,12 @@ def write_table(results: Path, work: Path) -> None:
     kept = results.with_suffix(".json")
     before = json.loads(kept.read_text()) if kept.exists() else {}
     content = {
-        "command": "python benchmarks/ablation.py --table",
+        **about("python benchmarks/ablation.py --table"),
         "reference": REFERENCE,
         "length": LENGTH,
         "cost": costs["seconds_per_step"],
         "keys": costs["keys"],
-        "machines": sorted({f["machine"]["processor"] for f in found.values()}),
+        "machines": sorted({f["machine"] for f in found.values()}),
         "cells": len(found),
         "tables": tables,
         "flatness": {task: {row: flatness(task, row, found, results) for row in SETTINGS} for task in TASKS},

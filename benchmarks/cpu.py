@@ -18,7 +18,6 @@ import gc
 import json
 import math
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -28,11 +27,13 @@ from typing import Any
 
 import cpu_peers as peers
 import torch
+from about import about
 from cpu_cases import CASES, QUICK, Case
 
 import geoattn as ga
 from geoattn._files import write_text
 from geoattn.plot import figures
+from geoattn.plot.curves import COLOURS
 
 RESULTS = Path(__file__).parent / "results"
 #: seconds after which an implementation sits out the remaining rounds of a case
@@ -233,7 +234,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
             for place, name in enumerate(names):
                 if direction in result["seconds"].get(name, {}):
                     ratio = result["seconds"][name][direction] / result["seconds"]["geoattn"][direction]
-                    axis.barh(at + 0.8 * place / len(names), ratio, 0.8 / len(names), color=f"C{place}")
+                    axis.barh(at + 0.8 * place / len(names), ratio, 0.8 / len(names), color=COLOURS[place])
             if len([name for name in result["seconds"] if direction in result["seconds"][name]]) == 1:
                 axis.text(1.15, at + 0.4, "too large for the others, or not theirs", fontsize=8, va="center")
         axis.set_xscale("log")
@@ -242,7 +243,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
         cases = [r["case"].replace("1 heads", "1 head") for r in results]
         axis.set_yticks([at + 0.4 for at in range(len(results))], cases)
     axes[0].invert_yaxis()
-    handles = [plt.Rectangle((0, 0), 1, 1, color=f"C{place}") for place in range(len(names))]
+    handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[place]) for place in range(len(names))]
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), fontsize=9)
     figures.save(figure, path, dpi=120)
 
@@ -261,16 +262,8 @@ def main() -> None:
         results.append(measure(case, 2 if options.quick else options.rounds))
         show(results[-1])
         gc.collect()
-    report = {
-        "date": time.strftime("%Y-%m-%d"),
-        "command": " ".join(["python", *sys.argv]),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "vector": repr(_machine()),
-        "threads": options.threads,
-        "torch": torch.__version__,
-        "load": os.getloadavg(),
-        "cases": results,
-    }
+    command = f"python benchmarks/cpu.py --rounds {options.rounds}"
+    report = about(command, *peers.PACKAGES) | {"vector": repr(_machine()), "cases": results}
     if not options.case:
         print("\nTokens at 49 keys each, 4 heads: forward, backward")
         report["token scaling"] = token_scaling(options.quick)

@@ -12,17 +12,16 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from about import about
 from cpu import clock
 
 import geoattn as ga
@@ -166,16 +165,7 @@ def cold_compile() -> float:
 
 def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
-    report: dict[str, Any] = {
-        "date": time.strftime("%Y-%m-%d"),
-        "command": " ".join(["python", *sys.argv]),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "vector": repr(MACHINE),
-        "threads": torch.get_num_threads(),
-        "dtype": "float32",
-        "torch": torch.__version__,
-        "load": os.getloadavg(),
-    }
+    report = about("python benchmarks/cpu_calls.py") | {"vector": repr(MACHINE), "dtype": "float32"}
     print("A bias for every pair, against the same call without: 4 heads of 32")
     report["relations"] = relations()
     print("\nSmall calls in one thread, beside an op that does nothing: heads of 32")

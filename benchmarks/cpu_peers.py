@@ -143,6 +143,9 @@ FORWARD_ONLY = {
     "NATTEN": "its CPU backend is FlexAttention, which does not support backward on CPU",
 }
 
+#: packages of the peers that are not torch's
+PACKAGES = ("torch-harmonics", "natten")
+
 ALL: dict[str, Callable[..., Call]] = {
     "geoattn": ours,
     "torch-harmonics": torch_harmonics,

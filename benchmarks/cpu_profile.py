@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from about import about
 
 import geoattn as ga
 from geoattn._files import write_bytes, write_text
@@ -184,9 +185,7 @@ def main() -> None:
             found.append(profile(case, direction, options.seconds))
             show(found[-1])
     if options.case is None and options.direction is None:
-        report = {
-            "date": time.strftime("%Y-%m-%d"),
-            "command": " ".join(["python", *sys.argv]),
+        report = about("python benchmarks/cpu_profile.py") | {
             "vector": repr(MACHINE),
             "threads": 1,
             "heads": HEADS,

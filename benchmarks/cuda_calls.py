@@ -21,8 +21,6 @@ import cProfile
 import ctypes
 import json
 import math
-import os
-import platform
 import pstats
 import subprocess
 import tempfile
@@ -33,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from about import about
 from torch import Tensor
 
 import geoattn as ga
@@ -235,17 +234,8 @@ def main() -> None:
         hood, more = cases()["sphere, quadrature weights"]
         profile(lambda q, k, v: ga.attention(q, k, v, hood, **more), hood)
         return
-    report: dict[str, Any] = {
-        "date": time.strftime("%Y-%m-%d"),
-        "command": "python benchmarks/cuda_calls.py",
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "launcher": launcher,
-        "targets": TARGETS,
-        "load": os.getloadavg(),
-        "cases": {},
-    }
+    report = about("python benchmarks/cuda_calls.py", "triton")
+    report |= {"launcher": launcher, "targets": TARGETS, "cases": {}}
     print(f"Microseconds of the host, launches by {launcher}")
     print(f"{'case':<30} {'':>8} {'geoattn':>8} {'nothing':>8} {'above':>8}")
     for name, (hood, more) in cases().items():

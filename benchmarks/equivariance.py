@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pages
+from about import about
 
 import geoattn as ga
 from geoattn._files import write_text
 from geoattn.plot import figures
+from geoattn.plot.curves import COLOURS
 from geoattn.tasks.equivariance import (
     BandLimitedAttention,
     Cap,
@@ -43,7 +44,7 @@ LAYERS = {
 }
 #: a region, and the layer in it
 REGION, INSIDE = Cap(-25.0, 20.0, 60.0), BandLimitedAttention(radius=20.0)
-COLORS = {"lat-lon": "C0", "HEALPix": "C2", "cube": "C3", "icosahedral": "C4"}
+COLORS = dict(zip(("lat-lon", "HEALPix", "cube", "icosahedral"), COLOURS, strict=False))
 MARKS = {"lat-lon": "o", "HEALPix": "^", "cube": "s", "icosahedral": "D"}
 #: below this, errors are rounding, and have no order
 ROUNDING = 1e-12
@@ -115,7 +116,7 @@ def shown(row: dict[str, Any]) -> str:
 def draw(rows: list[dict[str, Any]], in_region: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(19, 6.4), layout="constrained")
+    figure = Figure(figsize=(15, 5.6), layout="constrained")
     panels = figure.subplots(2, len(LAYERS) + 1, sharex=True, sharey="col")
     for row in rows:
         column, family = list(LAYERS).index(row["neighborhood"]), row["grid"]
@@ -139,7 +140,7 @@ def draw(rows: list[dict[str, Any]], in_region: list[dict[str, Any]], path: Path
     panels[0, 0].set_ylabel("equivariance error")
     panels[1, 0].set_ylabel("error against the continuous layer")
     panels[1, -1].legend(*panels[0, 0].get_legend_handles_labels(), fontsize="small", loc="center")
-    figures.save(figure, path, dpi=70)
+    figures.save(figure, path, dpi=110)
 
 
 def tables(content: dict[str, Any]) -> dict[str, str]:
@@ -178,12 +179,8 @@ def main() -> None:
     print(f"{'keys':30}{'grid':12}{'weights':12}{heads}")
     rows = measure(sizes, 96 if options.quick else 720)
     in_region = measure_region(sizes)
-    content = {
-        "command": "python benchmarks/equivariance.py" + " --quick" * options.quick,
-        "date": time.strftime("%Y-%m-%d"),
-        "rows": rows,
-        "region": in_region,
-    }
+    content = about("python benchmarks/equivariance.py" + " --quick" * options.quick)
+    content |= {"rows": rows, "region": in_region}
     write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", RESULTS)
     draw(rows, in_region, RESULTS.with_suffix(".png"))
     if not options.quick:

@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from about import about
 from torch import Tensor, nn
 from torch_harmonics.examples.models import SphericalSegformer, SphericalTransformer
 
@@ -108,15 +106,7 @@ def main() -> None:
         for case in cases[:1] if options.quick else cases + [(size, {}) for size in larger]:
             rows.append(row(kind, *case))
             print(line(rows[-1]), flush=True)
-    report = {
-        "date": time.strftime("%Y-%m-%d"),
-        "command": "python benchmarks/harmonics_models.py",
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in ("torch", "torch-harmonics")},
-        "load": os.getloadavg(),
-        "threads": torch.get_num_threads(),
-        "rows": rows,
-    }
+    report = about("python benchmarks/harmonics_models.py", "torch-harmonics") | {"rows": rows}
     if not options.quick:
         write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", RESULTS)
 

@@ -18,10 +18,10 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
-from importlib.metadata import version
 from pathlib import Path
 from xml.etree import ElementTree
+
+from about import about
 
 from geoattn._files import write_text
 
@@ -32,6 +32,7 @@ THEIR_KERNELS = re.compile(r"test_optimized_pt2_compatibility_\d+$")
 PLUGIN = """
 import torch_harmonics
 from geoattn.compat.torch_harmonics import AttentionS2, NeighborhoodAttentionS2
+from about import about
 
 torch_harmonics.AttentionS2, torch_harmonics.NeighborhoodAttentionS2 = AttentionS2, NeighborhoodAttentionS2
 """
@@ -80,11 +81,7 @@ def main() -> None:
         print(who, ", ".join(f"{n} {state}" for state, n in count.items()))
     for name in failed:
         print(f"  fails with our layers: {name}, with theirs: {theirs.get(name)}")
-    report = {
-        "date": time.strftime("%Y-%m-%d"),
-        "command": "python benchmarks/harmonics_tests.py FOLDER",
-        "torch": version("torch"),
-        "torch-harmonics": version("torch-harmonics"),
+    report = about("python benchmarks/harmonics_tests.py FOLDER", "torch-harmonics") | {
         "counts": counts,
         "failed with our layers": {name: f"with theirs: {theirs.get(name)}" for name in failed},
     }

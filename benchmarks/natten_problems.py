@@ -16,16 +16,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import platform
 import sys
-import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from about import about
 from torch import Tensor
 
 from geoattn._files import write_text
@@ -180,11 +177,7 @@ def main() -> None:
         print(number, *problem, " ".join(f"{name} {x:.0e}" for name, x in worst.items()), flush=True)
     print(f"{len(rows)} problems in {len(BOUNDS)} dtypes, {failed} beyond the bounds")
     if options.only is None:
-        report = {
-            "date": time.strftime("%Y-%m-%d"),
-            "command": "python benchmarks/natten_problems.py",
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-            "versions": {"torch": version("torch")},
+        report = about("python benchmarks/natten_problems.py") | {
             "bounds": {str(dtype).removeprefix("torch."): bound for dtype, bound in BOUNDS.items()},
             "beyond": failed,
             "rows": rows,

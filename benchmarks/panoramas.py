@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from pathlib import Path
 from typing import Any
 
-import numba
+from about import about
 
 import geoattn as ga
 from geoattn._files import write_text
@@ -47,7 +46,7 @@ def draw(path: Path) -> None:
     seen = render_rooms(grid, 3, "test", first=4, supersampling=2)
     columns = [
         Column("rendered", seen.rgb),
-        Column("depth along the ray", seen.depth, {"cmap": "viridis"}),
+        Column("depth", seen.depth, {"vmin": 0.0, "vmax": seen.depth.max()}, "depth along the ray (m)"),
         Column("class", LEGEND.colours_of(seen.label)),
     ]
     table(path, grid, columns, legend=LEGEND)
@@ -68,11 +67,8 @@ def main() -> None:
     for row in rows:
         image = "{}×{}".format(*row["shape"])
         print(f"{image:>10}{row['per_minute']:14,}{row['cpu_ms_each']:14.2f}")
-    content = {
-        "command": f"python benchmarks/panoramas.py --threads {options.threads} --rooms {options.rooms}",
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": platform.machine(),
-        "numba": numba.__version__,
+    command = f"python benchmarks/panoramas.py --threads {options.threads} --rooms {options.rooms}"
+    content = about(command) | {
         "threads": options.threads,
         "room_cpu_ms": round(room, 2),
         "rows": rows,

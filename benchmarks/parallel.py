@@ -17,7 +17,6 @@ import contextlib
 import datetime
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -30,6 +29,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from about import about
 
 import geoattn as ga
 from geoattn._files import cache_folder, write_text
@@ -301,13 +301,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     result = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    result["machine"] = {
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "torch": torch.__version__,
-        "date": datetime.date.today().isoformat(),
-    }
+    result |= about("python benchmarks/parallel.py")
     if options.tokens:
         asked = [(nside, n) for nside in options.tokens for n in options.processes]
         kept = [r for r in result.get("tokens", []) if (r["nside"], r["processes"]) not in asked]

@@ -11,18 +11,15 @@ difference of a training loss, and of a validation loss, beside those of one pro
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
+from about import about
 
 from geoattn._files import write_text
 
@@ -78,15 +75,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=50)
     options = parser.parse_args()
-    result: dict[str, Any] = {
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "date": datetime.date.today().isoformat(),
-        "command": f"python benchmarks/parallel_training.py --steps {options.steps}",
-        "settings": SETTINGS,
-        "runs": {},
-    }
+    command = f"python benchmarks/parallel_training.py --steps {options.steps}"
+    result = about(command, "lightning") | {"settings": SETTINGS, "runs": {}}
     with tempfile.TemporaryDirectory() as folder:
         for name in RUNS:
             rows = train(Path(folder), name, options.steps)

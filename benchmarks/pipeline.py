@@ -15,23 +15,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray
 import xbatcher
 import zarr
+from about import about
 from torch.utils.data import DataLoader
 
 import geoattn as ga
@@ -189,13 +186,7 @@ def main() -> None:
     print("resident MB over an epoch: " + " ".join(f"{m:.0f}" for m in memory))
     workers = time_workers(options.store)
     print("ms per sample by workers: " + ", ".join(f"{name}: {t:.1f}" for name, t in workers.items()))
-    report = {
-        "date": time.strftime("%Y-%m-%d"),
-        "command": "python benchmarks/pipeline.py",
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "load": os.getloadavg(),
-        "threads": torch.get_num_threads(),
+    report = about("python benchmarks/pipeline.py", *PACKAGES) | {
         "samples": options.samples,
         "store_bytes_per_sample": size / options.steps,
         "readers": table,

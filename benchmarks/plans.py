@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -23,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from about import about
 
 import geoattn as ga
 from geoattn import plans
@@ -165,10 +163,9 @@ def main() -> None:
         case, query_tile, key_tile = arguments.one
         one_build(case, int(query_tile), int(key_tile))
         return
-    machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-    print(f"{machine['cpus']} cores, {machine['machine']}; best of the rounds in seconds, worst in memory\n")
-    result = {
-        "machine": machine | {"numpy": np.__version__},
+    head = about("python benchmarks/plans.py" + " --quick" * arguments.quick)
+    print(f"{head['machine']}; best of the rounds in seconds, worst in memory\n")
+    result = head | {
         "builds": measure_builds(1 if arguments.quick else 3),
         "statistics": measure_statistics(),
     }

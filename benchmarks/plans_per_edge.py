@@ -10,14 +10,12 @@ HEALPix does.
 
 from __future__ import annotations
 
-import datetime
 import json
-import os
-import platform
 import time
 from pathlib import Path
 
 import numpy as np
+from about import about
 
 import geoattn as ga
 from geoattn import plans
@@ -117,16 +115,7 @@ def main() -> None:
             ratio = row[f"{a}×{b}"] / table[0][f"{a}×{b}"]
             line += f"{row[f'{a}×{b}']:7.1f} ns{ratio:5.2f}{' ' if ratio <= LIMIT else '!'}  "
         print(line, flush=True)
-    content = {
-        "command": "python benchmarks/plans_per_edge.py",
-        "date": datetime.date.today().isoformat(),
-        "machine": {
-            "cpus": os.cpu_count(),
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-        },
-        "geoattn": ga.__version__,
-        "numpy": np.__version__,
+    content = about("python benchmarks/plans_per_edge.py") | {
         "limit": LIMIT,
         "unit": "nanoseconds for each edge",
         "grids": table,

@@ -22,12 +22,10 @@ import argparse
 import copy
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +53,7 @@ import test_pangu
 import test_radial
 import test_swin
 import test_swinv2
+from about import about
 from originals import Projections, of_timm
 from transformers import DinatConfig
 
@@ -237,15 +236,9 @@ def main() -> None:
         if options.only.lower() in name.lower():
             rows.append(measured(name, 0.0 if options.quick else options.seconds))
             print(line(rows[-1]), flush=True)
-    report = {
-        "date": time.strftime("%Y-%m-%d"),
-        "command": f"python benchmarks/real_models.py --seconds {options.seconds:g}",
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "versions": {name: version(name) for name in ("torch", "timm", "transformers")},
-        "threads": torch.get_num_threads(),
-        "rows": rows,
-    }
+    report = about(
+        f"python benchmarks/real_models.py --seconds {options.seconds:g}", "timm", "transformers"
+    ) | {"capability": torch.backends.cpu.get_cpu_capability(), "rows": rows}
     if options.only and RESULTS.exists():
         known = {row["model"]: row for row in (*json.loads(RESULTS.read_text())["rows"], *rows)}
         report["rows"] = [known[name] for name in CASES if name in known]

@@ -13,20 +13,16 @@ and its times are those of the whole command; ours are written too, for that com
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
-import xarray
+from about import about
 
 import geoattn as ga
 from geoattn._files import whole, write_json
@@ -181,25 +177,9 @@ def main() -> None:
     cdo = (
         subprocess.run(["cdo", "--version"], capture_output=True, text=True) if shutil.which("cdo") else None
     )
-    write_json(
-        {
-            "date": datetime.now(UTC).date().isoformat(),
-            "command": "python benchmarks/regridding.py",
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-            "load": os.getloadavg(),
-            "versions": {
-                "python": platform.python_version(),
-                "numpy": np.__version__,
-                "scipy": scipy.__version__,
-                "xarray": xarray.__version__,
-                "cdo": (cdo.stderr or cdo.stdout).splitlines()[0] if cdo else "absent",
-            },
-            "levels": options.levels,
-            "rounds": rounds,
-            "table": table,
-        },
-        RESULTS,
-    )
+    head = about("python benchmarks/regridding.py", "scipy", "xarray")
+    head["versions"]["cdo"] = (cdo.stderr or cdo.stdout).splitlines()[0] if cdo else "not installed"
+    write_json(head | {"levels": options.levels, "rounds": rounds, "table": table}, RESULTS)
 
 
 if __name__ == "__main__":

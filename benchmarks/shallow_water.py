@@ -19,7 +19,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any, get_args
 import numpy as np
 import pages
 import torch
+from about import about
 
 import geoattn as ga
 from geoattn._files import whole, write_json
@@ -243,11 +243,8 @@ def main() -> None:
     grids = [ga.grids.gaussian(nlat, 2 * nlat) for nlat in sorted(chosen.nlat)]
     options = {"device": chosen.device}
     results = json.loads(chosen.output.read_text()) if chosen.output.exists() else {}
-    results |= {
-        "command": "python benchmarks/shallow_water.py",
-        "machine": {"device": chosen.device, "processor": platform.machine(), "torch": torch.__version__},
-        "published": PUBLISHED,
-    }
+    results |= about("python benchmarks/shallow_water.py", "ducc0")
+    results |= {"device": chosen.device, "published": PUBLISHED}
     told = {"date": time.strftime("%Y-%m-%d"), "threads": torch.get_num_threads()}
     if results.get("finest", 0) <= max(chosen.nlat):  # what is measured at one resolution alone
         results["williamson 2, day 5"] = steady(grids[0], **options)

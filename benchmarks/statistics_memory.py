@@ -13,17 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import threading
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from about import about
 
 RESULTS = Path(__file__).parent / "results"
 ROWS, COLUMNS, CHUNK = 181, 360, 32
@@ -121,11 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from geoattn._files import write_json
 
-    result = {
-        "command": "python benchmarks/statistics_memory.py",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in ("geoattn", "numpy", "dask", "xarray", "numba")},
+    result = about("python benchmarks/statistics_memory.py", "dask", "xarray") | {
         "data": f"made by dask as it is asked for: float32, {ROWS} × {COLUMNS}, {CHUNK} steps a chunk",
         "rows": rows,
     }

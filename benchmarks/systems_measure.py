@@ -7,7 +7,6 @@ import gc
 import json
 import math
 import os
-import platform
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from about import about
 from torch import Tensor
 
 import geoattn as ga
@@ -211,21 +211,14 @@ def _own() -> float:
 
 def where() -> Row:
     """The machine and what runs on it."""
-    names = ("torch", "numpy", "numba")
+    head = about(command="")
+    versions = {name: number for name, number in head["versions"].items() if name != "geoattn"}  # a row's own
     return {
-        "device": f"{_processor()}, {os.cpu_count()} cores, vectors of {LANES} float32",
-        "threads": torch.get_num_threads(),
+        "device": f"{head['machine']}, vectors of {LANES} float32",
+        "threads": head["threads"],
         "dtype": "float32",
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
+        "versions": versions,
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 class Results:

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from about import about
 from cpu import clock
 
 import geoattn as ga
@@ -125,20 +124,7 @@ def main() -> None:
             print(f"  {name:<16} one {one:8.3f} ms   {BATCH}: {many:9.3f} ms   differ {errors[name]:.0e}")
             row = {"truncation": sizes[0], "name": name, "one, ms": one, f"{BATCH}, ms": many}
             rows.append(row | {"differ": errors[name]})
-    versions = {}
-    for name in ("torch", *list(WAYS)[1:]):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
-    report = {
-        "date": time.strftime("%Y-%m-%d"),
-        "command": "python benchmarks/transforms.py",
-        "threads": 1,
-        "dtype": "float64",
-        "versions": versions,
-        "rows": rows,
-    }
+    report = about("python benchmarks/transforms.py", *list(WAYS)[1:]) | {"dtype": "float64", "rows": rows}
     write_text(json.dumps(report, indent=1) + "\n", RESULTS)
 
 

@@ -255,9 +255,10 @@ def notebooks() -> dict[str, str | bytes]:
             lines += ["```python", text, "```", ""]
             for output in cell["outputs"]:
                 data = output.get("data", {"text/plain": output.get("text", "")})
-                if "image/png" in data:
-                    name = f"{path.stem}-{count}.png"
-                    pages[f"notebooks/{name}"] = base64.b64decode(data["image/png"])
+                kind = next((kind for kind in data if kind.startswith("image/")), "")
+                if kind:
+                    name = f"{path.stem}-{count}.{kind.removeprefix('image/')}"
+                    pages[f"notebooks/{name}"] = base64.b64decode(data[kind])
                     lines += [f"![what the code above draws]({name})", ""]
                     count += 1
                 elif said := "".join(data["text/plain"]).strip("\n"):

@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-#: colours of a picture that is too large, bytes of one, and characters of one printed text
-COLOURS, MOST_PICTURE, MOST_TEXT = 256, 60_000, 4_000
+#: bytes of a picture, characters of one printed text, and how far a colour may be off, of 255
+MOST_PICTURE, MOST_TEXT, MOST_OFF = 60_000, 4_000, 12
+#: kinds of pictures that are kept
+PICTURES = ("image/png", "image/jpeg")
 #: what says where a notebook ran: folders, and addresses in memory
 OF_A_MACHINE = re.compile(
     r"(?:^|[\s'\"(=])(/(?:tmp|home|root|work|usr|var|private|Users)/\S*)|(0x[0-9a-f]{6,})"
@@ -83,31 +85,36 @@ def _kept(output: dict[str, Any]) -> dict[str, Any] | None:
         return output if output["name"] == "stdout" else None
     data = output["data"]
     if "image/png" in data:
-        data = {"image/png": _fewer_colours("".join(data["image/png"])), "text/plain": data["text/plain"]}
+        data = _smaller("".join(data["image/png"])) | {"text/plain": data["text/plain"]}
     elif len("".join(data.get("text/html", ""))) > MOST_TEXT:  # xarray's, with its style sheet
         data = {kind: content for kind, content in data.items() if kind != "text/html"}
     return output | {"data": data, "metadata": {}}
 
 
-def _fewer_colours(encoded: str) -> str:
-    """A picture that is too large, in fewer colours, then smaller; others as they are."""
+def _smaller(encoded: str) -> dict[str, str]:
+    """A picture as it is if it is small; else in fewer colours if that is seen by nobody; else as a JPEG."""
     if len(base64.b64decode(encoded)) <= MOST_PICTURE:
-        return encoded
-    from PIL import Image
+        return {"image/png": encoded}
+    from PIL import Image, ImageChops
 
     image = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
-    colours, file = COLOURS, io.BytesIO()
-    while True:
-        # by coverage, so that a small mark keeps its colour
-        few = image.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        few.save(file, format="png", optimize=True)
-        if len(file.getvalue()) <= MOST_PICTURE:
-            return base64.b64encode(file.getvalue()).decode() + "\n"
-        file = io.BytesIO()
-        if colours > COLOURS // 4:
-            colours //= 2
-        else:
-            image = image.resize((image.width * 4 // 5, image.height * 4 // 5), Image.Resampling.LANCZOS)
+    # by coverage, so that a small mark keeps its colour
+    few = image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    off = max(most for _, most in ImageChops.difference(image, few.convert("RGB")).getextrema())
+    if off <= MOST_OFF and (file := _file(few, "png", optimize=True)):
+        return {"image/png": file}
+    for quality in (92, 85, 75, 60, 45, 30, 15):
+        if file := _file(image, "jpeg", quality=quality, subsampling=0):
+            return {"image/jpeg": file}
+    raise ValueError(f"a picture of {image.width}×{image.height} points is too large")
+
+
+def _file(image: Any, kind: str, **options: Any) -> str:
+    """The picture as a file in base 64; nothing if it is too large."""
+    file = io.BytesIO()
+    image.save(file, format=kind, **options)
+    small = len(file.getvalue()) <= MOST_PICTURE
+    return base64.b64encode(file.getvalue()).decode() + "\n" if small else ""
 
 
 def texts(output: dict[str, Any]) -> list[str]:
@@ -119,7 +126,8 @@ def texts(output: dict[str, Any]) -> list[str]:
 
 def _check(cell: dict[str, Any], output: dict[str, Any]) -> None:
     begin = "".join(cell["source"])[:60]
-    size = len(base64.b64decode(output.get("data", {}).get("image/png", "")))
+    data = output.get("data", {})
+    size = max(len(base64.b64decode(data.get(kind, ""))) for kind in PICTURES)
     if size > MOST_PICTURE:
         raise ValueError(f"the picture of cell {begin!r} has {size:,} bytes, above {MOST_PICTURE:,}")
     for text in texts(output):

@@ -67,7 +67,7 @@ def found_of(cell, value, sums, folder):
         "validation": {VALIDATION[cell.task][0]: [[cell.steps, value]]},
         "seconds_per_step": 0.1,
         "scores": dict.fromkeys(tests, value),
-        "machine": {"processor": "one"},
+        "machine": "one",
     }
     path = folder / cell.task / f"{cell.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

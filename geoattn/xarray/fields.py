@@ -180,7 +180,8 @@ def _taken(array: xarray.DataArray) -> list[str]:
         if (hours := in_hours(place, value)) is not None:
             said.append(f"{name} {hours}")
         else:
-            shown = stamp(value) if value.dtype.kind == "M" else f"{value:g}"
+            # seconds only where there are any
+            shown = stamp(value).removesuffix(":00") if value.dtype.kind == "M" else f"{value:g}"
             said.append(f"{name} {shown} {place.attrs.get('units', '')}".strip())
     return said
 
