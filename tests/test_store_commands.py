@@ -226,6 +226,31 @@ def test_inspect_finds_what_would_be_refused(tmp_path, capsys):
     assert "(on this command line: --lat NAME)" in refused(capsys, "statistics", tmp_path / "d.nc")
 
 
+@pytest.mark.parametrize("fault", ["points", "areas"])
+def test_what_a_grid_is_taken_for_is_an_option_too(tmp_path, capsys, fault):
+    ds = source()[["t"]]
+    if fault == "points":
+        ds = ds.assign_coords(longitude=ds.longitude * 1.0003)
+        flag, trained = "--tolerance 0.0", "--data.tolerance 0.0"
+    else:
+        areas = 1.0 + 0.1 * np.random.default_rng(0).random(ds.t.shape[-2:])
+        ds["cell_area"] = (ds.t.dims[-2:], areas)
+        flag, trained = "--no-use-areas", "--data.use_areas false"
+    ds.to_netcdf(path := tmp_path / "a.nc")
+    assert run("inspect", path) == 0
+    said = capsys.readouterr().out
+    told = said.partition("(on the command line: ")[2].partition(")")[0]
+    asked, of_train = told.split("; of geoattn train: ")
+    assert asked.startswith(flag)
+    assert of_train.startswith(trained)
+    assert asked in refused(capsys, "statistics", path)
+    assert run("inspect", path, *asked.split()) == 0
+    assert "Nothing would be refused." in capsys.readouterr().out
+    assert run("statistics", path, *asked.split(), "--output", tmp_path / "statistics.nc") == 0
+    output = tmp_path / "coarse.zarr"
+    assert run("regrid", path, "--grid", "healpix(2)", *asked.split(), "--output", output) == 0
+
+
 def test_inspect_looks_at_ten_steps_and_no_more(tmp_path, monkeypatch):
     from geoattn.xarray.stores import looking
 

@@ -141,6 +141,20 @@ def test_what_a_user_can_do_is_said_in_words_of_the_command_line(folder, tmp_pat
     assert "(on this command line: geoattn grids" in said
 
 
+def test_areas_that_fit_no_grid_are_left_out_of_training(folder, tmp_path, capsys):
+    ds = xr.open_zarr(folder / "healpix.zarr", consolidated=False, chunks=None)
+    ds = ga.xarray.regrid(ds, ga.grids.gaussian(8, 16), missing="renormalise")
+    areas = 1.0 + 0.1 * np.random.default_rng(0).random((8, 16))
+    ds["cell_area"] = (("latitude", "longitude"), areas)
+    ds.drop_encoding().to_netcdf(tmp_path / "a.nc")
+    words = ["--data.store", tmp_path / "a.nc", "--data.variables", "ta=500", "--output", tmp_path / "run"]
+    words += ["--fit.steps", "2", "--fit.validate_every", "2", *MODEL]
+    said = refused(capsys, *words)
+    assert "(on this command line: --data.use_areas False)" in said
+    assert main(["train", "forecast", *map(str, words), "--data.use_areas", "False"]) == 0
+    assert Forecaster.load(tmp_path / "run" / "model.pt").schema.grid == ga.grids.gaussian(8, 16)
+
+
 def test_no_step_is_in_two_parts(folder, tmp_path, capsys, refused_by):
     store = folder / "healpix.zarr"
     words = ["--data.store", store, "--data.variables", "ta=500", "--output", tmp_path / "run"]

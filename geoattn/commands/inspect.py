@@ -259,9 +259,16 @@ def _in_flags(reason: str) -> str:
     parser = argparse.ArgumentParser(add_help=False)
     statistics.arguments(parser)
     told = flagged(reason, flags_of(parser._actions))
-    trained = [f"--data.{word[2:]}" for word in told if word.startswith("--")]
+    trained = [_of_training(word) for word in told if word.startswith("--")]
     also = f"; of geoattn train: {'; '.join(trained)}" if trained else ""
     return f" (on the command line: {'; '.join(told)}{also})" if told else ""
+
+
+def _of_training(flag: str) -> str:
+    """A flag of a command on stores, as ``geoattn train forecast`` has it."""
+    if flag.startswith("--no-"):
+        return f"--data.{flag.removeprefix('--no-').replace('-', '_')} false"
+    return f"--data.{flag.removeprefix('--')}"
 
 
 def _words(reason: BaseException) -> str:

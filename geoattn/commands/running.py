@@ -98,7 +98,7 @@ def flags_of(actions: Iterable[argparse.Action]) -> dict[str, str]:
 
 
 #: values that a message gives to arguments of Python
-_VALUE = r"True|[\"'][\w …]+[\"']|\[[^\]]*\]|\{[^}]*\}|…"
+_VALUE = r"True|False|[\"'][\w …]+[\"']|\[[^\]]*\]|\{[^}]*\}|…"
 #: calls of the library that are commands too; a call may have brackets in its brackets
 _CALL = re.compile(r"\bga\.(grids\.catalogue|xarray\.regrid)(\((?:[^()]|\([^()]*\))*\))")
 #: what selects from a data set: its arguments are dimensions
@@ -131,6 +131,10 @@ def flagged(words: str, flags: Mapping[str, str]) -> list[str]:
     for name, value in named:
         for flag in sorted(flags):
             if flag.removeprefix("--").split(".")[-1].replace("-", "_") == name:
+                negated = f"--no-{flag.removeprefix('--')}"
+                if negated in flags and value in ("True", "False"):
+                    found.setdefault(flag if value == "True" else negated, "")
+                    continue
                 shown = flags[flag] if "…" in value and value[0] not in "[{" else _plain(value)
                 found.setdefault(flag, "" if value == "True" else f" {shown}")
     return [*said, *(flag + value for flag, value in found.items())]

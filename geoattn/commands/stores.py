@@ -8,6 +8,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+#: options of a grid's recognition, as Python has them
+RECOGNITION = ("lat", "lon", "tolerance", "use_areas")
+
 
 def add_stores(parser: argparse.ArgumentParser, words: str = "that follow one another in time") -> None:
     """The stores, as the first words of the command."""
@@ -23,11 +26,22 @@ def add_recognition(parser: argparse.ArgumentParser) -> None:
     """How a grid is recognised where conventions leave it open."""
     parser.add_argument("--lat", metavar="NAME", help="the coordinate of latitudes, if nothing tells")
     parser.add_argument("--lon", metavar="NAME", help="the coordinate of longitudes, if nothing tells")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="SHARE",
+        help="largest accepted deviation of points, in units of the grid's spacing (0.001)",
+    )
+    parser.add_argument(
+        "--use-areas",
+        action=argparse.BooleanOptionalAction,
+        help="whether cell areas and bounds in the store give the weights (they do)",
+    )
 
 
 def recognition(options: argparse.Namespace) -> dict[str, Any]:
     """The options of :func:`add_recognition` that were given."""
-    return {name: value for name in ("lat", "lon") if (value := getattr(options, name))}
+    return {name: value for name in RECOGNITION if (value := getattr(options, name)) is not None}
 
 
 def add_variables(parser: argparse.ArgumentParser) -> None:

@@ -65,6 +65,10 @@ class DataSettings:
         The coordinate of latitudes, if nothing tells.
     lon
         The coordinate of longitudes, if nothing tells.
+    tolerance
+        Largest accepted deviation of the grid's points, in units of its spacing; 0.001 if left out.
+    use_areas
+        Whether cell areas and bounds in the store give the weights.
     """
 
     store: list[str] | str = ""
@@ -78,11 +82,15 @@ class DataSettings:
     in_memory: bool = False
     lat: str | None = None
     lon: str | None = None
+    tolerance: float | None = None
+    use_areas: bool = True
 
     @property
-    def recognition(self) -> dict[str, str]:
-        """Options of the grid's recognition."""
-        return {name: value for name in ("lat", "lon") if (value := getattr(self, name)) is not None}
+    def recognition(self) -> dict[str, Any]:
+        """Options of the grid's recognition that were given."""
+        given = {name: getattr(self, name) for name in ("lat", "lon", "tolerance")}
+        found: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return found if self.use_areas else found | {"use_areas": False}
 
     def open(self) -> xarray.Dataset:
         """The stores as one lazy data set."""
