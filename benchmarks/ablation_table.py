@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pages
 from ablation_cells import LENGTH, TASKS, VALIDATION, steps_of, trivial
 from ablation_results import REFERENCE, chosen_rate, of, read, rows_of
@@ -67,19 +68,23 @@ def write_table(results: Path, work: Path) -> None:
     print(rendered(content))
 
 
-def flatness(task: str, row: str, found: dict[str, Any], results: Path) -> dict[str, float]:
-    """What validation says in the end of runs of a quarter, half, once and twice the steps, of seed 0."""
+def flatness(task: str, row: str, found: dict[str, Any], results: Path) -> dict[str, Any]:
+    """What validation says in the end of runs of a quarter, half, once and twice the steps, of seed 0.
+
+    And how much it changes in the last eighth of a run of the task's length, as a share, mean over seeds.
+    """
     name, _ = VALIDATION[task]
     rate = chosen_rate(task, row, found, results)
-    ends = {}
+    ends, last = {}, None
     for factor in (0.25, 0.5, 1.0, 2.0):
-        steps = steps_of(factor * LENGTH[task])
-        cells = of(
-            found, task=task, row=row, rate=rate, steps=steps, seed=0, size="large", attitude="upright"
-        )
-        if cells and rate is not None:
-            ends[str(steps)] = cells[0]["validation"][name][-1][1]
-    return ends
+        alike = {"task": task, "row": row, "rate": rate, "steps": steps_of(factor * LENGTH[task])}
+        cells = of(found, **alike, size="large", attitude="upright", scale="coarse")
+        rounds = [[value for _, value in cell["validation"][name]] for cell in cells]
+        if cells and cells[0]["cell"]["seed"] == 0:
+            ends[str(alike["steps"])] = rounds[0][-1]
+        if factor == 1.0 and cells:
+            last = float(np.mean([values[-1] / values[-2] - 1.0 for values in rounds if len(values) > 1]))
+    return {"ends": ends, "last": last}
 
 
 def practice(task: str, found: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -133,7 +138,11 @@ def rendered(content: dict[str, Any]) -> str:
     """All tables, in Markdown."""
     parts = []
     for task, groups in content["tables"].items():
-        parts += [f"### {task}: {SCORES[task]}\n", _sizes(task, content), _flat(content["flatness"][task])]
+        parts += [
+            f"### {task}: {SCORES[task]}\n",
+            _sizes(task, content),
+            _flat(content["flatness"][task], LENGTH[task]),
+        ]
         for group, rows in groups.items():
             if group == "trained on any attitude" and task == "shallow-water":
                 continue
@@ -152,19 +161,14 @@ def _sizes(task: str, content: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _flat(ends: dict[str, dict[str, float]]) -> str:
-    known = {row: found for row, found in ends.items() if len(found) > 2}
-    if not known:
-        return "Longer and shorter runs: not run.\n"
-    steps = sorted({int(s) for found in known.values() for s in found})
-    lines = [
-        "| validation after steps | " + " | ".join(map(str, steps)) + " |",
-        "|---" * (len(steps) + 1) + "|",
-    ]
-    for row, found in known.items():
-        values = [f"{found[str(s)]:.4g}" if str(s) in found else "not run" for s in steps]
-        lines.append(f"| {row} | " + " | ".join(values) + " |")
-    return "\n".join(lines) + "\n"
+def _flat(flatness: dict[str, dict[str, Any]], length: int) -> str:
+    steps = [steps_of(factor * length) for factor in (0.25, 0.5, 1.0, 2.0)]
+    head = ["validation, seed 0, after steps", *map(str, steps), f"in the last eighth of {length}, all seeds"]
+    rows = []
+    for row, found in flatness.items():
+        ends = [f"{found['ends'][str(s)]:.4g}" if str(s) in found["ends"] else "not run" for s in steps]
+        rows.append([row, *ends, "not run" if found["last"] is None else f"{found['last']:+.1%}"])
+    return "\n".join(pages.table(head, rows)) + "\n"
 
 
 def _practice(scores: dict[str, dict[str, float]]) -> str:
