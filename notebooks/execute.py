@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-#: bytes of a picture, characters of one printed text, and how far a colour may be off, of 255
-MOST_PICTURE, MOST_TEXT, MOST_OFF = 60_000, 4_000, 12
+#: bytes of a picture, characters of one printed text, and how far its colours may be off: rms, of 255
+MOST_PICTURE, MOST_TEXT, MOST_OFF = 80_000, 4_000, 2.0
 #: kinds of pictures that are kept
 PICTURES = ("image/png", "image/jpeg")
 #: what says where a notebook ran: folders, and addresses in memory
@@ -95,12 +95,12 @@ def _smaller(encoded: str) -> dict[str, str]:
     """A picture as it is if it is small; else in fewer colours if that is seen by nobody; else as a JPEG."""
     if len(base64.b64decode(encoded)) <= MOST_PICTURE:
         return {"image/png": encoded}
-    from PIL import Image, ImageChops
+    from PIL import Image, ImageChops, ImageStat
 
     image = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
     # by coverage, so that a small mark keeps its colour
     few = image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    off = max(most for _, most in ImageChops.difference(image, few.convert("RGB")).getextrema())
+    off = max(ImageStat.Stat(ImageChops.difference(image, few.convert("RGB"))).rms)
     if off <= MOST_OFF and (file := _file(few, "png", optimize=True)):
         return {"image/png": file}
     for quality in (92, 85, 75, 60, 45, 30, 15):
