@@ -40,7 +40,7 @@ import torch
 from ablation_cells import LENGTH, TASKS, Cell, run, steps_of
 from ablation_costs import measure_costs
 from ablation_peers import PEERS
-from ablation_results import chosen_rate, cost_of, length, own_recipe, read, tuning
+from ablation_results import TWO, chosen_rate, cost_of, length, own_recipe, read, tuning
 from ablation_table import write_table
 
 from geoattn.tasks import geometry
@@ -49,8 +49,6 @@ from geoattn.tasks.shallow_water import experiment as water
 SETTINGS: tuple[str, ...] = geometry.SETTINGS
 RESULTS = Path(__file__).parent / "results" / "ablation"
 PARTS = ("rows", "peers", "rotated", "length", "longer", "size", "fine", "practice")
-#: settings whose length is tried, and that are run at the larger scale
-TWO = ("plane-periodic", "sphere")
 #: steps of the model for use: a curve, not a point
 PRACTICE = (400, 1600, 6400)
 

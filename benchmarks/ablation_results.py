@@ -19,6 +19,8 @@ from geoattn.tasks.geometry import SETTINGS
 #: seed of the bootstrap, and its resamplings of the test's samples
 SEED, RESAMPLINGS = 0, 10_000
 REFERENCE = "sphere"
+#: settings whose length is tried, and that are run at the larger scale
+TWO = ("plane-periodic", "sphere")
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -85,12 +87,19 @@ def cost_of(folder: Path, task: str, row: str) -> float:
 
 
 def rows_of(
-    task: str, found: dict[str, Any], folder: Path, longer: float = 1.0, **kind: str
+    task: str,
+    found: dict[str, Any],
+    folder: Path,
+    rows: Sequence[str] | None = None,
+    longer: float = 1.0,
+    **kind: str,
 ) -> dict[str, Any]:
     """Every row of a table: scores over seeds, and differences from the sphere with their intervals.
 
     Parameters
     ----------
+    rows
+        Those of the table: all settings and all peers if None.
     longer
         How many times as many steps as the task's.
     kind
@@ -105,14 +114,14 @@ def rows_of(
         the mean over seeds).
     """
     cells: dict[str, list[dict[str, Any]]] = {}
-    for row in (*SETTINGS, *PEERS[task]):
-        for recipe in ("ours",) if row in SETTINGS else ("ours", "theirs"):
-            name = row if recipe == "ours" else f"{row}, own recipe"
-            rate = chosen_rate(task, row, found, folder)
-            own: dict[str, Any] = {"task": task, "row": row, "recipe": recipe, **_DEFAULT, **kind}
-            if recipe == "ours":
-                own |= {"rate": rate, "steps": steps_of(longer * length(task, row, folder))}
-            cells[name] = of(found, **own)
+    for row in (*SETTINGS, *PEERS[task]) if rows is None else rows:
+        alike: dict[str, Any] = {"task": task, "row": row, **_DEFAULT, **kind}
+        rate, steps = chosen_rate(task, row, found, folder), length(task, row, folder)
+        cells[row] = of(found, **alike, recipe="ours", rate=rate, steps=steps_of(longer * steps))
+        if row not in SETTINGS:
+            (theirs,) = own_recipe(task, row, [0], folder)
+            own = {"rate": theirs.rate, "steps": steps_of(longer * theirs.steps)}
+            cells[f"{row}, own recipe"] = of(found, **alike, recipe="theirs", **own)
     return {name: _row(task, some, cells[REFERENCE], folder) for name, some in cells.items()}
 
 

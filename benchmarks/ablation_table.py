@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pages
 from ablation_cells import LENGTH, TASKS, VALIDATION, steps_of, trivial
-from ablation_results import REFERENCE, chosen_rate, of, read, rows_of
+from ablation_results import REFERENCE, TWO, chosen_rate, of, read, rows_of
 from about import about
 
 from geoattn._files import write_json, write_text
@@ -27,13 +27,13 @@ SCORES = {
 }
 #: what is tested, in the words of the tables
 TESTS = {"test": "", "upright": "upright", "any": "any attitude"}
-#: comparisons whose rows are trained alike, by the fields of their cells
+#: comparisons whose rows are trained alike: their rows, if not all, and the fields of their cells
 GROUPS: dict[str, dict[str, Any]] = {
     "trained upright": {},
-    "trained on any attitude": {"attitude": "any"},
-    "twice the steps": {"longer": 2.0},
-    "half the area": {"size": "small"},
-    "twice the resolution": {"scale": "fine"},
+    "trained on any attitude": {"rows": SETTINGS, "attitude": "any"},
+    "twice the steps": {"rows": SETTINGS, "longer": 2.0},
+    "half the area": {"rows": SETTINGS, "size": "small"},
+    "twice the resolution": {"rows": TWO, "scale": "fine"},
 }
 
 
@@ -82,8 +82,9 @@ def flatness(task: str, row: str, found: dict[str, Any], results: Path) -> dict[
         rounds = [[value for _, value in cell["validation"][name]] for cell in cells]
         if cells and cells[0]["cell"]["seed"] == 0:
             ends[str(alike["steps"])] = rounds[0][-1]
-        if factor == 1.0 and cells:
-            last = float(np.mean([values[-1] / values[-2] - 1.0 for values in rounds if len(values) > 1]))
+        changes = [values[-1] / values[-2] - 1.0 for values in rounds if len(values) > 1]
+        if factor == 1.0 and changes:
+            last = float(np.mean(changes))
     return {"ends": ends, "last": last}
 
 
