@@ -257,6 +257,7 @@ class Results:
             "other_cores_busy": None if cores is None else round(cores, 2),
             "loaded": timed and (cores is None or cores > QUIET),
             "lasting": lasting,
+            "device": where()["device"],
             "geoattn": version("geoattn"),
         }
         kept["rows"][name] = measured | told

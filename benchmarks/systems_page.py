@@ -30,7 +30,8 @@ def measured(part: dict[str, Any]) -> str:
     busy = f", **loaded: other processes were at work during {loaded} of {len(rows)} rows**" if loaded else ""
     versions = where["versions"]
     threads = f"{where['threads']} thread{'s' * (where['threads'] > 1)}"
-    machine = f"{where['device']}, {threads}, {where['dtype']}, torch {versions['torch']}"
+    devices = " and ".join(sorted({row["device"] for row in rows}))  # lasting rows are of any machine
+    machine = f"{devices}, {threads}, {where['dtype']}, torch {versions['torch']}"
     return f"{machine}, {when}{busy}."
 
 
