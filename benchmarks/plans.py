@@ -12,6 +12,7 @@ resident before it.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import resource
 import subprocess
@@ -149,7 +150,7 @@ def measure_statistics() -> list[dict[str, Any]]:
                 flush=True,
             )
             derived = ("tile_occupancy", "group_occupancy", "tile_speedup", "group_speedup")
-            row = {"case": case, "mean_keys": mean_keys, "seconds": seconds} | vars(found)
+            row = {"case": case, "mean_keys": mean_keys, "seconds": seconds} | dataclasses.asdict(found)
             table.append(row | {name: getattr(found, name) for name in derived})
     return table
 

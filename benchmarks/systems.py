@@ -1,6 +1,6 @@
 """Attention systems of the field, each shown with our kernels: what plans predict beside what is measured.
 
-    python benchmarks/systems.py                       # some twenty minutes; what is kept is not measured again
+    python benchmarks/systems.py                       # twenty minutes; what is kept is not measured again
     python benchmarks/systems.py --only fna gna        # some of: fna, dina, gna, hilbert, patterns
     python benchmarks/systems.py --again               # measure all anew
     python benchmarks/systems.py --missing             # keep also what was measured on a busy machine

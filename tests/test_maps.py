@@ -142,7 +142,7 @@ def test_a_map_of_a_data_set_says_level_time_and_unit():
     ds["t"] = xarray.Variable(("latitude", "longitude"), GRID.lat, {"long_name": "temperature", "units": "K"})
     axes = ga.xarray.plot(ds.t)
     assert axes.get_title() == (
-        "temperature, time 2020-01-02T06:00:00, level 850 hPa, prediction_timedelta 12 h"
+        "temperature, time 2020-01-02T06:00, level 850 hPa, prediction_timedelta 12 h"
     )
     assert axes.collections[0].colorbar.ax.get_ylabel() == "temperature (K)"
 

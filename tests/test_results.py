@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import geoattn as ga
+
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
@@ -23,6 +25,15 @@ def test_a_result_names_the_command_that_makes_it(path):
 def test_a_result_says_when_it_was_measured(path):
     """The whole file, or each of its parts."""
     assert re.search(r'"date": "\d{4}-\d\d-\d\d"', path.read_text())
+
+
+def test_what_plans_leave_of_work_is_json(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import plans
+
+    monkeypatch.setattr(plans, "CASES", {"a line": lambda: ga.window(ga.grids.cartesian(512), 33)})
+    rows = json.loads(json.dumps(plans.measure_statistics()))
+    assert [row["useful_pairs"] for row in rows] == [512 * 33] * 2
 
 
 def test_the_head_of_a_result(monkeypatch):
