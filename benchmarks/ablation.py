@@ -160,6 +160,9 @@ def status(tasks: list[str]) -> None:
         known = {cell.scale for cell in left} == {"coarse"}  # other scales have no cost before they have run
         waiting = f", about {hours / 3600:.1f} hours of one core" if known else ""
         print(f"{part:8} {len(cells) - len(left):4d} cells done, {len(left):4d} left{waiting}")
+    done = [f for f in found.values() if f["cell"]["task"] in tasks]
+    hours = sum(f["cell"]["steps"] * f["seconds_per_step"] for f in done) / 3600
+    print(f"the {len(done)} cells that are done took {hours:.1f} hours of one core to train")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -276,7 +277,9 @@ def test_a_sitting_goes_on_where_the_last_one_stopped_and_reports_what_failed(
     assert len(ran) == 1 + 5
     assert all(key.startswith("depth/plane-") for key in ran)
     ablation.status(["depth"])
-    assert "rows       48 cells done,    0 left" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "rows       48 cells done,    0 left" in said
+    assert re.search(r"the 48 cells that are done took \d+\.\d hours", said)
 
 
 def test_a_sitting_ends_in_time_and_ends_its_processes(ablation, monkeypatch, tmp_path):
@@ -346,6 +349,44 @@ def test_differences_are_of_the_seeds_that_both_have(ablation):
     assert rows["plane"]["rate"] == 8e-3
     assert rows["plane-periodic"] is None
     assert rows["LSNO, own recipe"] is None
+
+
+def test_rows_at_twice_the_steps_are_of_runs_that_long_alone(ablation):
+    from ablation_cells import LENGTH, Cell
+    from ablation_results import own_recipe, read, rows_of, tuning
+    from ablation_table import flatness
+
+    folder, length = ablation.RESULTS, LENGTH["depth"]
+    costs(folder)
+    values = {0.5: 0.14, 1.0: 0.11, 2.0: 0.08}
+    sums = np.ones((4, 2, 1))
+    for cell in tuning("depth", "sphere", folder):
+        found_of(cell, 0.1 if cell.rate == 4e-3 else 0.2, sums, folder)
+    for factor, value in values.items():
+        found_of(Cell("depth", "sphere", int(factor * length), 4e-3, 0), value, sums, folder)
+    for cell in own_recipe("depth", "LSNO", range(2), folder):
+        found_of(cell, 0.3, sums, folder)
+    once, twice = (rows_of("depth", read(folder), folder, longer=factor) for factor in (1.0, 2.0))
+    assert (once["sphere"]["steps"], twice["sphere"]["steps"]) == (length, 2 * length)
+    assert once["sphere"]["upright"]["mean"] == 0.11
+    assert twice["sphere"]["upright"]["mean"] == 0.08
+    assert once["LSNO, own recipe"] is not None
+    assert twice["LSNO, own recipe"] is None
+    assert list(rows_of("depth", read(folder), folder, rows=("plane", "sphere"))) == ["plane", "sphere"]
+
+    path = folder / "depth" / f"{Cell('depth', 'sphere', length, 4e-3, 0).name}.json"
+    result = json.loads(path.read_text())
+    ((name, _),) = result["validation"].items()
+    result["validation"][name] = [[length // 2, 0.20], [7 * length // 8, 0.125], [length, 0.12]]
+    path.write_text(json.dumps(result))
+    found = flatness("depth", "sphere", read(folder), folder)
+    assert found["ends"] == {
+        str(length // 4): 0.1,
+        str(length // 2): 0.14,
+        str(length): 0.12,
+        str(2 * length): 0.08,
+    }
+    assert found["last"] == pytest.approx(-0.04)
 
 
 # the page ---------------------------------------------------------------------------------------------
