@@ -43,14 +43,19 @@ ATTITUDES = {"upright": 0.0, "any": 180.0}  # largest pitch and roll of the came
 RADII = {"large": {"rooms": 40.0, "water": 30.0}, "small": {"rooms": 28.3, "water": 21.2}}
 #: coarse; twice the resolution and channels and one more block; a model of rooms for use
 SCALES = ("coarse", "fine", "practice")
+#: what there is to learn from: rooms, and trajectories. Of few, models have learnt all in the steps they have
+DATA = {"all": {"rooms": 4000, "water": 64}, "few": {"rooms": 100, "water": 8}}
 
-WATER_DATA = water.DataSettings(nlat=16, nlon=32, training=64, validation=4, test=12, states=17)
+WATER_DATA = water.DataSettings(nlat=16, nlon=32, validation=4, test=12, states=17)
 WATER_MODEL = ModelSettings(dim=48, depth=3, num_heads=4, features=2, position="relative")
-ROOM_DATA = panoramas.DataSettings(nlat=24, nlon=48, training=4000, validation=100, test=200, supersampling=2)
+ROOM_DATA = panoramas.DataSettings(nlat=24, nlon=48, validation=100, test=200, supersampling=2)
 ROOM_MODEL = ModelSettings(dim=32, depth=2, num_heads=4, patch=2, stages=2, features=2, position="relative")
 
-#: steps of a run in the table; a learning rate is chosen by runs of a quarter
-LENGTH = {"shallow-water": 960, "segmentation": 2400, "depth": 2400}
+#: steps of a run in the table, by what there is to learn from; a learning rate is chosen by runs of a quarter
+LENGTH = {
+    "all": {"shallow-water": 960, "segmentation": 2400, "depth": 2400},
+    "few": {"shallow-water": 1920, "segmentation": 2400, "depth": 2400},
+}
 #: learning rates that are tried for every row
 RATES = {
     "shallow-water": (4e-3, 8e-3, 1.6e-2),
@@ -83,6 +88,8 @@ class Cell:
         "ours", or "theirs": the optimiser, schedule and batch of torch-harmonics' examples.
     scale
         Resolution and model: a key of :data:`SCALES`.
+    data
+        How much there is to learn from: a key of :data:`DATA`.
     """
 
     task: str
@@ -94,11 +101,12 @@ class Cell:
     attitude: str = "upright"
     recipe: str = "ours"
     scale: str = "coarse"
+    data: str = "all"
 
     @property
     def name(self) -> str:
         words = [self.row]
-        for field in ("size", "attitude", "recipe", "scale"):
+        for field in ("size", "attitude", "recipe", "scale", "data"):
             if getattr(self, field) != Cell.__dataclass_fields__[field].default:
                 words.append(getattr(self, field))
         return "-".join([*words, f"{self.steps}", f"{self.rate:g}", f"{self.seed}"])
@@ -115,6 +123,7 @@ class Cell:
     def settings(self, folder: Path) -> Any:
         """Settings of the task's experiment; data of shallow water lie in ``folder``."""
         data: Any = WATER_DATA if self.kind == "water" else ROOM_DATA
+        data = dataclasses.replace(data, training=DATA[self.data][self.kind])
         model = WATER_MODEL if self.kind == "water" else ROOM_MODEL
         own = self.row if self.row in SETTINGS else "sphere"
         model = dataclasses.replace(model, geometry=own, radius=RADII[self.size][self.kind])  # type: ignore[arg-type]
@@ -125,7 +134,9 @@ class Cell:
             data = dataclasses.replace(data, nlat=128, nlon=256, supersampling=1)
             model = dataclasses.replace(model, dim=48, patch=4, stages=3, radius=15.0)
         if self.kind == "water":
-            data = dataclasses.replace(data, folder=str(folder / f"shallow-water-{data.nlat}"))
+            data = dataclasses.replace(
+                data, folder=str(folder / f"shallow-water-{data.nlat}-{data.training}")
+            )
             return water.Settings(data, model, self.fit(), lead_steps=data.states - 1)
         data = dataclasses.replace(data, tilt=ATTITUDES[self.attitude])
         rooms = Rooms(**dataclasses.asdict(data), folder=str(folder / "rooms"))
@@ -296,9 +307,12 @@ def score_of(task: str, total: Floats) -> Floats:
     return found
 
 
-def trivial(task: str, folder: Path) -> dict[str, dict[str, float]]:
-    """What does not look, by name: its scores by what was tested; data are kept in ``folder``."""
-    settings = Cell(task, "sphere", 8, 1e-3, 0).settings(folder)
+def trivial(task: str, amount: str, folder: Path) -> dict[str, dict[str, float]]:
+    """What does not look, by name: its scores by what was tested, of an amount of :data:`DATA`.
+
+    Data are kept in ``folder``.
+    """
+    settings = Cell(task, "sphere", 8, 1e-3, 0, data=amount).settings(folder)
     if task == "shallow-water":
         training = water.load(water.stores(settings.data)["training"])
         schema = Schema.of(training, settings.data.channels)
@@ -308,7 +322,7 @@ def trivial(task: str, folder: Path) -> dict[str, dict[str, float]]:
     data = settings.data
     scores: dict[str, dict[str, float]] = {}
     for attitude, tilt in ATTITUDES.items():
-        seen = dataclasses.replace(data, tilt=tilt, training=400)  # enough for shares and means
+        seen = dataclasses.replace(data, tilt=tilt, training=min(data.training, 400))  # enough for means
         for name, predict in panoramas.trivial(EXPERIMENTS[task], seen).items():
             total = of_rooms(task, test_rooms(data, attitude), predict).sum(0)
             scores.setdefault(name, {})[attitude] = float(score_of(task, total))

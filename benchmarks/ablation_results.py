@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -24,9 +25,13 @@ TWO = ("plane-periodic", "sphere")
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Every result, by task and name of the cell."""
-    files = sorted(folder.glob("*/*.json"))
-    return {f"{path.parent.name}/{path.stem}": json.loads(path.read_text()) for path in files}
+    """Every result, by task and name of the cell, whose fields are all there."""
+    found = {}
+    for path in sorted(folder.glob("*/*.json")):
+        result = json.loads(path.read_text())
+        result["cell"] = dataclasses.asdict(Cell(**result["cell"]))
+        found[f"{path.parent.name}/{path.stem}"] = result
+    return found
 
 
 def of(found: dict[str, Any], **wanted: Any) -> list[dict[str, Any]]:
@@ -42,28 +47,30 @@ def of(found: dict[str, Any], **wanted: Any) -> list[dict[str, Any]]:
 # learning rates and costs ---------------------------------------------------------------------------
 
 
-def tuning(task: str, row: str, costs: Path) -> list[Cell]:
+def tuning(task: str, row: str, costs: Path, data: str = "all") -> list[Cell]:
     """The runs that choose a row's learning rate: a quarter of the length each, one seed."""
-    return [Cell(task, row, steps_of(length(task, row, costs) / 4), rate, 0) for rate in RATES[task]]
+    steps = steps_of(length(task, row, costs, data) / 4)
+    return [Cell(task, row, steps, rate, 0, data=data) for rate in RATES[task]]
 
 
-def length(task: str, row: str, costs: Path) -> int:
+def length(task: str, row: str, costs: Path, data: str = "all") -> int:
     """Steps of a row: those of its task, or for peers as many as take the time of the sphere's."""
+    steps = LENGTH[data][task]
     if row in SETTINGS:
-        return LENGTH[task]
-    return steps_of(LENGTH[task] * cost_of(costs, task, REFERENCE) / cost_of(costs, task, row))
+        return steps
+    return steps_of(steps * cost_of(costs, task, REFERENCE) / cost_of(costs, task, row))
 
 
-def own_recipe(task: str, row: str, seeds: Sequence[int], costs: Path) -> list[Cell]:
+def own_recipe(task: str, row: str, seeds: Sequence[int], costs: Path, data: str = "all") -> list[Cell]:
     """A peer by its own recipe, for the time of the sphere's runs: smaller batches make more steps."""
     batch = RECIPES[task].get("batch_size", 8)
-    steps = steps_of(length(task, row, costs) * 8 / batch)
-    return [Cell(task, row, steps, THEIR_RATE[task], seed, recipe="theirs") for seed in seeds]
+    steps = steps_of(length(task, row, costs, data) * 8 / batch)
+    return [Cell(task, row, steps, THEIR_RATE[task], seed, recipe="theirs", data=data) for seed in seeds]
 
 
-def chosen_rate(task: str, row: str, found: dict[str, Any], costs: Path) -> float | None:
+def chosen_rate(task: str, row: str, found: dict[str, Any], costs: Path, data: str = "all") -> float | None:
     """The rate whose run validated best; None before all have run."""
-    tried = [found.get(cell.key) for cell in tuning(task, row, costs)]
+    tried = [found.get(cell.key) for cell in tuning(task, row, costs, data)]
     if None in tried:
         return None
     name, more = VALIDATION[task]
@@ -103,7 +110,7 @@ def rows_of(
     longer
         How many times as many steps as the task's.
     kind
-        Fields of the cells that all rows share: ``attitude``, ``size``, ``scale``.
+        Fields of the cells that all rows share: ``attitude``, ``size``, ``scale``, ``data``.
 
     Returns
     -------
@@ -116,16 +123,17 @@ def rows_of(
     cells: dict[str, list[dict[str, Any]]] = {}
     for row in (*SETTINGS, *PEERS[task]) if rows is None else rows:
         alike: dict[str, Any] = {"task": task, "row": row, **_DEFAULT, **kind}
-        rate, steps = chosen_rate(task, row, found, folder), length(task, row, folder)
+        data = alike["data"]
+        rate, steps = chosen_rate(task, row, found, folder, data), length(task, row, folder, data)
         cells[row] = of(found, **alike, recipe="ours", rate=rate, steps=steps_of(longer * steps))
         if row not in SETTINGS:
-            (theirs,) = own_recipe(task, row, [0], folder)
+            (theirs,) = own_recipe(task, row, [0], folder, data)
             own = {"rate": theirs.rate, "steps": steps_of(longer * theirs.steps)}
             cells[f"{row}, own recipe"] = of(found, **alike, recipe="theirs", **own)
     return {name: _row(task, some, cells[REFERENCE], folder) for name, some in cells.items()}
 
 
-_DEFAULT = {"size": "large", "attitude": "upright", "scale": "coarse"}
+_DEFAULT = {"size": "large", "attitude": "upright", "scale": "coarse", "data": "all"}
 
 
 def _row(

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pages
-from ablation_cells import LENGTH, TASKS, VALIDATION, steps_of, trivial
-from ablation_results import REFERENCE, TWO, chosen_rate, of, read, rows_of
+from ablation_cells import DATA, LENGTH, TASKS, VALIDATION, steps_of, trivial
+from ablation_results import REFERENCE, TWO, chosen_rate, length, of, read, rows_of, spread
 from about import about
 
 from geoattn._files import write_json, write_text
@@ -27,11 +27,16 @@ SCORES = {
 }
 #: what is tested, in the words of the tables
 TESTS = {"test": "", "upright": "upright", "any": "any attitude"}
+#: lengths of runs by which it is judged whether validation is flat, in those of the tables
+FACTORS = (0.25, 0.5, 1.0, 2.0)
 #: comparisons whose rows are trained alike: their rows, if not all, and the fields of their cells
 GROUPS: dict[str, dict[str, Any]] = {
     "trained upright": {},
     "trained on any attitude": {"rows": SETTINGS, "attitude": "any"},
     "twice the steps": {"rows": SETTINGS, "longer": 2.0},
+    "few data, trained upright": {"data": "few"},
+    "few data, trained on any attitude": {"rows": SETTINGS, "attitude": "any", "data": "few"},
+    "few data, twice the steps": {"rows": SETTINGS, "longer": 2.0, "data": "few"},
     "half the area": {"rows": SETTINGS, "size": "small"},
     "twice the resolution": {"rows": TWO, "scale": "fine"},
 }
@@ -55,37 +60,63 @@ def write_table(results: Path, work: Path) -> None:
         "machines": sorted({f["machine"] for f in found.values()}),
         "cells": len(found),
         "tables": tables,
-        "flatness": {task: {row: flatness(task, row, found, results) for row in SETTINGS} for task in TASKS},
+        "flatness": {data: {task: flatness(task, found, results, data) for task in TASKS} for data in DATA},
         "practice": {task: practice(task, found) for task in TASKS if task != "shallow-water"},
-        "trivial": before.get("trivial") or {task: trivial(task, work) for task in TASKS},
+        "trivial": before.get("trivial")
+        or {data: {task: trivial(task, data, work) for task in TASKS} for data in DATA},
     }
     write_json(content, kept)
     draw(content, kept.with_suffix(".png"))
     if PAGE.exists():
         write_text(filled(PAGE.read_text(), content), PAGE)
     if SUMMARY.exists():
-        write_text(pages.filled(SUMMARY.read_text(), {"ablation": summary(content)}), SUMMARY)
+        short = {
+            "ablation": summary(content, "trained upright"),
+            "ablation of few": summary(content, "few data, trained upright"),
+        }
+        write_text(pages.filled(SUMMARY.read_text(), short), SUMMARY)
     print(rendered(content))
 
 
-def flatness(task: str, row: str, found: dict[str, Any], results: Path) -> dict[str, Any]:
-    """What validation says in the end of runs of a quarter, half, once and twice the steps, of seed 0.
+def flatness(task: str, found: dict[str, Any], results: Path, data: str = "all") -> dict[str, Any]:
+    """Whether validation is flat: what it says after a quarter, half, once and twice the steps.
 
-    And how much it changes in the last eighth of a run of the task's length, as a share, mean over seeds.
+    Returns
+    -------
+    dict
+        ``rows``: row → ``ends``, by the steps of seed 0; ``change`` when the steps are doubled, mean over the
+        seeds that have run so long, and their ``seeds``; ``spread`` over all seeds of the task's length, and
+        how much the ``last`` eighth of those runs changes, as a share.
+        ``change`` and ``spread``: of all rows, the mean, and the root of the mean of squares.
     """
+    rows = {row: _flatness(task, row, found, results, data) for row in SETTINGS}
+    changes = [row["change"] for row in rows.values() if row["change"] is not None]
+    spreads = [row["spread"] for row in rows.values() if row["spread"] is not None]
+    return {
+        "rows": rows,
+        "change": float(np.mean(changes)) if changes else None,
+        "spread": float(np.sqrt(np.mean(np.square(spreads)))) if spreads else None,
+    }
+
+
+def _flatness(task: str, row: str, found: dict[str, Any], results: Path, data: str) -> dict[str, Any]:
     name, _ = VALIDATION[task]
-    rate = chosen_rate(task, row, found, results)
-    ends, last = {}, None
-    for factor in (0.25, 0.5, 1.0, 2.0):
-        alike = {"task": task, "row": row, "rate": rate, "steps": steps_of(factor * LENGTH[task])}
+    rate, steps = chosen_rate(task, row, found, results, data), length(task, row, results, data)
+    curves: dict[float, dict[int, list[float]]] = {}
+    for factor in FACTORS:
+        alike = {"task": task, "row": row, "rate": rate, "steps": steps_of(factor * steps), "data": data}
         cells = of(found, **alike, size="large", attitude="upright", scale="coarse")
-        rounds = [[value for _, value in cell["validation"][name]] for cell in cells]
-        if cells and cells[0]["cell"]["seed"] == 0:
-            ends[str(alike["steps"])] = rounds[0][-1]
-        changes = [values[-1] / values[-2] - 1.0 for values in rounds if len(values) > 1]
-        if factor == 1.0 and changes:
-            last = float(np.mean(changes))
-    return {"ends": ends, "last": last}
+        curves[factor] = {c["cell"]["seed"]: [v for _, v in c["validation"][name]] for c in cells}
+    once, twice = curves[1.0], curves[2.0]
+    seeds = sorted(once.keys() & twice.keys())
+    last = [curve[-1] / curve[-2] - 1.0 for curve in once.values() if len(curve) > 1]
+    return {
+        "ends": {str(steps_of(f * steps)): curve[0][-1] for f, curve in curves.items() if 0 in curve},
+        "seeds": seeds,
+        "change": float(np.mean([twice[s][-1] - once[s][-1] for s in seeds])) if seeds else None,
+        "spread": spread(np.array([curve[-1] for curve in once.values()])),
+        "last": float(np.mean(last)) if last else None,
+    }
 
 
 def practice(task: str, found: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -104,10 +135,10 @@ def filled(page: str, content: dict[str, Any]) -> str:
     return re.sub(r"<!-- tables: .*?<!-- end of tables -->", lambda _: tables, page, flags=re.DOTALL)
 
 
-def summary(content: dict[str, Any]) -> str:
-    """Settings of geometry by what is tested: differences from the sphere with the wider of both intervals.
+def summary(content: dict[str, Any], group: str) -> str:
+    """Settings of geometry in a group, by what is tested.
 
-    In bold where neither interval holds zero.
+    Differences are from the sphere, with the wider of both intervals; in bold where neither holds zero.
     """
     columns = [
         ("shallow-water", "test"),
@@ -115,7 +146,7 @@ def summary(content: dict[str, Any]) -> str:
     ]
     head = ["", *(f"{task}, {TESTS[test]}".rstrip(", ") for task, test in columns)]
     rows = [
-        [row, *(_difference(content["tables"][task]["trained upright"][row], test) for task, test in columns)]
+        [row, *(_difference(content["tables"][task][group][row], test) for task, test in columns)]
         for row in SETTINGS
     ]
     return "\n".join(pages.table(head, rows))
@@ -142,13 +173,13 @@ def rendered(content: dict[str, Any]) -> str:
         parts += [
             f"### {task}: {SCORES[task]}\n",
             _sizes(task, content),
-            _flat(content["flatness"][task], LENGTH[task]),
+            *(_flat(task, data, content) for data in DATA),
         ]
         for group, rows in groups.items():
-            if group == "trained on any attitude" and task == "shallow-water":
+            if group.endswith("trained on any attitude") and task == "shallow-water":
                 continue
             # what does not look was scored on data of the one resolution
-            blind = {} if group == "twice the resolution" else content["trivial"][task]
+            blind = {} if group == "twice the resolution" else content["trivial"][_data(group)][task]
             parts += [f"{task}, {group}:\n", _table(task, rows, content["cost"][task], blind)]
         if task in content["practice"]:
             parts += [f"{task}, a model for use at 128×256:\n", _practice(content["practice"][task])]
@@ -162,14 +193,32 @@ def _sizes(task: str, content: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _flat(flatness: dict[str, dict[str, Any]], length: int) -> str:
-    steps = [steps_of(factor * length) for factor in (0.25, 0.5, 1.0, 2.0)]
-    head = ["validation, seed 0, after steps", *map(str, steps), f"in the last eighth of {length}, all seeds"]
+def _data(group: str) -> str:
+    amount: str = GROUPS[group].get("data", "all")
+    return amount
+
+
+def _flat(task: str, data: str, content: dict[str, Any]) -> str:
+    found, once = content["flatness"][data][task], LENGTH[data][task]
+    steps = [steps_of(factor * once) for factor in FACTORS]
+    head = ["row", *map(str, steps), f"{once} → {2 * once}", "seeds", "spread", "last eighth"]
     rows = []
-    for row, found in flatness.items():
-        ends = [f"{found['ends'][str(s)]:.4g}" if str(s) in found["ends"] else "not run" for s in steps]
-        rows.append([row, *ends, "not run" if found["last"] is None else f"{found['last']:+.1%}"])
-    return "\n".join(pages.table(head, rows)) + "\n"
+    for name, row in found["rows"].items():
+        ends = [f"{row['ends'][str(s)]:.4g}" if str(s) in row["ends"] else "not run" for s in steps]
+        change = "not run" if row["change"] is None else f"{row['change']:+.4f}"
+        spread = "" if row["spread"] is None else f"{row['spread']:.4f}"
+        last = "" if row["last"] is None else f"{row['last']:+.1%}"
+        rows.append([name, *ends, change, f"{len(row['seeds'])}", spread, last])
+    words = f"{task}, {data} data: validation after so many steps, seed 0, and what twice the steps change\n"
+    return "\n".join([words, *pages.table(head, rows), "", _verdict(found)]) + "\n"
+
+
+def _verdict(found: dict[str, Any]) -> str:
+    change, spread = found["change"], found["spread"]
+    if change is None or spread is None:
+        return "Whether this is flat has not been asked."
+    flat = "flat" if abs(change) <= spread else "not flat"
+    return f"In the mean of rows twice the steps change it by {change:+.4f}, seeds by {spread:.4f}: {flat}."
 
 
 def _practice(scores: dict[str, dict[str, float]]) -> str:

@@ -31,9 +31,11 @@ def ablation(monkeypatch, tmp_path):
     import ablation_cells
 
     monkeypatch.setattr(ablation, "RESULTS", tmp_path / "results")
-    small = {"training": 8, "validation": 2, "test": 3}
+    amounts = {"all": {"rooms": 8, "water": 3}, "few": {"rooms": 4, "water": 2}}
+    monkeypatch.setattr(ablation_cells, "DATA", amounts)
+    small = {"validation": 2, "test": 3}
     rooms = dataclasses.replace(ablation_cells.ROOM_DATA, nlat=16, nlon=32, supersampling=1, **small)
-    water = dataclasses.replace(ablation_cells.WATER_DATA, states=4, training=3, validation=3, test=2)
+    water = dataclasses.replace(ablation_cells.WATER_DATA, states=4, validation=3, test=2)
     monkeypatch.setattr(ablation_cells, "ROOM_DATA", rooms)
     monkeypatch.setattr(ablation_cells, "WATER_DATA", water)
     for name in ("ROOM_MODEL", "WATER_MODEL"):
@@ -86,9 +88,9 @@ def test_learning_rates_come_first_and_decide_what_comes_next(ablation):
     folder = ablation.RESULTS
     costs(folder)
     tasks = ["shallow-water", "segmentation"]
-    first = list(ablation.plan(["rows"], tasks, {}))
+    first = list(ablation.plan(["rows"], tasks, {}, ["all"]))
     assert len(first) == 2 * 6 * 3
-    assert {cell.steps for cell in first} == {LENGTH[task] // 4 for task in tasks}
+    assert {cell.steps for cell in first} == {LENGTH["all"][task] // 4 for task in tasks}
     assert {cell.seed for cell in first} == {0}
     assert {(cell.task, cell.rate) for cell in first} == {(task, r) for task in tasks for r in RATES[task]}
 
@@ -97,13 +99,45 @@ def test_learning_rates_come_first_and_decide_what_comes_next(ablation):
         more = 1.0 if cell.task == "segmentation" else -1.0
         if cell.row in ("sphere", "plane"):
             found_of(cell, more * (1.0 if cell.rate == best else 0.5), np.ones((2, 2, 1)), folder)
-    second = list(ablation.plan(["rows"], tasks, read(folder)))[len(first) :]
+    second = list(ablation.plan(["rows"], tasks, read(folder), ["all"]))[len(first) :]
     assert len(second) == 2 * 2 * 5  # two rows of two tasks, five seeds; the others wait for their rates
     assert [cell.seed for cell in second] == sorted(cell.seed for cell in second)
     for task in tasks:
         chosen = {cell.row: cell.rate for cell in second if cell.task == task}
         assert chosen == {"sphere": RATES[task][1], "plane": RATES[task][2]}
-        assert Cell(task, "sphere", LENGTH[task], RATES[task][1], 4) in second
+        assert Cell(task, "sphere", LENGTH["all"][task], RATES[task][1], 4) in second
+
+
+def test_of_few_data_all_is_chosen_anew_and_comes_after_what_is_asked_of_all(ablation):
+    from ablation_cells import LENGTH, RATES
+    from ablation_results import chosen_rate, read, rows_of, tuning
+
+    folder = ablation.RESULTS
+    costs(folder)
+    for data, best in (("all", 0), ("few", 2)):
+        for cell in tuning("depth", "sphere", folder, data):
+            assert (cell.data, cell.steps) == (data, LENGTH[data]["depth"] // 4)
+            found_of(cell, 0.1 if cell.rate == RATES["depth"][best] else 0.2, np.ones((4, 2, 1)), folder)
+    found = read(folder)
+    assert chosen_rate("depth", "sphere", found, folder) == RATES["depth"][0]
+    assert chosen_rate("depth", "sphere", found, folder, "few") == RATES["depth"][2]
+    cells = list(ablation.plan(ablation.PARTS, ["depth"], found))
+    order = [cell.data for cell in cells]
+    alone = [cell.scale != "coarse" or cell.size != "large" for cell in cells]
+    asked = list(zip(order, alone, strict=True))
+    assert asked == sorted(asked, key=lambda one: (one[1], one[0]))  # all data, few, and what all alone have
+    assert ("few", True) not in asked
+    whole = LENGTH["few"]["depth"]
+    few = [c for c in cells if (c.data, c.row, c.steps) == ("few", "sphere", whole)]
+    upright, turned = [(seed, "upright") for seed in range(5)], [(seed, "any") for seed in range(3)]
+    assert [(cell.seed, cell.attitude) for cell in few] == upright + turned
+    assert {cell.rate for cell in few} == {RATES["depth"][2]}
+    assert not list(ablation.plan(["size"], ["depth"], found, ["few"]))
+
+    found_of(few[0], 0.3, np.ones((4, 2, 1)), folder)
+    one, other = (rows_of("depth", read(folder), folder, data=data)["sphere"] for data in ("all", "few"))
+    assert one is None
+    assert other["upright"]["mean"] == 0.3
 
 
 def test_a_run_that_ends_in_nan_is_not_the_best(ablation):
@@ -121,8 +155,8 @@ def test_peers_are_given_the_time_of_the_sphere(ablation):
     from ablation_peers import THEIR_RATE
 
     costs(ablation.RESULTS, SFNO=0.05, LSNO=0.2)
-    cells = list(ablation.plan(["peers"], ["shallow-water"], {}))
-    whole = LENGTH["shallow-water"]
+    cells = list(ablation.plan(["peers"], ["shallow-water"], {}, ["all"]))
+    whole = LENGTH["all"]["shallow-water"]
     own = {cell.row: cell for cell in cells if cell.recipe == "theirs"}
     assert own["SFNO"].steps == 4 * whole  # half the cost, and batches of half the size
     assert own["LSNO"].steps == whole
@@ -142,6 +176,8 @@ def test_peers_are_given_the_time_of_the_sphere(ablation):
         ("depth", "S2SegFormer", {"recipe": "theirs"}),
         ("shallow-water", "plane-reach", {"size": "small"}),
         ("shallow-water", "LSNO", {}),
+        ("depth", "plane", {"data": "few"}),
+        ("shallow-water", "sphere", {"data": "few"}),
     ],
 )
 def test_a_cell_is_trained_scored_and_kept_with_its_samples(task, row, what, ablation, tmp_path):
@@ -235,7 +271,7 @@ def test_climatology_is_the_mean_of_training_forecast_at_every_lead_time(ablatio
     from geoattn.tasks.shallow_water import CHANNELS
     from geoattn.tasks.shallow_water.experiment import load, stores
 
-    found = trivial("shallow-water", tmp_path)["climatology"]["test"]
+    found = trivial("shallow-water", "all", tmp_path)["climatology"]["test"]
     data = Cell("shallow-water", "sphere", 8, 1e-3, 0).settings(tmp_path).data
     parts, area, ratios = stores(data), data.grid.weights.reshape(data.grid.shape), []
     for channel in CHANNELS:
@@ -267,18 +303,19 @@ def test_a_sitting_goes_on_where_the_last_one_stopped_and_reports_what_failed(
     monkeypatch.setattr(ablation, "run", run)
     monkeypatch.setattr(ablation.futures, "ProcessPoolExecutor", Here)
     with pytest.raises(SystemExit, match=r"1 cells failed: depth/plane-600-0\.004-0"):
-        ablation.sit(["rows"], ["depth"], 1.0, 2, tmp_path / "work")
+        ablation.sit(["rows"], ["depth"], 1.0, 2, tmp_path / "work", ["all"])
     assert "depth/plane-600-0.004-0 failed: RuntimeError: no memory" in capsys.readouterr().out
     assert len(ran) == len(set(ran)) == 18 + 5 * 5  # a row without its rates has no seeds
     broken.clear()
     ran.clear()
-    ablation.sit(["rows"], ["depth"], 1.0, 2, tmp_path / "work")
+    ablation.sit(["rows"], ["depth"], 1.0, 2, tmp_path / "work", ["all"])
     assert ran[0] == "depth/plane-600-0.004-0"
     assert len(ran) == 1 + 5
     assert all(key.startswith("depth/plane-") for key in ran)
     ablation.status(["depth"])
     said = capsys.readouterr().out
-    assert "rows       48 cells done,    0 left" in said
+    assert "rows, all data       48 cells done,    0 left" in said
+    assert "rows, few data        0 cells done,   18 left" in said
     assert re.search(r"the 48 cells that are done took \d+\.\d hours", said)
 
 
@@ -287,7 +324,7 @@ def test_a_sitting_ends_in_time_and_ends_its_processes(ablation, monkeypatch, tm
     monkeypatch.setattr(ablation, "run", lambda *_: pytest.fail("no time is left"))
     monkeypatch.setattr(ablation.futures, "ProcessPoolExecutor", Here)
     before = Here.killed
-    ablation.sit(["rows"], ["depth"], 0.0, 2, tmp_path / "work")
+    ablation.sit(["rows"], ["depth"], 0.0, 2, tmp_path / "work", ["all"])
     assert Here.killed == before + 1
 
 
@@ -337,9 +374,9 @@ def test_differences_are_of_the_seeds_that_both_have(ablation):
             found_of(cell, 0.1 if cell.rate == rate else 0.2, np.ones((4, 2, 1)), folder)
     one = np.stack([np.array([[0.1], [1.0]])] * 4)
     for seed, value in enumerate((0.10, 0.12, 0.11)):
-        found_of(Cell("depth", "sphere", LENGTH["depth"], 4e-3, seed), value, one, folder)
+        found_of(Cell("depth", "sphere", LENGTH["all"]["depth"], 4e-3, seed), value, one, folder)
     for seed, value in enumerate((0.15, 0.16)):
-        found_of(Cell("depth", "plane", LENGTH["depth"], 8e-3, seed), value, 2 * one, folder)
+        found_of(Cell("depth", "plane", LENGTH["all"]["depth"], 8e-3, seed), value, 2 * one, folder)
     rows = rows_of("depth", read(folder), folder)
     plane = rows["plane"]["upright"]
     assert plane["difference"] == pytest.approx((0.05 + 0.04) / 2)
@@ -356,7 +393,7 @@ def test_rows_at_twice_the_steps_are_of_runs_that_long_alone(ablation):
     from ablation_results import own_recipe, read, rows_of, tuning
     from ablation_table import flatness
 
-    folder, length = ablation.RESULTS, LENGTH["depth"]
+    folder, length = ablation.RESULTS, LENGTH["all"]["depth"]
     costs(folder)
     values = {0.5: 0.14, 1.0: 0.11, 2.0: 0.08}
     sums = np.ones((4, 2, 1))
@@ -379,14 +416,32 @@ def test_rows_at_twice_the_steps_are_of_runs_that_long_alone(ablation):
     ((name, _),) = result["validation"].items()
     result["validation"][name] = [[length // 2, 0.20], [7 * length // 8, 0.125], [length, 0.12]]
     path.write_text(json.dumps(result))
-    found = flatness("depth", "sphere", read(folder), folder)
-    assert found["ends"] == {
+    found_of(Cell("depth", "sphere", length, 4e-3, 1), 0.14, sums, folder)
+    found_of(Cell("depth", "sphere", 2 * length, 4e-3, 1), 0.13, sums, folder)
+    found_of(Cell("depth", "sphere", length, 4e-3, 2), 0.13, sums, folder)
+    flat = flatness("depth", read(folder), folder)
+    assert flat["rows"]["plane"] == {"ends": {}, "seeds": [], "change": None, "spread": None, "last": None}
+    sphere = flat["rows"]["sphere"]
+    assert sphere["ends"] == {
         str(length // 4): 0.1,
         str(length // 2): 0.14,
         str(length): 0.12,
         str(2 * length): 0.08,
     }
-    assert found["last"] == pytest.approx(-0.04)
+    assert sphere["last"] == pytest.approx(-0.04)
+    assert sphere["seeds"] == [0, 1]
+    assert sphere["change"] == pytest.approx((-0.04 - 0.01) / 2)
+    assert sphere["spread"] == pytest.approx(np.std([0.12, 0.14, 0.13], ddof=1))
+    assert (flat["change"], flat["spread"]) == (sphere["change"], sphere["spread"])
+
+
+def test_flat_is_what_twice_the_steps_change_less_than_seeds_do():
+    from ablation_table import _verdict
+
+    assert _verdict({"change": -0.011, "spread": 0.010}).endswith("not flat.")
+    assert _verdict({"change": -0.009, "spread": 0.010}).endswith(": flat.")
+    assert _verdict({"change": 0.011, "spread": 0.010}).endswith("not flat.")  # worse is not flat either
+    assert "not been asked" in _verdict({"change": None, "spread": 0.010})
 
 
 # the page ---------------------------------------------------------------------------------------------
@@ -403,15 +458,16 @@ def test_the_table_says_what_is_not_run_and_gives_every_row_its_intervals(ablati
         for cell in tuning("shallow-water", row, folder):
             found_of(cell, 0.3 if cell.rate == rate else 0.4, np.ones((4, 2, 3)), folder)
         for seed in range(2):
-            cell = Cell("shallow-water", row, LENGTH["shallow-water"], rate, seed)
+            cell = Cell("shallow-water", row, LENGTH["all"]["shallow-water"], rate, seed)
             found_of(cell, 0.25 + (row == "plane") * 0.01 * (1 + seed), np.ones((4, 2, 3)), folder)
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- tables: x -->\nold\n<!-- end of tables -->\nafter\n")
     short = tmp_path / "short.md"
-    short.write_text("<!-- table: ablation -->\nold\n<!-- end -->\n")
+    tables = ("ablation", "ablation of few")
+    short.write_text("".join(f"<!-- table: {name} -->\nold\n<!-- end -->\n" for name in tables))
     monkeypatch.setattr(ablation_table, "PAGE", page)
     monkeypatch.setattr(ablation_table, "SUMMARY", short)
-    monkeypatch.setattr(ablation_table, "trivial", lambda task, work: {})
+    monkeypatch.setattr(ablation_table, "trivial", lambda task, data, work: {})
     ablation_table.write_table(folder, tmp_path / "work")
     text = page.read_text()
     assert text.startswith("before\n<!-- tables")
