@@ -118,7 +118,7 @@ def rows_of(
         Row → None where nothing has run, or ``seeds``, ``rate``, ``parameters``, ``steps``, and for each test
         ``mean``, ``spread`` over seeds, ``difference`` from the sphere trained alike, ``over_seeds`` and
         ``over_samples``: its 95 % intervals, paired by seed (Student's t) and by test sample (bootstrap of
-        the mean over seeds).
+        the mean over seeds). ``others``: further scores by name, without spread and samples.
     """
     cells: dict[str, list[dict[str, Any]]] = {}
     for row in (*SETTINGS, *PEERS[task]) if rows is None else rows:
@@ -154,8 +154,18 @@ def _row(
         if cells is not reference and reference:
             row[test] |= _beside(task, test, cells, reference, folder)
     others = [name for name in first["scores"] if name not in row]
-    row["others"] = {name: float(np.mean([c["scores"][name] for c in cells])) for name in others}
+    row["others"] = {name: _other(name, cells, reference) for name in others}
     return row
+
+
+def _other(name: str, cells: list[dict[str, Any]], reference: list[dict[str, Any]]) -> dict[str, Any]:
+    """A score that has no samples: its mean over seeds, and its difference from the sphere, by seed."""
+    found: dict[str, Any] = {"mean": float(np.mean([c["scores"][name] for c in cells]))}
+    theirs = {c["cell"]["seed"]: c["scores"][name] for c in reference}
+    pairs = [c["scores"][name] - theirs[s] for c in cells if (s := c["cell"]["seed"]) in theirs]
+    if cells is not reference and pairs:
+        found |= {"difference": float(np.mean(pairs)), "over_seeds": student(np.array(pairs))}
+    return found
 
 
 def spread(values: Floats) -> float | None:

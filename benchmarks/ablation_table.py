@@ -181,6 +181,8 @@ def rendered(content: dict[str, Any]) -> str:
             # what does not look was scored on data of the one resolution
             blind = {} if group == "twice the resolution" else content["trivial"][_data(group)][task]
             parts += [f"{task}, {group}:\n", _table(task, rows, content["cost"][task], blind)]
+            if any(row and row["others"] for row in rows.values()):
+                parts += [f"{task}, {group}, by channel and further away:\n", _others(rows)]
         if task in content["practice"]:
             parts += [f"{task}, a model for use at 128×256:\n", _practice(content["practice"][task])]
     return "\n".join(parts)
@@ -261,6 +263,28 @@ def _table(
         blank = [words for test in tests for words in (f"{scores[test]:.4f}", "", "", "")]
         lines.append(f"| {name} |" + " |" * 5 + " " + " | ".join(blank) + " |")
     return "\n".join(lines) + "\n"
+
+
+#: further scores of shallow water that are counts of runs; the others are compared with the sphere's
+COUNTS = ("below persistence at every lead time", "stable for 200 steps")
+
+
+def _others(rows: dict[str, Any]) -> str:
+    run = {name: row for name, row in rows.items() if row}
+    names = list(next(iter(run.values()))["others"])
+    counted = {name: f"runs {name}" if name in COUNTS else name for name in names}
+    lines = [[row, *(_other(found["others"][name], name) for name in names)] for row, found in run.items()]
+    return "\n".join(pages.table(["row", *counted.values()], lines)) + "\n"
+
+
+def _other(found: dict[str, Any], name: str) -> str:
+    if name in COUNTS:
+        return f"{found['mean']:.0%}"
+    told = f"{found['mean']:.3f}"
+    if found.get("over_seeds") is None:
+        return told
+    low, high = found["over_seeds"]
+    return f"{told}, {found['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def _scores(test: dict[str, Any]) -> list[str]:

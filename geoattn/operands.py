@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from geoattn import derivatives, ops
-from geoattn.backends.base import accumulation_dtype
+from geoattn.backends.base import accumulation_dtype, is_computed
 from geoattn.grids.base import Grid
 from geoattn.neighborhoods.base import Neighborhood, require_neighborhood
 from geoattn.neighborhoods.heads import Heads
@@ -57,7 +57,7 @@ def check_operands(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> None:
         and of_v[:-1] == of_k[:-1]
         and k.dtype is dtype
         and v.dtype is dtype
-        and dtype.is_floating_point
+        and is_computed(dtype)
         and k.device == device
         and v.device == device
         and kv_heads > 0
@@ -99,8 +99,10 @@ def _refuse_operands(q: Tensor, k: Tensor, v: Tensor, hood: Neighborhood) -> NoR
         raise TypeError(
             f"q, k and v must have one dtype, got {q.dtype}, {k.dtype} and {v.dtype}; convert them with .to()"
         )
-    if not q.dtype.is_floating_point:
-        raise TypeError(f"q, k and v must be floating point, got {q.dtype}; convert them with .float()")
+    if not is_computed(q.dtype):
+        raise TypeError(
+            f"q, k and v must be floating point of 16 to 64 bits, got {q.dtype}; convert them with .float()"
+        )
     if not q.device == k.device == v.device:
         raise ValueError(
             f"q, k and v must be on one device, got {q.device}, {k.device} and {v.device}; "
@@ -165,8 +167,8 @@ def additive(
             )
     if isinstance(key_weights, Tensor):
         weights = _per_key("key_weights", key_weights, q, hood, batched=False)
-        if not weights.is_floating_point():
-            raise TypeError(f"key_weights must be floating point, got {weights.dtype}")
+        if not is_computed(weights.dtype):
+            raise TypeError(f"key_weights must be floating point of 16 to 64 bits, got {weights.dtype}")
         if mask is not None:
             weights = torch.where(mask.any(0), weights, 0.0)  # hidden from all, these may be anything
         if _readable(weights) and not (weights >= 0).all():
@@ -185,8 +187,10 @@ def additive(
         )
     if key_bias is not None:
         rows = _per_key("key_bias", key_bias, q, hood, batched=True)
-        if not rows.is_floating_point():
-            raise TypeError(f"key_bias must be floating point, got {rows.dtype}; hide keys with key_mask")
+        if not is_computed(rows.dtype):
+            raise TypeError(
+                f"key_bias must be floating point of 16 to 64 bits, got {rows.dtype}; hide keys with key_mask"
+            )
         rows = _narrowed("key_bias", rows, dtype)
         bias = rows if bias is None else ops.combined(bias, rows)
     if mask is not None:
@@ -242,9 +246,10 @@ def scale_of(scale: float | Tensor | None, q: Tensor) -> tuple[float, Tensor | N
     if scale is None:
         return q.shape[-1] ** -0.5, None
     if isinstance(scale, Tensor):
-        if not scale.is_floating_point():
+        if not is_computed(scale.dtype):
             raise TypeError(
-                f"scale must be floating point, got a tensor of {scale.dtype}; convert it with .float()"
+                f"scale must be floating point of 16 to 64 bits, got a tensor of {scale.dtype}; "
+                "convert it with .float()"
             )
         if scale.device != q.device:
             raise ValueError(f"scale is on {scale.device} but q is on {q.device}; move it with .to(q.device)")
@@ -289,9 +294,10 @@ def pairs_of(
             )
         require_tensor("relation_bias", relation_bias)
     table: Tensor = relation_bias  # type: ignore[assignment]
-    if not table.is_floating_point():
+    if not is_computed(table.dtype):
         raise TypeError(
-            f"relation_bias must be floating point, got a tensor of {table.dtype}; convert it with .float()"
+            f"relation_bias must be floating point of 16 to 64 bits, got a tensor of {table.dtype}; "
+            "convert it with .float()"
         )
     if table.device != q.device:
         raise ValueError(

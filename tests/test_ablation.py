@@ -31,7 +31,7 @@ def ablation(monkeypatch, tmp_path):
     import ablation_cells
 
     monkeypatch.setattr(ablation, "RESULTS", tmp_path / "results")
-    amounts = {"all": {"rooms": 8, "water": 3}, "few": {"rooms": 4, "water": 2}}
+    amounts = {"all": {"rooms": 10, "water": 4}, "few": {"rooms": 8, "water": 3}}
     monkeypatch.setattr(ablation_cells, "DATA", amounts)
     small = {"validation": 2, "test": 3}
     rooms = dataclasses.replace(ablation_cells.ROOM_DATA, nlat=16, nlon=32, supersampling=1, **small)
@@ -59,7 +59,7 @@ def costs(folder, **of_rows):
     (folder / "cost.json").write_text(json.dumps({"seconds_per_step": seconds, "keys": keys}))
 
 
-def found_of(cell, value, sums, folder):
+def found_of(cell, value, sums, folder, **others):
     """What a cell would have left: all its validation and tests say ``value``."""
     from ablation_cells import VALIDATION
 
@@ -69,7 +69,7 @@ def found_of(cell, value, sums, folder):
         "parameters": 1000,
         "validation": {VALIDATION[cell.task][0]: [[cell.steps, value]]},
         "seconds_per_step": 0.1,
-        "scores": dict.fromkeys(tests, value),
+        "scores": dict.fromkeys(tests, value) | others,
         "machine": "one",
     }
     path = folder / cell.task / f"{cell.name}.json"
@@ -181,10 +181,12 @@ def test_peers_are_given_the_time_of_the_sphere(ablation):
     ],
 )
 def test_a_cell_is_trained_scored_and_kept_with_its_samples(task, row, what, ablation, tmp_path):
-    from ablation_cells import Cell, run, score_of
+    from ablation_cells import DATA, Cell, run, score_of
     from ablation_results import read, sums_of
 
     cell = Cell(task, row, 8, 1e-3, 3, **what)
+    kind = "water" if task == "shallow-water" else "rooms"
+    assert cell.settings(tmp_path).data.training == DATA[what.get("data", "all")][kind]
     result = run(cell, tmp_path / "work", ablation.RESULTS)
     kept = read(ablation.RESULTS)
     assert kept == {cell.key: json.loads(json.dumps(result))}
@@ -386,6 +388,34 @@ def test_differences_are_of_the_seeds_that_both_have(ablation):
     assert rows["plane"]["rate"] == 8e-3
     assert rows["plane-periodic"] is None
     assert rows["LSNO, own recipe"] is None
+
+
+def test_scores_without_samples_are_compared_seed_by_seed(ablation):
+    from ablation_cells import LENGTH, Cell
+    from ablation_results import read, rows_of, student, tuning
+    from ablation_table import _others
+
+    folder, jet, stable = ablation.RESULTS, "jet, error / persistence", "stable for 200 steps"
+    costs(folder)
+    for row in ("sphere", "plane"):
+        for cell in tuning("shallow-water", row, folder):
+            found_of(cell, 0.1 if cell.rate == 4e-3 else 0.2, np.ones((4, 2, 1)), folder)
+    jets = {"sphere": (0.6, 0.7), "plane": (0.8, 0.85, 0.3)}
+    for row, values in jets.items():
+        for seed, value in enumerate(values):
+            cell = Cell("shallow-water", row, LENGTH["all"]["shallow-water"], 4e-3, seed)
+            found_of(cell, 0.1, np.ones((4, 2, 1)), folder, **{jet: value, stable: float(seed == 0)})
+    rows = rows_of("shallow-water", read(folder), folder)
+    plane = rows["plane"]["others"][jet]
+    assert plane["mean"] == pytest.approx(0.65)
+    assert plane["difference"] == pytest.approx(0.175)  # of the two seeds that both have
+    assert plane["over_seeds"] == pytest.approx(student(np.array([0.2, 0.15])))
+    assert rows["sphere"]["others"][jet] == {"mean": pytest.approx(0.65)}
+    head, _, first, second = _others(rows).splitlines()
+    assert head == f"| row | {jet} | runs {stable} |"
+    low, high = plane["over_seeds"]
+    assert first == f"| plane | 0.650, +0.175 ({low:+.3f} to {high:+.3f}) | 33% |"
+    assert second == "| sphere | 0.650 | 50% |"
 
 
 def test_rows_at_twice_the_steps_are_of_runs_that_long_alone(ablation):

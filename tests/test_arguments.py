@@ -201,13 +201,25 @@ CONFIG = partial(ga.models.TransformerConfig, GRID, DISCS, 3, 3)
         (
             lambda: ga.nn.Resample(ga.grids.healpix(1), GRID)(torch.ones(1, 6, 12, 2, dtype=torch.int64)),
             TypeError,
-            r"x must be floating point, got torch.int64; convert it with x.float\(\)",
+            r"x must be floating point of 16 to 64 bits, got torch.int64; convert it with x.float\(\)",
         ),
     ],
 )
 def test_modules_and_values_refuse_wrong_kinds_at_the_call(call, error, said):
     with pytest.raises(error, match=said):
         call()
+
+
+@pytest.mark.parametrize("name", ["key_weights", "key_bias", "scale", "relation_bias"])
+def test_numbers_of_eight_bits_are_none_that_attention_computes_with(name):
+    relation = ga.relations.edges(DISCS)
+    shapes = {"scale": (), "relation_bias": (1, relation.count)}
+    numbers = torch.ones(shapes.get(name, GRID.shape)).to(torch.float8_e5m2)
+    more = {"relation": relation} if name == "relation_bias" else {}
+    x = torch.ones(1, *GRID.shape, 1, 4)
+    with pytest.raises(TypeError, match=f"{name} must be floating point of 16 to 64 bits, got .*float8_e5m2"):
+        ga.attention(x, x, x, DISCS, **{name: numbers}, **more)
+    ga.attention(x, x, x, DISCS, **{name: numbers.float()}, **more)
 
 
 def test_no_queries_have_no_rows_and_whole_numbers_of_numpy_are_ints():

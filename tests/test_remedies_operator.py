@@ -64,11 +64,12 @@ def test_operands_of_other_kinds(refused_by):
         ga.attention(q.double(), k, v, HOOD)
     said.says(".to()")
     assert torch.equal(ga.attention(q.double().to(k.dtype), k, v, HOOD), expected)
-    whole = [x.round().int() for x in (q, k, v)]
-    with refused_by("operands.py", "q, k and v must be floating point") as said:
-        ga.attention(*whole, HOOD)
-    said.says(".float()")
-    assert ga.attention(*(x.float() for x in whole), HOOD).isfinite().all()
+    for dtype in (torch.int32, torch.float8_e4m3fn):
+        others = [x.to(dtype) for x in (q, k, v)]
+        with refused_by("operands.py", "q, k and v must be floating point of 16 to 64 bits") as said:
+            ga.attention(*others, HOOD)
+        said.says(".float()")
+        assert ga.attention(*(x.float() for x in others), HOOD).isfinite().all()
     with refused_by("operands.py", "q, k and v must be on one device") as said:
         ga.attention(q, k, v.to("meta"), HOOD)
     said.says(".to()")
@@ -170,7 +171,7 @@ def test_a_bias_for_every_pair(refused_by):
 def test_scales(refused_by):
     q, k, v = operands()
     expected = ga.attention(q, k, v, HOOD, scale=2.0)
-    with refused_by("operands.py", "scale must be floating point, got a tensor of") as said:
+    with refused_by("operands.py", "scale must be floating point of 16 to 64 bits, got a tensor of") as said:
         ga.attention(q, k, v, HOOD, scale=torch.tensor(2))
     said.says(".float()")
     assert torch.equal(ga.attention(q, k, v, HOOD, scale=torch.tensor(2).float()), expected)
@@ -629,7 +630,7 @@ def test_integer_tokens_and_a_neighborhood_between_other_grids(refused_by):
     fine = ga.grids.healpix(2)
     whole = torch.ones(1, 6, 12, 4, dtype=torch.int64)
     resample = ga.nn.Resample(fine, SPHERE)
-    with refused_by("nn/checks.py", " must be floating point, got ") as said:
+    with refused_by("nn/checks.py", " must be floating point of 16 to 64 bits, got ") as said:
         resample(whole)
     assert torch.allclose(resample(said.run("x.float(", x=whole)), torch.ones(()))
     with refused_by("nn/resampling.py", "hood must lead from ") as said:

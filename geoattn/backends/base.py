@@ -209,6 +209,11 @@ def keeps_calls(backend: Backend) -> TypeGuard[KeepingBackend]:
     return keep < len(kinds) and keep <= min(passes)
 
 
+def is_computed(dtype: torch.dtype) -> bool:
+    """Whether attention computes with numbers of ``dtype``: floating point of 16, 32 or 64 bits."""
+    return dtype.is_floating_point and dtype.itemsize > 1
+
+
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """float64 for float64, else float32: of scores, sums, lse, scales and the additive key vector."""
     return torch.float64 if dtype == torch.float64 else torch.float32

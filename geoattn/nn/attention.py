@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import torch
 from torch import Tensor, nn
 
+from geoattn.backends.base import is_computed
 from geoattn.functional import attention
 from geoattn.grids.checks import integer, positive, real
 from geoattn.neighborhoods import Neighborhood
@@ -177,7 +178,7 @@ class Attention(nn.Module):
             scale = self.head_dim**-0.5
         if not isinstance(scale, Tensor):
             self.scale = real("scale", scale)
-        elif scale.numel() not in (1, self.num_heads) or not scale.is_floating_point():
+        elif scale.numel() not in (1, self.num_heads) or not is_computed(scale.dtype):
             raise ValueError(
                 f"scale must be a number or a floating-point tensor of 1 or {self.num_heads} numbers, one "
                 f"for each head, got {scale.dtype} of shape {list(scale.shape)}"
@@ -191,10 +192,10 @@ class Attention(nn.Module):
         self, weights: Literal["quadrature"] | Tensor | None, device: torch.device | str | None
     ) -> None:
         if isinstance(weights, Tensor):
-            if tuple(weights.shape) != self.hood.key_grid.shape or not weights.is_floating_point():
+            if tuple(weights.shape) != self.hood.key_grid.shape or not is_computed(weights.dtype):
                 raise ValueError(
-                    f"key_weights must be floating point of the key grid's shape {self.hood.key_grid.shape}, "
-                    f"got {weights.dtype} of shape {list(weights.shape)}"
+                    f"key_weights must be floating point of 16 to 64 bits and of the key grid's shape "
+                    f"{self.hood.key_grid.shape}, got {weights.dtype} of shape {list(weights.shape)}"
                 )
             self.register_buffer("key_weights", weights.detach().clone().to(device))
         elif weights is None or (isinstance(weights, str) and weights == "quadrature"):

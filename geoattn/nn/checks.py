@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from geoattn.backends.base import is_computed
 from geoattn.grids import Grid
 
 
@@ -16,8 +17,10 @@ def check_tokens(name: str, x: Any, grid: Grid, dim: int) -> None:
             f"{name} must be a tensor, got {type(x).__name__}; make one with torch.as_tensor(…), or of an "
             "xarray object with ga.xarray.to_tensor(ds, schema)"
         )
-    if not x.is_floating_point():
-        raise TypeError(f"{name} must be floating point, got {x.dtype}; convert it with {name}.float()")
+    if not is_computed(x.dtype):
+        raise TypeError(
+            f"{name} must be floating point of 16 to 64 bits, got {x.dtype}; convert it with {name}.float()"
+        )
     if tuple(x.shape[1:]) != (*grid.shape, dim):
         expected = ", ".join(map(str, ("B", *grid.shape, dim)))
         raise ValueError(
