@@ -27,6 +27,8 @@ SCORES = {
 }
 #: what is tested, in the words of the tables
 TESTS = {"test": "", "upright": "upright", "any": "any attitude"}
+#: of these, those that are drawn
+UPRIGHT = {"shallow-water": "test", "segmentation": "upright", "depth": "upright"}
 #: lengths of runs by which it is judged whether validation is flat, in those of the tables
 FACTORS = (0.25, 0.5, 1.0, 2.0)
 #: comparisons whose rows are trained alike: their rows, if not all, and the fields of their cells
@@ -301,28 +303,43 @@ def _scores(test: dict[str, Any]) -> list[str]:
 
 
 def draw(content: dict[str, Any], path: Path) -> None:
-    """Differences from the sphere with both intervals, upright-trained; every row that has run."""
-    figure = figures.new(12.0, 4.2)
-    axes = figure.subplots(1, len(TASKS), squeeze=False)[0]
-    for ax, task in zip(axes, TASKS, strict=True):
-        rows = content["tables"][task]["trained upright"]
-        test = "test" if task == "shallow-water" else "upright"
-        shown = {name: row[test] for name, row in rows.items() if row and "difference" in row[test]}
-        for place, found in enumerate(shown.values()):
-            for shift, interval, color in (
-                (0.12, found["over_seeds"], "C0"),
-                (-0.12, found["over_samples"], "C1"),
-            ):
-                if interval is not None:
-                    ax.plot(interval, [place + shift] * 2, color=color, linewidth=2)
-            ax.plot(found["difference"], place, "ko", markersize=5)
-        ax.axvline(0.0, color="0.4", linestyle="--", linewidth=1)
-        ax.set_yticks(range(len(shown)), list(shown))
-        ax.invert_yaxis()
+    """Differences from the sphere with both intervals, upright-trained, of all data and of few."""
+    groups = [name for name in GROUPS if name.endswith("trained upright")]
+    shown = {
+        (group, task): {
+            name: row[UPRIGHT[task]]
+            for name, row in content["tables"][task][group].items()
+            if row and "difference" in row[UPRIGHT[task]]
+        }
+        for group in groups
+        for task in TASKS
+    }
+    most = [max(len(shown[group, task]) for task in TASKS) + 2 for group in groups]
+    figure = figures.new(12.0, 1.6 + 0.24 * sum(most))
+    panels = figure.subplots(len(groups), len(TASKS), squeeze=False, height_ratios=most)
+    for axes, group in zip(panels, groups, strict=True):
+        for ax, task in zip(axes, TASKS, strict=True):
+            _differences(ax, shown[group, task])
+            where = "" if task == "shallow-water" else ", upright"
+            words = [f"{task}{where}, {_data(group)} data", *SCORES[task].split(", ")]
+            ax.set_title("\n".join(words), fontsize="medium")
+    for ax in panels[-1]:
         ax.set_xlabel("score − that of the sphere")
-        where = "" if task == "shallow-water" else ", upright"
-        ax.set_title(f"{task}{where}\n" + "\n".join(SCORES[task].split(", ")), fontsize="medium")
-    handles = [axes[0].plot([], [], color=c, linewidth=2)[0] for c in ("C0", "C1")]
+    handles = [panels[0][0].plot([], [], color=c, linewidth=2)[0] for c in ("C0", "C1")]
     words = ["95 % over seeds", "95 % over samples"]
     figure.legend(handles, words, loc="outside lower center", ncols=2, fontsize="small")
     figures.save(figure, path, dpi=120)
+
+
+def _differences(ax: Any, rows: dict[str, dict[str, Any]]) -> None:
+    for place, found in enumerate(rows.values()):
+        for shift, interval, color in (
+            (0.12, found["over_seeds"], "C0"),
+            (-0.12, found["over_samples"], "C1"),
+        ):
+            if interval is not None:
+                ax.plot(interval, [place + shift] * 2, color=color, linewidth=2)
+        ax.plot(found["difference"], place, "ko", markersize=5)
+    ax.axvline(0.0, color="0.4", linestyle="--", linewidth=1)
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.invert_yaxis()

@@ -485,6 +485,12 @@ def test_variables_that_lie_elsewhere_are_refused(refused_by):
     assert "the forecast's 'gauge' over ('time', 'station')" in said.message
     fewer = said.run("forecast.drop_vars(", forecast=forecast)
     np.testing.assert_allclose(metrics.rmse(fewer, truth).temperature, 1.0)
+    waves = fewer.assign(waves=fewer.temperature * 1j)
+    with refused_by("xarray/schema/schema.py", "is no field of real numbers") as said:
+        metrics.rmse(waves, truth)
+    np.testing.assert_allclose(
+        metrics.rmse(said.run("forecast.drop_vars(", forecast=waves), truth).temperature, 1
+    )
     bounds = forecast.drop_vars("gauge").assign(time_bounds=(("time", "nv"), np.zeros((24, 2))))
     bounds.time.attrs["bounds"] = "time_bounds"  # these tell of the times
     np.testing.assert_allclose(metrics.rmse(bounds, truth).temperature, 1.0)

@@ -384,6 +384,15 @@ def test_means_and_maps(refused_by):
     mask = said.run("mask & np.isfinite(", mask=holes.notnull(), field=spoiled)
     said.says("mask=mask")
     assert np.isfinite(ga.xarray.mean(spoiled, mask=mask)).all()
+    for other in (GOOD["t"] * 1j, GOOD["t"].round().astype("timedelta64[ns]"), GOOD["t"].astype(str)):
+        more = GOOD.assign(other=other)
+        with refused_by("xarray/schema/schema.py", "is no field of real numbers") as said:
+            more.geoattn.mean()
+        xr.testing.assert_allclose(said.run("ds.drop_vars(", ds=more).geoattn.mean(), GOOD.geoattn.mean())
+    with pytest.raises(
+        ValueError, match=r"no variable of ds holds real numbers on .*: there is 'zonal' of float"
+    ):
+        GOOD.assign(zonal=GOOD["t"].mean("longitude"))[["zonal"]].assign_coords(GOOD.coords).geoattn.mean()
     pytest.importorskip("matplotlib", reason="maps are drawn")
     from matplotlib.figure import Figure
 

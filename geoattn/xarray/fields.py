@@ -10,7 +10,7 @@ import xarray
 from geoattn.grids import Recognition, RegionError, recognise
 from geoattn.plot import lat_lon_map
 from geoattn.xarray.schema.fit import fit_mask, fit_variables
-from geoattn.xarray.schema.schema import on_grid
+from geoattn.xarray.schema.schema import all_on_grid
 from geoattn.xarray.schema.times import stamp
 from geoattn.xarray.schema.values import check_numbers, refuse_labels
 from geoattn.xarray.scores.lead_times import in_hours
@@ -70,7 +70,8 @@ def mean(ds: Any, *, mask: Any = None, by: str = "quadrature", **recognition: An
     ------
     ValueError
         If the grid is a region, there are no such weights, the mask is none, or lies elsewhere, if a point
-        that counts has no value, or if no point counts.
+        that counts has no value, if no point counts, or if a variable on the grid holds no real numbers, or
+        none lies there.
 
     Examples
     --------
@@ -89,7 +90,7 @@ def mean(ds: Any, *, mask: Any = None, by: str = "quadrature", **recognition: An
     area = _weights(ds, report, by)
     if isinstance(ds, xarray.DataArray):
         return _mean(ds, area, mask, "field", "mask", "field")
-    names = on_grid(ds, report.dims)
+    names = all_on_grid(ds, report.dims, "ds")
     several = isinstance(mask, xarray.Dataset)
     if several:
         fit_variables(mask, dict.fromkeys(names, ""), "mask", "data set")

@@ -72,8 +72,8 @@ class Schema(Value, kind="schema"):
             is static.
         variables
             Their names, in the order of the channels; or name → levels, None for all of them. By
-            default every variable on the grid by name, as stores do not keep an order, and those
-            without sample dimensions last.
+            default every variable on the grid that holds real numbers, by name, as stores do not keep an
+            order, and those without sample dimensions last.
         masked
             Variables with missing values (NaN): names, or name → ``"static"`` (missing at the same
             points in every sample, as over land; read from the first) or ``"changing"`` (the default).
@@ -103,7 +103,7 @@ class Schema(Value, kind="schema"):
             variables = on_grid(ds, report.dims)
             if not variables:
                 raise ValueError(
-                    f"no variable lies on the grid's dimensions {report.dims}: {list(ds.data_vars)}"
+                    f"no variable holds real numbers on the grid's {report.dims}: there is {what_is_in(ds)}"
                 )
         chosen = variables if isinstance(variables, Mapping) else dict.fromkeys(variables)
         masks = dict(masked) if isinstance(masked, Mapping) else dict.fromkeys(masked, "changing")
@@ -232,12 +232,36 @@ class Schema(Value, kind="schema"):
 
 def on_grid(ds: Any, grid_dims: tuple[str, ...]) -> list[str]:
     """The numeric variables on the grid, but for what describes it."""
+    return [name for name in _lying_on(ds, grid_dims) if ds[name].dtype.kind in "biuf"]
+
+
+def all_on_grid(ds: Any, grid_dims: tuple[str, ...], call: str) -> list[str]:
+    """The variables on the grid of ``call``, all of which must be numeric: nothing is dropped unsaid."""
+    names = _lying_on(ds, grid_dims)
+    for name in names:
+        if ds[name].dtype.kind not in "biuf":
+            raise ValueError(
+                f"{call}[{name!r}], {ds[name].dtype} over {ds[name].dims}, is no field of real numbers: "
+                f"leave it out, {call}.drop_vars({name!r})"
+            )
+    if not names:
+        raise ValueError(
+            f"no variable of {call} holds real numbers on the grid's {grid_dims}: there is {what_is_in(ds)}"
+        )
+    return names
+
+
+def what_is_in(ds: Any) -> str:
+    """The variables of a data set in words."""
+    kinds = (f"{name!r} of {v.dtype} over {v.dims}" for name, v in ds.data_vars.items())
+    return ", ".join(kinds) or "none at all"
+
+
+def _lying_on(ds: Any, grid_dims: tuple[str, ...]) -> list[str]:
     return [
         str(name)
         for name, variable in ds.data_vars.items()
-        if set(grid_dims) <= set(map(str, variable.dims))
-        and variable.dtype.kind in "biuf"
-        and not describes_grid(ds, name)
+        if set(grid_dims) <= set(map(str, variable.dims)) and not describes_grid(ds, name)
     ]
 
 

@@ -21,7 +21,7 @@ from geoattn.xarray.schema.fit import (
     fit_variables,
 )
 from geoattn.xarray.schema.levels import check_once, places, selecting
-from geoattn.xarray.schema.schema import describes_grid, on_grid
+from geoattn.xarray.schema.schema import all_on_grid, describes_grid
 from geoattn.xarray.schema.times import check_calendars, stamp
 from geoattn.xarray.schema.values import check_numbers, refuse_labels
 from geoattn.xarray.schema.variable import OWN_LEVELS
@@ -109,12 +109,7 @@ class Pairing:
         taken = area if isinstance(area, xarray.DataArray) else weights(forecast, by=by)
         taken = _at_levels(taken, forecast, "weights") if by_name else taken
         dims = tuple(map(str, taken.dims))
-        self.names = on_grid(forecast, dims)
-        if not self.names:
-            kinds = ", ".join(
-                f"{name!r} of {v.dtype} over {v.dims}" for name, v in forecast.data_vars.items()
-            )
-            raise ValueError(f"no variable of the forecast holds real numbers over {dims}: there is {kinds}")
+        self.names = all_on_grid(forecast, dims, "forecast")
         _refuse_others(forecast, self.names, dims)
         self.area = _given_weights(taken, forecast[self.names[0]]) if by_name else taken
         for name in self.names:
