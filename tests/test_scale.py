@@ -220,7 +220,7 @@ def test_the_ops_pass_opcheck_with_scales():
         (
             torch.ones(4, dtype=torch.int64),
             TypeError,
-            r"floating point, got a tensor of torch.int64.*\.float\(\)",
+            r"floating point of 16 to 64 bits, got a tensor of torch.int64.*\.float\(\)",
         ),
         (torch.ones(4, device="meta"), ValueError, r"scale is on meta but q is on cpu; move it with \.to"),
         (np.ones(4), TypeError, r"must be a number, a tensor.*got ndarray; make a tensor.*torch\.as_tensor"),
