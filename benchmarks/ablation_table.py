@@ -47,7 +47,7 @@ GROUPS: dict[str, dict[str, Any]] = {
 def write_table(results: Path, work: Path) -> None:
     """Read every cell, compare, and write the file, the picture and the page."""
     found, costs = read(results), json.loads((results / "cost.json").read_text())
-    tables = {
+    compared = {
         task: {group: rows_of(task, found, results, **kind) for group, kind in GROUPS.items()}
         for task in TASKS
     }
@@ -61,7 +61,7 @@ def write_table(results: Path, work: Path) -> None:
         "keys": costs["keys"],
         "machines": sorted({f["machine"] for f in found.values()}),
         "cells": len(found),
-        "tables": tables,
+        "tables": compared,
         "flatness": {data: {task: flatness(task, found, results, data) for task in TASKS} for data in DATA},
         "practice": {task: practice(task, found) for task in TASKS if task != "shallow-water"},
         "trivial": before.get("trivial")
@@ -72,11 +72,7 @@ def write_table(results: Path, work: Path) -> None:
     if PAGE.exists():
         write_text(filled(PAGE.read_text(), content), PAGE)
     if SUMMARY.exists():
-        short = {
-            "ablation": summary(content, "trained upright"),
-            "ablation of few": summary(content, "few data, trained upright"),
-        }
-        write_text(pages.filled(SUMMARY.read_text(), short), SUMMARY)
+        write_text(pages.filled(SUMMARY.read_text(), tables(content)), SUMMARY)
     print(rendered(content))
 
 
@@ -133,8 +129,16 @@ def practice(task: str, found: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 def filled(page: str, content: dict[str, Any]) -> str:
     """The page with its tables, between the two marks, made anew."""
-    tables = f"<!-- tables: benchmarks/ablation.py --table -->\n\n{rendered(content)}\n<!-- end of tables -->"
-    return re.sub(r"<!-- tables: .*?<!-- end of tables -->", lambda _: tables, page, flags=re.DOTALL)
+    made = f"<!-- tables: benchmarks/ablation.py --table -->\n\n{rendered(content)}\n<!-- end of tables -->"
+    return re.sub(r"<!-- tables: .*?<!-- end of tables -->", lambda _: made, page, flags=re.DOTALL)
+
+
+def tables(content: dict[str, Any]) -> dict[str, str]:
+    """The tables of the page of results, by name."""
+    return {
+        "ablation": summary(content, "trained upright"),
+        "ablation of few": summary(content, "few data, trained upright"),
+    }
 
 
 def summary(content: dict[str, Any], group: str) -> str:

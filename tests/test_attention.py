@@ -294,7 +294,9 @@ def bad(change, error, message):
         bad(lambda a: a.update(v=a["v"][..., 0]), ValueError, r"v must be \[B, 4, 5, H_kv, D_v\]"),
         bad(lambda a: a.update(k=a["k"].float()), TypeError, r"one dtype, got torch.float64, torch.float32"),
         bad(
-            lambda a: a.update({n: a[n].int() for n in "qkv"}), TypeError, r"floating point of 16 to 64 bits, got torch.int32"
+            lambda a: a.update({n: a[n].int() for n in "qkv"}),
+            TypeError,
+            r"floating point of 16 to 64 bits, got torch.int32",
         ),
         bad(lambda a: a.update(k=a["k"].to("meta")), ValueError, r"one device, got cpu, meta and cpu"),
         bad(lambda a: a.update(k=a["k"][:1]), ValueError, r"one batch size, got 2, 1 and 2"),
