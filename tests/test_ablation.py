@@ -111,6 +111,7 @@ def test_learning_rates_come_first_and_decide_what_comes_next(ablation):
 def test_of_few_data_all_is_chosen_anew_and_comes_after_what_is_asked_of_all(ablation):
     from ablation_cells import LENGTH, RATES
     from ablation_results import chosen_rate, read, rows_of, tuning
+    from ablation_table import flatness
 
     folder = ablation.RESULTS
     costs(folder)
@@ -138,6 +139,12 @@ def test_of_few_data_all_is_chosen_anew_and_comes_after_what_is_asked_of_all(abl
     one, other = (rows_of("depth", read(folder), folder, data=data)["sphere"] for data in ("all", "few"))
     assert one is None
     assert other["upright"]["mean"] == 0.3
+
+    alike = dataclasses.replace(few[0], rate=RATES["depth"][0])  # but for the data a cell of all of them
+    found_of(alike, 0.3, np.ones((4, 2, 1)), folder)
+    ends = {d: flatness("depth", read(folder), folder, d)["rows"]["sphere"]["ends"] for d in ("all", "few")}
+    assert ends["all"].keys() == {str(whole // 4)}
+    assert ends["few"].keys() == {str(whole // 4), str(whole)}
 
 
 def test_a_run_that_ends_in_nan_is_not_the_best(ablation):
